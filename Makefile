@@ -1,0 +1,42 @@
+# make demo: train a solver for 4x4 Sudoku and watch it solve three puzzles.  make test: all checks.
+# Both set up a virtual environment of their own in .venv; VENV=... and PYTHON=... choose others.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+# The MLX build for this machine: Metal on a Mac, CUDA where an NVIDIA driver answers, else the CPU.
+ifeq ($(shell uname -s),Darwin)
+EXTRA =
+else ifeq ($(shell nvidia-smi -L >/dev/null 2>&1 && echo yes),yes)
+EXTRA = cuda,
+else
+EXTRA = cpu,
+endif
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/demo.stamp
+	$(RUN) dataset/build_sudoku_dataset.py --generate 4 --num-train 20000 --num-test 500 \
+		--extra-givens 6 --output-dir data/sudoku4x4 --overwrite
+	rm -rf checkpoints/demo
+	$(RUN) pretrain.py experiment=sudoku4x4 checkpoint_path=checkpoints/demo
+	$(RUN) single_inference.py --checkpoint checkpoints/demo --data data/sudoku4x4 --index 0 1 2
+
+test: $(VENV)/test.stamp
+	$(RUN) -m pytest
+
+lint: $(VENV)/test.stamp
+	$(VENV)/bin/ruff check && $(VENV)/bin/ruff format --check
+
+clean:
+	rm -rf $(VENV) data/sudoku4x4 checkpoints/demo
+
+$(VENV)/demo.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRA)]"
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/demo.stamp
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRA)test]"
+	touch $@

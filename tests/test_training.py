@@ -1,0 +1,291 @@
+"""A training run: what a step changes, compiled or not, and that a resumed run is the same run."""
+
+import json
+import shutil
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+import trm_mlx
+from trm_mlx import InputError
+from trm_mlx.config import train_config
+from trm_mlx.data.schema import SplitArrays
+from trm_mlx.data.writer import write_dataset
+from trm_mlx.train.loop import Trainer
+
+ARCH = {
+    "name": "trm",
+    "hidden_size": 16,
+    "num_heads": 2,
+    "H_cycles": 2,
+    "L_cycles": 2,
+    "L_layers": 1,
+    "puzzle_emb_len": 2,
+    "halt_max_steps": 3,
+}
+
+
+def make_data(folder, identifiers=4, examples=24):
+    """A dataset of random tokens with several identifiers."""
+    rng = np.random.default_rng(0)
+    arrays = SplitArrays(
+        inputs=rng.integers(1, 6, (examples, 9)).astype(np.uint8),
+        labels=rng.integers(1, 6, (examples, 9)).astype(np.uint8),
+        puzzle_identifiers=rng.integers(1, identifiers, examples),
+        puzzle_indices=np.arange(examples + 1),
+        group_indices=np.arange(examples + 1),
+    )
+    names = [f"p{i}" for i in range(identifiers)]
+    write_dataset(
+        folder, {"train": arrays, "test": arrays}, names, vocab_size=6, seq_len=9, overwrite=True
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data") / "random")
+
+
+def config(data, run="run", arch=None, **changes):
+    values = {
+        "data_paths": [data],
+        "global_batch_size": 8,
+        "epochs": 4,
+        "eval_interval": 2,
+        "lr": 1e-2,
+        "lr_warmup_steps": 2,
+        "lr_min_ratio": 0.1,
+        "puzzle_emb_lr": 1e-2,
+        "ema": True,
+        "checkpoint_path": str(run),
+    }
+    return train_config({**values, **changes, "arch": {**ARCH, **(arch or {})}})
+
+
+def arrays_of(trainer):
+    """Everything a run carries from step to step, by name."""
+    return {
+        name: np.array(array)
+        for name, array in tree_flatten(
+            {
+                "weights": trainer.model.parameters(),
+                "optimizer": trainer.training.optimizer.state,
+                "average": trainer.training.average,
+                "carry": trainer.carry._asdict(),
+            }
+        )
+    }
+
+
+def take_steps(trainer, count):
+    """Train on the first ``count`` batches; metrics of each step."""
+    taken = []
+    while len(taken) < count:
+        for batch, position in trainer.stream:
+            metrics = trainer.train_step(batch)
+            trainer.progress.position = position
+            taken.append({name: value.item() for name, value in metrics.items()})
+            if len(taken) == count:
+                break
+    return taken
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name], err_msg=name)
+
+
+@pytest.mark.parametrize("variant", ["trm", "hrm"])
+def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, variant):
+    arch = {"name": variant, "H_layers": 1, "num_heads": 2}
+    whole = Trainer(config(data, tmp_path / "whole", arch))
+    whole.fit()
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "step_0000012")
+    resumed = Trainer(config(data, tmp_path / "cut", arch), resume=tmp_path / "cut")
+    assert resumed.progress.step == 6
+    resumed.fit()
+
+    assert_same(arrays_of(whole), arrays_of(resumed))
+    logs = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("whole", "cut")]
+    assert logs[0] == logs[1]
+    assert [json.loads(line)["step"] for line in logs[0].splitlines()] == sorted(
+        [*range(1, 13), 6, 12]
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4])
+def test_resume_in_the_middle_of_an_interval(data, tmp_path, cut):
+    whole = Trainer(config(data, tmp_path / "whole"))
+    expected = take_steps(whole, 6)
+    cut_run = Trainer(config(data, tmp_path / "cut"))
+    take_steps(cut_run, cut)
+    cut_run.save()
+    resumed = Trainer(config(data, tmp_path / "cut"), resume=tmp_path / "cut")
+    assert take_steps(resumed, 6 - cut) == expected[cut:]
+    assert_same(arrays_of(whole), arrays_of(resumed))
+
+
+def test_same_seed_same_run_and_another_seed_another(data, tmp_path):
+    runs = [take_steps(Trainer(config(data, tmp_path / "r", seed=seed)), 4) for seed in (0, 0, 1)]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+@pytest.mark.parametrize("optimizer", ["adam_atan2", "adamw"])
+def test_compiled_step_is_the_plain_one(data, tmp_path, optimizer):
+    runs = []
+    for compiled in ("false", "true"):
+        trainer = Trainer(
+            config(data, tmp_path / "r", compile=compiled, optimizer=optimizer, grad_clip=1.0)
+        )
+        metrics = take_steps(trainer, 5)
+        runs.append((metrics, arrays_of(trainer)))
+    (plain_metrics, plain), (compiled_metrics, compiled) = runs
+    for first, second in zip(plain_metrics, compiled_metrics, strict=True):
+        assert first == pytest.approx(second, rel=1e-4, abs=1e-5)
+    for name, array in plain.items():
+        np.testing.assert_allclose(compiled[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_exploration_differs_from_step_to_step_when_compiled(data, tmp_path):
+    """A key that compiling froze would let the same rows explore in every step."""
+    arch = {"halt_exploration_prob": 0.5, "halt_max_steps": 8}
+    trainer = Trainer(config(data, tmp_path / "r", arch, compile="true"))
+    trainer.model.q_head.bias = mx.array([5.0, 0.0])  # every row wants to halt at once
+    patterns = set()
+    for batch, _ in trainer.stream:
+        trainer.train_step(batch)
+        patterns.add(tuple(np.array(trainer.carry.halted).tolist()))
+    assert len(patterns) > 1
+
+
+def test_every_parameter_is_updated_by_exactly_one_rule(data, tmp_path):
+    trainer = Trainer(config(data, tmp_path / "r", arch={"pos_encodings": "learned"}))
+    names = {name for name, _ in tree_flatten(trainer.model.parameters())}
+    optimized = {
+        name.removesuffix(".m")
+        for name, _ in tree_flatten(trainer.training.optimizer.state)
+        if name.endswith(".m")
+    }
+    averaged = {name for name, _ in tree_flatten(trainer.training.average)}
+    by_sign = {"puzzle_emb.weights"}
+    constant = {"H_init", "L_init"}
+    assert optimized | by_sign | constant == names
+    assert not optimized & (by_sign | constant)
+    assert averaged == optimized
+
+    before = {name: np.array(a) for name, a in tree_flatten(trainer.model.parameters())}
+    take_steps(trainer, 2)
+    after = dict(tree_flatten(trainer.model.parameters()))
+    changed = {name for name in names if (np.array(after[name]) != before[name]).any()}
+    assert changed == names - constant
+
+
+def test_puzzle_rows_that_are_absent_stay(data, tmp_path):
+    trainer = Trainer(config(data, tmp_path / "r"))
+    table = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    trainer.model.puzzle_emb.weights = mx.array(table)
+    batch, _ = next(iter(trainer.stream))
+    batch["puzzle_identifiers"][:] = [2, 2, 2, 2, 3, 3, 3, 3]
+    trainer.train_step(batch)
+    after = np.array(trainer.model.puzzle_emb.weights)
+    np.testing.assert_array_equal(after[:2], table[:2])
+    rate, decay = 1e-2 / 2, 1.0
+    moved = (after[2:] - table[2:] * (1 - rate * decay)) / rate
+    np.testing.assert_allclose(np.abs(moved), 1.0, atol=1e-3)
+
+
+def test_freeze_weights_trains_the_puzzle_embeddings_alone(data, tmp_path):
+    trainer = Trainer(config(data, tmp_path / "r", freeze_weights=True))
+    before = arrays_of_weights(trainer)
+    take_steps(trainer, 2)
+    after = arrays_of_weights(trainer)
+    assert {n for n in before if (before[n] != after[n]).any()} == {"puzzle_emb.weights"}
+
+
+def arrays_of_weights(trainer):
+    return {name: np.array(array) for name, array in tree_flatten(trainer.model.parameters())}
+
+
+def test_gradient_clipping_bounds_the_norm(data, tmp_path):
+    metrics = take_steps(Trainer(config(data, tmp_path / "r", grad_clip=1e-3)), 1)[0]
+    assert metrics["grad_norm"] > 1e-3  # reported before clipping
+
+
+def test_evaluation_uses_the_average_and_training_goes_on_without_it(data, tmp_path):
+    trainer = Trainer(config(data, tmp_path / "r", epochs=2))
+    results = trainer.fit()
+    raw = arrays_of_weights(trainer)
+    model, _ = trm_mlx.load(tmp_path / "r")
+    loaded = {name: np.array(array) for name, array in tree_flatten(model.parameters())}
+    average = {name: np.array(a) for name, a in tree_flatten(trainer.training.average)}
+    for name, array in average.items():
+        np.testing.assert_array_equal(loaded[name], array)
+        assert (raw[name] != array).any(), name
+    assert results["all"]["count"] == 24
+
+
+def test_load_checkpoint_starts_anew_from_the_weights(data, tmp_path):
+    Trainer(config(data, tmp_path / "first", epochs=2)).fit()
+    model, _ = trm_mlx.load(tmp_path / "first")
+    trainer = Trainer(config(data, tmp_path / "second", load_checkpoint=str(tmp_path / "first")))
+    assert trainer.progress.step == 0
+    for name, array in tree_flatten(model.parameters()):
+        np.testing.assert_array_equal(arrays_of_weights(trainer)[name], np.array(array))
+
+
+def test_load_checkpoint_with_other_identifiers_takes_the_mean_row(data, tmp_path):
+    first = Trainer(config(data, tmp_path / "first", epochs=2))
+    first.fit()
+    mean = np.array(first.model.puzzle_emb.weights).mean(axis=0)
+    other = make_data(tmp_path / "other", identifiers=7)
+    trainer = Trainer(config(other, tmp_path / "second", load_checkpoint=str(tmp_path / "first")))
+    table = np.array(trainer.model.puzzle_emb.weights)
+    assert table.shape[0] == 7
+    np.testing.assert_allclose(table, np.broadcast_to(mean, table.shape), atol=1e-7)
+
+
+def test_saved_outputs_hold_every_example_once(data, tmp_path):
+    saved = ["preds", "labels", "q_halt_logits"]
+    Trainer(config(data, tmp_path / "r", epochs=2, eval_save_outputs=saved)).fit()
+    outputs = np.load(tmp_path / "r" / "outputs_0000006.npz")
+    assert set(outputs) == set(saved)
+    assert outputs["preds"].shape == outputs["labels"].shape == (24, 9)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(data, tmp_path):
+    from trm_mlx.train.evaluate import evaluate
+
+    trainer = Trainer(config(data, tmp_path / "r"))
+    take_steps(trainer, 2)
+    results = [
+        evaluate(trainer.model, trainer.test_data, size, "stablemax_cross_entropy")[0]["all"]
+        for size in (24, 7)
+    ]
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+    assert results[0]["count"] == 24
+    assert trainer.model.training
+
+
+def test_a_run_folder_is_not_written_twice(data, tmp_path):
+    Trainer(config(data, tmp_path / "r", epochs=2)).fit()
+    with pytest.raises(InputError, match=r"already holds a run.*resume="):
+        Trainer(config(data, tmp_path / "r", epochs=2)).fit()
+
+
+def test_interrupted_save_leaves_no_step_folder(data, tmp_path, monkeypatch):
+    trainer = Trainer(config(data, tmp_path / "r"))
+    take_steps(trainer, 1)
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trm_mlx.train.checkpoint.save_arrays", full_disk)
+    with pytest.raises(InputError, match=r"cannot write .*No space left"):
+        trainer.save()
+    assert not list((tmp_path / "r").glob("step_*"))

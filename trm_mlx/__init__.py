@@ -1,0 +1,37 @@
+"""Recursive reasoning models on MLX: train, evaluate, convert and solve puzzles with them.
+
+The names below load on first use, so that building a dataset never starts MLX.
+"""
+
+import importlib
+
+from trm_mlx import backend
+from trm_mlx.errors import InputError
+
+__version__ = "0.1.0"
+
+backend.preload_blas()
+
+_LAZY = {
+    "ArchConfig": "trm_mlx.config",
+    "ModelConfig": "trm_mlx.config",
+    "TrainConfig": "trm_mlx.config",
+    "load_config": "trm_mlx.config",
+    "RecursiveReasoner": "trm_mlx.models.model",
+    "build_model": "trm_mlx.models.model",
+    "load": "trm_mlx.models.weights",
+    "solve": "trm_mlx.solve.solver",
+    "Trainer": "trm_mlx.train.loop",
+}
+
+__all__ = ["InputError", "__version__", *_LAZY]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'trm_mlx' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,105 @@
+"""``single_inference.py`` and ``trm solve``: puzzles in, every step of their refinement out."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.errors import InputError
+from trm_mlx.models.weights import load
+from trm_mlx.solve.solver import refine
+from trm_mlx.tasks.sudoku import Sudoku, cells_of, sudoku_for
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "puzzle",
+        nargs="?",
+        help="81, 36 or 16 cells, 0 or . for a blank; without it, --file, --data or stdin",
+    )
+    parser.add_argument("--checkpoint", required=True, help="checkpoint or run folder")
+    parser.add_argument("--file", help="text file: one puzzle, or one a line")
+    parser.add_argument("--data", help="dataset folder to take a puzzle from")
+    parser.add_argument("--split", default="test", help="of --data (default: %(default)s)")
+    parser.add_argument(
+        "--index", type=int, nargs="+", default=[0], help="examples of --data (default: 0)"
+    )
+    parser.add_argument("--max-steps", type=int, help="supervision steps (default: the model's)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Solve and print; the exit status is 1 if an answer breaks the rules or changes a given."""
+    if sum(given is not None for given in (arguments.puzzle, arguments.file, arguments.data)) > 1:
+        raise InputError("name one source: a puzzle, --file or --data")
+    if arguments.max_steps is not None and arguments.max_steps < 1:
+        raise InputError(f"--max-steps {arguments.max_steps}: must be at least 1")
+    model, config = load(arguments.checkpoint)
+    task = sudoku_for(config.vocab_size, config.seq_len)
+    if arguments.data is not None:
+        puzzles = _from_dataset(task, arguments)
+    else:
+        puzzles = [(task.parse(text), None) for text in _texts(task, arguments)]
+    solved = [
+        _show(task, model, question, arguments.max_steps, label) for question, label in puzzles
+    ]
+    return 0 if all(solved) else 1
+
+
+def _texts(task: Sudoku, arguments: argparse.Namespace) -> list[str]:
+    """The puzzles to solve: one, or one per line where every line is a puzzle by itself."""
+    if arguments.puzzle is not None:
+        return [arguments.puzzle]
+    try:
+        text = Path(arguments.file).read_text("utf-8") if arguments.file else sys.stdin.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {arguments.file or 'standard input'}: {error}") from error
+    lines = [line for line in text.splitlines() if cells_of(line)]
+    if not lines:
+        raise InputError(f"{arguments.file or 'standard input'} is empty: write a puzzle")
+    return lines if len(cells_of(lines[0])) == task.seq_len else [text]
+
+
+def _from_dataset(
+    task: Sudoku, arguments: argparse.Namespace
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Questions and their labels, as cell values."""
+    data = PuzzleDataset([arguments.data], arguments.split)
+    examples = np.array(arguments.index)
+    last = int(data.puzzle_indices[-1]) - 1
+    for index in examples[(examples < 0) | (examples > last)]:
+        raise InputError(f"--index {index}: {arguments.data} has examples 0 to {last}")
+    if data.metadata.seq_len != task.seq_len:
+        raise InputError(
+            f"{arguments.data} has {data.metadata.seq_len} positions, the model {task.seq_len}"
+        )
+    owners = np.searchsorted(data.puzzle_indices, examples, side="right") - 1
+    batch = data.batch(examples, owners, len(examples))
+    return list(zip(task.decode(batch["inputs"]), task.decode(batch["labels"]), strict=True))
+
+
+def _show(task: Sudoku, model, question: np.ndarray, max_steps: int | None, label) -> bool:
+    """Print the refinement of one puzzle and its answer; whether the answer is right."""
+    print(task.render(question), "\n")
+    answer, halt = question, None
+    for refinement in refine(model, task.encode(question)[None], max_steps=max_steps):
+        previous, answer = answer, task.decode(refinement.answers[0])
+        probability = refinement.halt_probability[0]
+        if halt is None and refinement.halts[0]:
+            halt = refinement.step, probability
+        print(
+            f"step {refinement.step:2}  {(answer != previous).sum():3} cells changed  "
+            f"{task.violations(answer).sum():3} in conflict  halting {probability:.3f}  "
+            f"{''.join(map(str, answer))}"
+        )
+    print(f"\n{task.render(answer, givens=question)}\n")
+    keeps = bool(((question == 0) | (question == answer)).all())
+    valid = bool(task.check(np.zeros_like(answer), answer))
+    print(f"rules {'satisfied' if valid else 'broken'}, ", end="")
+    print(f"givens {'kept' if keeps else 'changed'}, ", end="")
+    print(f"would halt at step {halt[0]} with probability {halt[1]:.3f}")
+    if label is not None:
+        print(f"label {'matched' if (label == answer).all() else 'missed'}")
+    print()
+    return valid and keeps

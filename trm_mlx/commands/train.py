@@ -1,0 +1,45 @@
+"""``pretrain.py`` and ``trm train``: train a model from ``key=value`` options."""
+
+import argparse
+import sys
+
+from trm_mlx import backend
+from trm_mlx.config import describe_options, load_config
+from trm_mlx.train.checkpoint import read_state
+from trm_mlx.train.loop import Trainer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "keys:\n"
+        + describe_options()
+        + (
+            "\n  experiment                   a recipe, config/experiment/NAME.yaml"
+            "\n  resume                       run folder (or a step_* in it) to continue"
+        )
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="for example: arch=trm data_paths=[data/sudoku] arch.L_cycles=4 ema=true",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    resume = [word for word in arguments.overrides if word.lstrip("+").startswith("resume=")]
+    overrides = [word for word in arguments.overrides if word not in resume]
+    folder = resume[-1].partition("=")[2] if resume else None
+    saved = read_state(folder)[2] if folder else None
+    config = load_config(overrides, base=saved)
+    trainer = Trainer(config, resume=folder)
+    parameters = sum(array.size for array in trainer.parameters().values())
+    print(backend.describe(), file=sys.stderr)
+    print(
+        f"{config.arch.name}: {parameters:,} trained parameters, "
+        f"{trainer.total_steps} steps of {config.global_batch_size} rows, run {trainer.run}",
+        file=sys.stderr,
+    )
+    trainer.fit()
+    print(trainer.run)

@@ -1,0 +1,392 @@
+"""Configuration: frozen dataclasses, YAML files, and ``key=value`` overrides in Hydra's spelling.
+
+The dataclass is the single declaration of an option: its type says how a value is read, its help
+text is what ``--help`` prints, and a key it does not know is an error that names the nearest one.
+The YAML files under ``config/`` hold the values: ``cfg_pretrain.yaml`` the defaults of a run,
+``arch/NAME.yaml`` one variant each, ``experiment/NAME.yaml`` one recipe each.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trm_mlx.errors import InputError
+
+
+def _option(text: str, choices: tuple[str, ...] = (), **kwargs: Any) -> Any:
+    return field(metadata={"help": text, "choices": choices}, **kwargs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchConfig:
+    """A model up to the sizes its data decides. Names and defaults are the published ones."""
+
+    name: str = _option("variant: trm, trm_singlez, trm_hier6, hrm, transformers_baseline")
+    hidden_size: int = _option("width D of every state", default=512)
+    num_heads: int = _option("attention heads", default=8)
+    expansion: float = _option("SwiGLU expansion; inner width = expansion * D * 2/3", default=4.0)
+    H_cycles: int = _option("outer cycles of a supervision step", default=3)
+    L_cycles: int = _option("reasoning updates per outer cycle", default=6)
+    H_layers: int = _option("blocks of H_level (hrm, transformers_baseline)", default=0)
+    L_layers: int = _option("blocks of L_level (all but transformers_baseline)", default=2)
+    mlp_t: bool = _option("mix tokens with a SwiGLU instead of attention", default=False)
+    pos_encodings: str = _option(
+        "position encoding", choices=("rope", "learned", "none"), default="rope"
+    )
+    puzzle_emb_ndim: int | None = _option(
+        "width of a puzzle's learned embedding; null: hidden_size, 0: none", default=None
+    )
+    puzzle_emb_len: int = _option(
+        "prefix positions for the puzzle embedding; 0: as many as its width fills", default=0
+    )
+    halt_max_steps: int = _option("supervision steps a puzzle gets at most", default=16)
+    halt_exploration_prob: float = _option(
+        "chance that a row must run a random minimum of steps", default=0.1
+    )
+    no_ACT_continue: bool = _option("halt on q_halt > 0, without a continue target", default=True)
+    bootstrap_q_continue: bool = _option(
+        "train q_continue on the next step's q values (unless no_ACT_continue)", default=True
+    )
+    forward_dtype: str = _option(
+        "dtype of activations; auto: bfloat16 on a GPU, float32 on the CPU",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+    )
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "arch.")
+        _check_positive(
+            self, "arch.", "hidden_size", "num_heads", "expansion", "H_cycles", "L_cycles",
+            "halt_max_steps",
+        )  # fmt: skip
+        if self.hidden_size < self.num_heads:
+            raise InputError(
+                f"arch.num_heads={self.num_heads} is more than arch.hidden_size={self.hidden_size}"
+            )
+        if self.pos_encodings == "rope" and not self.mlp_t and self.head_dims % 2:
+            raise InputError(
+                f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
+                "rope needs an even number: change arch.num_heads or arch.hidden_size"
+            )
+        if self.puzzle_dims > self.prefix * self.hidden_size:
+            raise InputError(
+                f"arch.puzzle_emb_ndim={self.puzzle_dims} does not fit into "
+                f"arch.puzzle_emb_len={self.prefix} positions of {self.hidden_size}: "
+                f"set arch.puzzle_emb_len=0 or at least {-(-self.puzzle_dims // self.hidden_size)}"
+            )
+
+    @property
+    def head_dims(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def puzzle_dims(self) -> int:
+        """Width of a puzzle embedding, 0 for none."""
+        return self.hidden_size if self.puzzle_emb_ndim is None else self.puzzle_emb_ndim
+
+    @property
+    def prefix(self) -> int:
+        """Positions in front of the puzzle, P."""
+        if self.puzzle_dims == 0:
+            return 0
+        return self.puzzle_emb_len or -(-self.puzzle_dims // self.hidden_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(ArchConfig):
+    """Everything needed to build a model: an architecture and the sizes its data decides."""
+
+    vocab_size: int = _option("tokens, V")
+    seq_len: int = _option("positions of a puzzle, S")
+    num_puzzle_identifiers: int = _option("rows of the puzzle-embedding table, N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive(self, "", "vocab_size", "seq_len", "num_puzzle_identifiers")
+
+    @property
+    def length(self) -> int:
+        """Positions of a state, L = P + S."""
+        return self.prefix + self.seq_len
+
+    @classmethod
+    def of(cls, arch: ArchConfig, **sizes: int) -> "ModelConfig":
+        """An architecture completed by ``vocab_size``, ``seq_len``, ``num_puzzle_identifiers``."""
+        return cls(**dataclasses.asdict(arch), **sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run."""
+
+    arch: ArchConfig
+    data_paths: tuple[str, ...] = _option("dataset folders; several are mixed")
+    data_paths_test: tuple[str, ...] = _option(
+        "dataset folders to evaluate on; empty: data_paths", default=()
+    )
+    evaluators: tuple[str, ...] = _option("task evaluators to run, none by default", default=())
+    global_batch_size: int = _option("rows per step, over all processes", default=768)
+    epochs: int = _option("visits to every group of puzzles", default=50000)
+    eval_interval: int | None = _option(
+        "epochs between evaluations, a divisor of epochs; null: once, at the end", default=None
+    )
+    min_eval_interval: int = _option("first interval that evaluates", default=0)
+    checkpoint_every_eval: bool = _option("save at every evaluation, not only last", default=True)
+    eval_save_outputs: tuple[str, ...] = _option(
+        "arrays to save at an evaluation: inputs, labels, puzzle_identifiers, logits, preds, "
+        "q_halt_logits, q_continue_logits",
+        default=(),
+    )
+    loss: str = _option(
+        "loss on the answer tokens",
+        choices=("stablemax_cross_entropy", "softmax_cross_entropy"),
+        default="stablemax_cross_entropy",
+    )
+    optimizer: str = _option(
+        "optimizer of the weights", choices=("adam_atan2", "adamw"), default="adam_atan2"
+    )
+    lr: float = _option("learning rate of the weights", default=1e-4)
+    lr_min_ratio: float = _option("end of the cosine as a share of lr; 1: constant", default=1.0)
+    lr_warmup_steps: int = _option("steps of linear warm-up", default=2000)
+    beta1: float = _option("decay of the first moment", default=0.9)
+    beta2: float = _option("decay of the second moment", default=0.95)
+    weight_decay: float = _option("decoupled weight decay of the weights", default=1.0)
+    puzzle_emb_lr: float = _option("learning rate of the puzzle embeddings", default=1e-4)
+    puzzle_emb_weight_decay: float = _option("weight decay of the puzzle embeddings", default=1.0)
+    grad_clip: float | None = _option("largest global gradient norm; null: no limit", default=None)
+    ema: bool = _option("keep an exponential moving average and evaluate it", default=False)
+    ema_rate: float = _option("decay of the moving average", default=0.999)
+    freeze_weights: bool = _option("train the puzzle embeddings only", default=False)
+    seed: int = _option("seed of weights, data order and exploration", default=0)
+    compile: str = _option(
+        "mx.compile the step; auto: on a GPU",
+        choices=("auto", "true", "false"),
+        default="auto",
+    )
+    load_checkpoint: str | None = _option("checkpoint folder to start from", default=None)
+    checkpoint_path: str | None = _option(
+        "run folder; null: checkpoints/PROJECT_NAME/RUN_NAME", default=None
+    )
+    project_name: str | None = _option("null: the first dataset's name", default=None)
+    run_name: str | None = _option("null: variant and time of day", default=None)
+    wandb: bool = _option("report to Weights & Biases too", default=False)
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "")
+        _check_positive(self, "", "global_batch_size", "epochs")
+        if not self.data_paths:
+            raise InputError("data_paths is empty: name a dataset folder, data_paths=[data/NAME]")
+        if self.evaluators:
+            raise InputError(
+                f"evaluators={list(self.evaluators)}: no task evaluator of that name; "
+                "set evaluators=[]"
+            )
+        interval = self.eval_interval
+        if interval is not None and (interval < 1 or self.epochs % interval):
+            raise InputError(
+                f"eval_interval={interval} does not divide epochs={self.epochs}: "
+                f"set eval_interval={_nearest_divisor(self.epochs, interval)}"
+            )
+
+    @property
+    def epochs_per_interval(self) -> int:
+        return self.eval_interval or self.epochs
+
+
+def config_folder() -> Path:
+    """Where the YAML files lie: inside an installed wheel, or at the root of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "_config"
+    return installed if installed.is_dir() else package.parent / "config"
+
+
+def load_config(overrides: typing.Sequence[str] = (), base: dict | None = None) -> TrainConfig:
+    """A run's configuration from ``key=value`` overrides, e.g. ``arch=trm +run_name=x lr=1e-4``.
+
+    Args:
+        overrides: Hydra's spelling: ``arch=NAME`` and ``experiment=NAME`` choose files,
+            ``arch.L_cycles=4`` sets one value, a leading ``+`` is allowed, lists are ``[a,b]``.
+        base: values to start from instead of ``cfg_pretrain.yaml`` (a resumed run's own).
+
+    Raises:
+        InputError: an unknown key, file or choice, or a value of the wrong type.
+    """
+    values = dict(base) if base is not None else read_yaml(config_folder() / "cfg_pretrain.yaml")
+    pairs = [_split_override(text) for text in overrides]
+    for key, value in pairs:
+        if key == "experiment":
+            _merge(values, _read_choice("experiment", value))
+    for key, value in pairs:
+        if key != "experiment":
+            _set(values, key.split("."), value)
+    return train_config(values)
+
+
+def train_config(values: dict) -> TrainConfig:
+    """Check nested plain values, complete ``arch`` from its file, and freeze them."""
+    values = dict(values)
+    arch = values.get("arch", "trm")
+    values["arch"] = arch_config(**({"name": arch} if isinstance(arch, str) else arch))
+    return _build(TrainConfig, values, "")
+
+
+def arch_config(name: str = "trm", **changes: Any) -> ArchConfig:
+    """The architecture ``config/arch/NAME.yaml``, with some fields changed."""
+    return _build(ArchConfig, {**_read_choice("arch", name), **changes}, "arch.")
+
+
+def typed_overrides(words: typing.Sequence[str]) -> dict[str, Any]:
+    """``key=value`` words for the fields of a `ModelConfig`, checked and typed."""
+    kinds = typing.get_type_hints(ModelConfig)
+    pairs = [_split_override(word) for word in words]
+    _check_known({key for key, _ in pairs}, kinds, "")
+    return {key: _typed(key, value, kinds[key]) for key, value in pairs}
+
+
+def plain(config: Any) -> dict:
+    """Nested dictionaries and lists, fit for YAML and JSON."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in dataclasses.asdict(config).items()
+    }
+
+
+def read_model_config(values: dict) -> ModelConfig:
+    """A `ModelConfig` from the plain values of a checkpoint's ``config.json``."""
+    return _build(ModelConfig, values, "")
+
+
+def describe_options() -> str:
+    """The text of ``--help``: every option with its type, default and meaning."""
+    lines = []
+    for prefix, declared in (("", TrainConfig), ("arch.", ArchConfig)):
+        kinds = typing.get_type_hints(declared)
+        for item in dataclasses.fields(declared):
+            if item.name == "arch":
+                continue
+            kind = " | ".join(item.metadata["choices"]) or _type_name(kinds[item.name])
+            lines.append(f"  {prefix + item.name:28} {item.metadata['help']}  [{kind}]")
+    return "\n".join(lines)
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        InputError: missing, unreadable, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold key: value lines, found {type(values).__name__}")
+    return values
+
+
+def _read_choice(group: str, name: Any) -> dict:
+    folder = config_folder() / group
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise InputError(f"{group}={name}: no such file; choose one of {', '.join(known)}")
+    return read_yaml(folder / f"{name}.yaml")
+
+
+def _split_override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.lstrip("+").partition("=")
+    if not equals or not key:
+        raise InputError(f"cannot read {text!r}: write key=value, for example arch=trm or lr=1e-4")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"{key}={value}: not a YAML value; quote it") from error
+
+
+def _set(values: dict, path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        inner = values.get(key, {})
+        values[key] = {"name": inner} if isinstance(inner, str) else dict(inner)
+        values = values[key]
+    values[path[-1]] = value
+
+
+def _merge(values: dict, changes: dict) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            value = {**values[key], **value}
+        values[key] = value
+
+
+def _build(declared: type, values: dict, prefix: str) -> Any:
+    kinds = typing.get_type_hints(declared)
+    _check_known(values, kinds, prefix)
+    for item in dataclasses.fields(declared):
+        required = item.default is dataclasses.MISSING
+        if required and item.name not in values:
+            raise InputError(f"{prefix}{item.name} is not set: add {prefix}{item.name}=...")
+    return declared(**{key: _typed(prefix + key, v, kinds[key]) for key, v in values.items()})
+
+
+def _check_known(keys: typing.Iterable[str], kinds: dict[str, Any], prefix: str) -> None:
+    for key in keys:
+        if key not in kinds:
+            nearest = difflib.get_close_matches(str(key), kinds, n=1, cutoff=0.0)[0]
+            raise InputError(f"unknown key {prefix}{key}: did you mean {prefix}{nearest}?")
+
+
+def _typed(key: str, value: Any, kind: Any) -> Any:
+    """``value`` as ``kind``; PyYAML reads ``1e-4`` as text, so text that is a number counts."""
+    if isinstance(value, ArchConfig):
+        return value
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None and type(None) in options:
+        return None
+    wanted = options[0]
+    if isinstance(value, list | tuple) and typing.get_origin(wanted) is tuple:
+        return tuple(_typed(f"{key}[{i}]", v, str) for i, v in enumerate(value))
+    if wanted is float and isinstance(value, str | int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif wanted is str and isinstance(value, bool | int | float):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    elif type(value) is wanted:
+        return value
+    raise InputError(f"{key}={value!r}: expected {_type_name(kind)}")
+
+
+def _type_name(kind: Any) -> str:
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_type_name(option) for option in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return "a list like [a,b]"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(kind, "null")
+
+
+def _check_choices(config: Any, prefix: str) -> None:
+    for item in dataclasses.fields(config):
+        choices = item.metadata.get("choices")
+        value = getattr(config, item.name)
+        if choices and value not in choices:
+            raise InputError(f"{prefix}{item.name}={value}: choose one of {', '.join(choices)}")
+
+
+def _check_positive(config: Any, prefix: str, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise InputError(f"{prefix}{name}={getattr(config, name)}: must be greater than 0")
+
+
+def _nearest_divisor(whole: int, wish: int) -> int:
+    divisors = {d for i in range(1, int(whole**0.5) + 1) if whole % i == 0 for d in (i, whole // i)}
+    return min(divisors, key=lambda divisor: (abs(divisor - wish), divisor))

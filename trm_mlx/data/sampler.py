@@ -1,0 +1,163 @@
+"""Cuts a dataset into batches: shuffled for training, in order for evaluation.
+
+The sampler follows the published one (puzzle_dataset.py of HRM and TinyRecursiveModels), with two
+differences: every random choice is a function of the seed and of the place in the data, so that a
+run resumes exactly and all ranks agree; and an interval without a full batch is an error instead of
+no training.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trm_mlx.data.loader import Batch, PuzzleDataset
+from trm_mlx.data.schema import DatasetMetadata
+from trm_mlx.errors import InputError
+
+Position = dict[str, int]  # {"epoch": e, "offset": groups of epoch e that are already used}
+
+
+class TrainStream:
+    """An endless stream of shuffled training batches, cut into intervals.
+
+    An epoch visits every group once, in random order. Each visit picks one puzzle of the group and
+    takes its examples in random order, as many as still fit in the batch. A batch may span epochs,
+    but not intervals: after `epochs_per_interval` epochs, what does not fill a batch is dropped.
+
+    Iterating yields the (batch, position) pairs of the current interval, from `position` on; the
+    position says where the *next* batch starts, and a stream built with it goes on identically.
+    Each of `world_size` ranks gets its own batch_size / world_size rows of the same global batch.
+
+    Raises InputError if the sizes or the position do not fit the dataset.
+    """
+
+    def __init__(
+        self,
+        dataset: PuzzleDataset,
+        batch_size: int,
+        epochs_per_interval: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        position: Position | None = None,
+    ):
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.epochs_per_interval = epochs_per_interval
+        self._rank_rows = _rows_of_rank(batch_size, rank, world_size)
+        if seed < 0:
+            raise InputError(f"seed is {seed}; it must not be negative")
+        self._first_examples = dataset.puzzle_indices[:-1]
+        self._counts = np.diff(dataset.puzzle_indices)  # [P] examples of each puzzle
+        # A group without puzzles has nothing to visit.
+        occupied = np.flatnonzero(np.diff(dataset.group_indices))
+        self._group_starts = dataset.group_indices[occupied]
+        self._group_ends = dataset.group_indices[occupied + 1]
+
+        # The smallest puzzle of every group, so that no luck of the draw leaves an interval empty.
+        fewest = int(np.minimum.reduceat(self._counts, self._group_starts).sum())
+        if fewest * epochs_per_interval < batch_size:
+            raise InputError(
+                f"an interval of {epochs_per_interval} epochs may hold only "
+                f"{fewest * epochs_per_interval} examples, fewer than the batch of {batch_size}; "
+                "use a smaller global_batch_size or a larger eval_interval"
+            )
+        self.position = {"epoch": 0, "offset": 0} if position is None else dict(position)
+        epoch, offset = self.position.get("epoch", -1), self.position.get("offset", -1)
+        if epoch < 0 or not 0 <= offset < len(occupied):
+            raise InputError(
+                f"data position {position} does not fit {len(occupied)} groups; "
+                "resume with the dataset of the checkpoint"
+            )
+        self._planned: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def __iter__(self) -> Iterator[tuple[Batch, Position]]:
+        interval = self.position["epoch"] // self.epochs_per_interval
+        stop = (interval + 1) * self.epochs_per_interval
+        start, plan = self.position, self._plan_batch(self.position, stop)
+        self.position = {"epoch": stop, "offset": 0}
+        while plan is not None:
+            puzzles, following = plan
+            # Looking one batch ahead: after the last one, the next interval comes next.
+            next_plan = self._plan_batch(following, stop)
+            self.position = following if next_plan else {"epoch": stop, "offset": 0}
+            examples, owners = self._choose_examples(puzzles, start)
+            rows = self._rank_rows
+            batch = self.dataset.batch(examples[rows], owners[rows], rows.stop - rows.start)
+            yield batch, dict(self.position)
+            start, plan = following, next_plan
+
+    def _plan_batch(self, start: Position, stop: int) -> tuple[np.ndarray, Position] | None:
+        """Puzzles that fill a batch, and where the next starts; None if `stop` comes first."""
+        epoch, offset = start["epoch"], start["offset"]
+        chosen, missing = [], self.batch_size
+        while missing > 0:
+            if epoch >= stop:
+                return None
+            puzzles = self._plan_epoch(epoch)[offset:]
+            ends = np.cumsum(self._counts[puzzles])
+            taken = min(int(np.searchsorted(ends, missing)) + 1, len(puzzles))
+            chosen.append(puzzles[:taken])
+            missing -= int(ends[taken - 1])
+            epoch, offset = (epoch + 1, 0) if taken == len(puzzles) else (epoch, offset + taken)
+        return np.concatenate(chosen), {"epoch": epoch, "offset": offset}
+
+    def _plan_epoch(self, epoch: int) -> np.ndarray:
+        """The puzzle of each visit [groups], in order; depends on the seed and the epoch alone."""
+        if self._planned[0] != epoch:
+            random = _generator(self.seed, epoch)
+            order = random.permutation(len(self._group_starts))
+            puzzles = random.integers(self._group_starts[order], self._group_ends[order])
+            self._planned = (epoch, puzzles)
+        return self._planned[1]
+
+    def _choose_examples(
+        self, puzzles: np.ndarray, start: Position
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Examples [batch_size] of the puzzles, and the puzzle that owns each [batch_size]."""
+        counts = self._counts[puzzles]
+        visit = np.repeat(np.arange(len(puzzles)), counts)
+        within = np.arange(len(visit)) - np.repeat(np.cumsum(counts) - counts, counts)
+        # Shuffle inside each visit only; then cutting the batch truncates its last puzzle alone.
+        random = _generator(self.seed, start["epoch"], start["offset"])
+        shuffled = np.lexsort((random.random(len(visit)), visit))[: self.batch_size]
+        owners = puzzles[visit[shuffled]]
+        return self._first_examples[owners] + within[shuffled], owners
+
+
+def iterate_test(
+    dataset: PuzzleDataset, batch_size: int, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[str, Batch, int]]:
+    """Yields (set name, batch, rows) over all examples in order; batches do not span sets.
+
+    `rows` counts the real rows of the global batch. The rows after them are pad inputs,
+    IGNORE_LABEL labels and the blank identifier; every rank gets batch_size / world_size rows.
+    """
+    rank_rows = _rows_of_rank(batch_size, rank, world_size)
+    for part in dataset.parts:
+        end = part.first_example + len(part.arrays.inputs)
+        for start in range(part.first_example, end, batch_size):
+            examples = np.arange(start, min(start + batch_size, end))
+            owners = np.searchsorted(dataset.puzzle_indices, examples, side="right") - 1
+            size = rank_rows.stop - rank_rows.start
+            batch = dataset.batch(examples[rank_rows], owners[rank_rows], size)
+            yield part.name, batch, len(examples)
+
+
+def total_steps(metadata: DatasetMetadata, epochs: int, batch_size: int) -> int:
+    """Training steps of a run, floor(epochs * groups * mean_puzzle_examples / batch_size)."""
+    return int(epochs * metadata.total_groups * metadata.mean_puzzle_examples / batch_size)
+
+
+def _generator(seed: int, *place: int) -> np.random.Generator:
+    """A generator that depends on the seed and a place in the data, not on earlier draws."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=place)))
+
+
+def _rows_of_rank(batch_size: int, rank: int, world_size: int) -> slice:
+    if batch_size < 1 or batch_size % world_size:
+        raise InputError(
+            f"global_batch_size {batch_size} cannot be split over {world_size} ranks; "
+            f"use a positive multiple of {world_size}"
+        )
+    size = batch_size // world_size
+    return slice(rank * size, (rank + 1) * size)

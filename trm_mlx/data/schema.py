@@ -1,0 +1,223 @@
+"""What a dataset directory holds: the file names, dataset.json and the five arrays of one set.
+
+The layout is the published one (dataset/common.py and puzzle_dataset.py of HRM,
+https://github.com/sapientinc/HRM, kept by https://github.com/SamsungSAILMontreal/TinyRecursiveModels):
+
+    DIR/identifiers.json                  name of every puzzle identifier; entry 0 is "<blank>"
+    DIR/{split}/dataset.json              DatasetMetadata
+    DIR/{split}/{set}__{array}.npy        SplitArrays, one file per field
+
+Three levels: a group (one original puzzle) owns puzzles (its augmented versions), and a puzzle owns
+examples (one for Sudoku and mazes, several for ARC).
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from tokenize import TokenError
+
+import numpy as np
+
+from trm_mlx.errors import InputError
+
+IGNORE_LABEL = -100  # the label in a batch that the loss does not count
+METADATA_FILE = "dataset.json"
+IDENTIFIERS_FILE = "identifiers.json"
+SET_NAME = "all"  # the one set that the published builders write
+
+_JSON_TYPES = {  # every other field of DatasetMetadata is an int
+    "ignore_label_id": (int, type(None)),
+    "mean_puzzle_examples": (int, float),
+    "sets": list,
+}
+
+
+@dataclass(frozen=True)
+class DatasetMetadata:
+    """The contents of dataset.json, fields in the published order."""
+
+    pad_id: int
+    ignore_label_id: int | None  # this label on disk becomes IGNORE_LABEL in a batch
+    blank_identifier_id: int
+    vocab_size: int
+    seq_len: int
+    num_puzzle_identifiers: int
+    total_groups: int
+    mean_puzzle_examples: float
+    total_puzzles: int
+    sets: list[str]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "DatasetMetadata":
+        """Reads and checks a dataset.json; keys of other tools are ignored.
+
+        Raises InputError if the file is absent, is not JSON, or lacks or mistypes a key.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; build the dataset first") from error
+        except ValueError as error:
+            raise InputError(f"{path}: not valid JSON ({error}); rebuild the dataset") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: must hold a JSON object; rebuild the dataset")
+        names = [field.name for field in fields(cls)]
+        for name in names:
+            if name not in content:
+                raise InputError(f"{path}: key '{name}' is missing; rebuild the dataset")
+            value = content[name]
+            if isinstance(value, bool) or not isinstance(value, _JSON_TYPES.get(name, int)):
+                raise InputError(f"{path}: '{name}' has the wrong type: {value!r}; correct it")
+        for name in ("vocab_size", "seq_len", "num_puzzle_identifiers", "total_groups"):
+            if content[name] < 1:
+                raise InputError(f"{path}: '{name}' is {content[name]}; it must be at least 1")
+        sets = content["sets"]
+        if not sets or not all(isinstance(name, str) for name in sets):
+            raise InputError(f"{path}: 'sets' is {sets!r}; it must list names, such as ['all']")
+        return cls(**{name: content[name] for name in names})
+
+    def write(self, path: str | Path) -> None:
+        """Writes the one-line JSON that `read` and the published loaders read."""
+        Path(path).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class SplitArrays:
+    """One set of examples. N examples of S tokens belong to P puzzles, which belong to G groups."""
+
+    inputs: np.ndarray  # [N, S] tokens
+    labels: np.ndarray  # [N, S] tokens
+    puzzle_identifiers: np.ndarray  # [P] row of the puzzle embedding
+    puzzle_indices: np.ndarray  # [P+1] puzzle p owns examples puzzle_indices[p] .. [p+1] - 1
+    group_indices: np.ndarray  # [G+1] group g owns puzzles group_indices[g] .. [g+1] - 1
+
+    @classmethod
+    def read(cls, folder: Path, set_name: str, metadata: DatasetMetadata) -> "SplitArrays":
+        """Opens and validates a set: tokens memory-mapped, the small index arrays as int64.
+
+        Raises InputError, naming the file, if one is absent, damaged or inconsistent.
+        """
+        arrays = {}
+        for field in fields(cls):
+            path = array_path(folder, set_name, field.name)
+            try:
+                arrays[field.name] = np.lib.format.open_memmap(path, mode="r")
+            except OSError as error:
+                raise InputError(f"{path}: {error.strerror}; rebuild the dataset") from error
+            except (ValueError, TokenError) as error:  # not .npy, cut short, or pickled objects
+                raise InputError(f"{path} is damaged ({error}); rebuild the dataset") from error
+        stored = cls(**arrays)
+        identifiers = metadata.num_puzzle_identifiers
+        stored.validate(
+            folder, set_name, seq_len=metadata.seq_len, num_puzzle_identifiers=identifiers
+        )
+        return replace(
+            stored,
+            puzzle_identifiers=np.array(stored.puzzle_identifiers, np.int64),
+            puzzle_indices=np.array(stored.puzzle_indices, np.int64),
+            group_indices=np.array(stored.group_indices, np.int64),
+        )
+
+    def validate(
+        self,
+        folder: str | Path,
+        set_name: str = SET_NAME,
+        *,
+        seq_len: int,
+        num_puzzle_identifiers: int,
+    ) -> None:
+        """Raises InputError, naming the file in `folder`, unless shapes and offsets agree.
+
+        Token values are not read here, since the arrays may be large and memory-mapped: see
+        `check_tokens`.
+        """
+
+        def require(condition: bool, field: str, problem: str) -> None:
+            if not condition:
+                path = array_path(folder, set_name, field)
+                raise InputError(f"{path}: {problem}; rebuild the dataset")
+
+        for field, array in vars(self).items():
+            dimensions = 2 if field in ("inputs", "labels") else 1
+            require(array.dtype.kind in "iu", field, f"holds {array.dtype}, not integers")
+            require(array.ndim == dimensions, field, f"shape {array.shape} is not {dimensions}-D")
+
+        examples, puzzles = len(self.inputs), len(self.puzzle_identifiers)
+        require(examples > 0, "inputs", "holds no examples")
+        for field, array in (("inputs", self.inputs), ("labels", self.labels)):
+            expected = (examples, seq_len)
+            require(array.shape == expected, field, f"shape {array.shape} is not {expected}")
+        for field, offsets, owners, end in (
+            ("puzzle_indices", self.puzzle_indices, puzzles, examples),
+            ("group_indices", self.group_indices, max(len(self.group_indices) - 1, 1), puzzles),
+        ):
+            length = len(offsets)
+            require(length == owners + 1, field, f"has {length} offsets, not {owners + 1}")
+            require(offsets[0] == 0, field, f"starts at {offsets[0]}, not 0")
+            require(not (offsets[1:] < offsets[:-1]).any(), field, "offsets decrease")
+            require(offsets[-1] == end, field, f"ends at {offsets[-1]}, not {end}")
+        lowest, highest = self.puzzle_identifiers.min(), self.puzzle_identifiers.max()
+        require(
+            lowest >= 0 and highest < num_puzzle_identifiers,
+            "puzzle_identifiers",
+            f"identifiers {lowest} to {highest} do not fit 0 to {num_puzzle_identifiers - 1}",
+        )
+
+
+def merge_metadata(
+    folders: list[Path], parts: list[DatasetMetadata], sets: list[str]
+) -> DatasetMetadata:
+    """The metadata of several datasets, read from `folders`, taken as one whose sets are `sets`.
+
+    total_groups * mean_puzzle_examples stays the sum over the parts. Raises InputError if the parts
+    encode puzzles differently.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    for folder, other in zip(folders, parts, strict=True):
+        for name in ("seq_len", "vocab_size", "pad_id", "ignore_label_id", "blank_identifier_id"):
+            here, there = getattr(first, name), getattr(other, name)
+            if here != there:
+                raise InputError(
+                    f"{name} is {here} in {folders[0]} but {there} in {folder}; use one at a time"
+                )
+    if first.blank_identifier_id != 0:
+        raise InputError(
+            f"{folders[0]}: blank_identifier_id is {first.blank_identifier_id}; "
+            "only datasets where it is 0 can be mixed"
+        )
+    groups = sum(part.total_groups for part in parts)
+    visited = sum(part.total_groups * part.mean_puzzle_examples for part in parts)
+    return replace(
+        first,
+        num_puzzle_identifiers=1 + sum(part.num_puzzle_identifiers - 1 for part in parts),
+        total_groups=groups,
+        mean_puzzle_examples=visited / groups,
+        total_puzzles=sum(part.total_puzzles for part in parts),
+        sets=sets,
+    )
+
+
+def array_path(folder: str | Path, set_name: str, field: str) -> Path:
+    """Where a field of SplitArrays is stored; `folder` is DIR/{split}."""
+    return Path(folder) / f"{set_name}__{field}.npy"
+
+
+def check_tokens(tokens: np.ndarray, vocab_size: int, path: str | Path) -> None:
+    """Raises InputError, naming `path`, if a token lies outside 0 .. vocab_size - 1."""
+    lowest, highest = tokens.min(), tokens.max()
+    if lowest < 0 or highest >= vocab_size:
+        token = lowest if lowest < 0 else highest
+        raise InputError(
+            f"{path}: token {token} is outside the vocabulary (0 to {vocab_size - 1}); "
+            "rebuild the dataset or correct vocab_size"
+        )
+
+
+def mark_ignored(labels: np.ndarray, ignore_label_id: int | None) -> np.ndarray:
+    """Labels as int64 with `ignore_label_id`, if any, replaced by IGNORE_LABEL; same shape."""
+    marked = labels.astype(np.int64)
+    if ignore_label_id is not None:
+        marked[marked == ignore_label_id] = IGNORE_LABEL
+    return marked

@@ -1,0 +1,68 @@
+"""Adaptive computation time: what a batch carries from one supervision step to the next.
+
+One call of a model is one supervision step. A row of the batch keeps its puzzle and its states
+until it halts; then it takes the row of the next batch (HRM, arXiv 2506.21734, section 2).
+"""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from trm_mlx.config import ArchConfig
+from trm_mlx.errors import InputError
+
+
+class Carry(NamedTuple):
+    """The state of a batch between supervision steps.
+
+    states: each ``[batch, length, dims]``, detached; steps: int32 ``[batch]``, supervision steps
+    taken; halted: bool ``[batch]``; batch: the arrays each row is working on.
+    """
+
+    states: dict[str, mx.array]
+    steps: mx.array
+    halted: mx.array
+    batch: dict[str, mx.array]
+
+
+def replace_rows(halted: mx.array, new: mx.array, old: mx.array) -> mx.array:
+    """``new`` in the halted rows, ``old`` in the others."""
+    return mx.where(halted.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+
+def halting_rows(
+    arch: ArchConfig,
+    steps: mx.array,
+    q_halt: mx.array,
+    q_continue: mx.array,
+    training: bool,
+    key: mx.array | None,
+) -> mx.array:
+    """Which rows halt after this step, bool ``[batch]``.
+
+    Evaluation runs every row to ``halt_max_steps``. Training halts a row that says so, but with
+    probability ``halt_exploration_prob`` not before a minimum drawn from {2 .. halt_max_steps}.
+
+    Raises:
+        InputError: training with exploration and no ``key``.
+    """
+    last = steps >= arch.halt_max_steps
+    if not training or arch.halt_max_steps == 1:
+        return last
+    halted = last | (q_halt > (0.0 if arch.no_ACT_continue else q_continue))
+    if arch.halt_exploration_prob > 0:
+        if key is None:
+            raise InputError("training explores: pass key=mx.random.key(...) or call model.eval()")
+        chance_key, length_key = mx.random.split(key)
+        explores = mx.random.uniform(shape=steps.shape, key=chance_key) < arch.halt_exploration_prob
+        least = mx.random.randint(2, arch.halt_max_steps + 1, steps.shape, key=length_key)
+        halted = halted & (steps >= mx.where(explores, least, 0))
+    return halted
+
+
+def continue_target(
+    arch: ArchConfig, steps: mx.array, next_q_halt: mx.array, next_q_continue: mx.array
+) -> mx.array:
+    """What ``q_continue`` should be, ``[batch]``: the value of the best choice one step later."""
+    last = steps >= arch.halt_max_steps
+    return mx.sigmoid(mx.where(last, next_q_halt, mx.maximum(next_q_halt, next_q_continue)))

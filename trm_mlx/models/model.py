@@ -1,0 +1,194 @@
+"""The recursive reasoner: embedding, recursion, heads and the ACT wrapper, for every variant.
+
+The forward pass is cut where the gradient begins. `think` runs the updates without gradient and
+`answer` the rest, so that a training step can call the first outside its differentiated function:
+nothing of the early cycles is kept, and on Metal they use the fused attention.
+"""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from trm_mlx.backend import default_dtype
+from trm_mlx.config import ModelConfig
+from trm_mlx.errors import InputError
+from trm_mlx.models.act import Carry, continue_target, halting_rows, replace_rows
+from trm_mlx.models.layers import Embedding, Level, Linear, PuzzleEmbedding, truncated_normal
+from trm_mlx.models.recursion import recurse
+from trm_mlx.models.variants import VARIANTS
+
+Batch = dict[str, mx.array]
+
+
+class RecursiveReasoner(nn.Module):
+    """A model of one variant.
+
+    A batch holds ``inputs [B, S]``, ``puzzle_identifiers [B]`` and, for training, ``labels
+    [B, S]``, all int32. In training mode rows halt and explore, in evaluation mode
+    (``model.eval()``) every row runs ``halt_max_steps`` supervision steps.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.recursion = VARIANTS[config.name](config)
+        name = default_dtype() if config.forward_dtype == "auto" else config.forward_dtype
+        self._dtype = getattr(mx, name)
+
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, self._dtype)
+        if config.puzzle_dims:
+            self.puzzle_emb = PuzzleEmbedding(config.num_puzzle_identifiers, config.puzzle_dims)
+        if config.pos_encodings == "learned":
+            self.embed_pos = Embedding(config.length, config.hidden_size, self._dtype)
+        for net in self.recursion.nets:
+            depth = config.H_layers if net == "H_level" else config.L_layers
+            if depth < 1:
+                raise InputError(f"arch.{net[0]}_layers={depth}: {config.name} needs at least 1")
+            setattr(self, net, Level(config, depth))
+        for state in self.recursion.states:
+            setattr(self, _initial(state), truncated_normal((config.hidden_size,), std=1.0))
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        self.q_head = Linear(config.hidden_size, 2, bias=True)
+        # Almost "never halt" at first, which the bootstrapped target needs.
+        self.q_head.weight = mx.zeros_like(self.q_head.weight)
+        self.q_head.bias = mx.full((2,), -5.0)
+        self._freeze_buffers()
+
+    def _freeze_buffers(self) -> None:
+        self.freeze(recurse=False, keys=[_initial(state) for state in self.recursion.states])
+        if "puzzle_emb" in self:
+            self.puzzle_emb.freeze()
+
+    def unfreeze(self, **kwargs) -> "RecursiveReasoner":
+        """Unfreeze parameters, but never the initial states and the puzzle table."""
+        super().unfreeze(**kwargs)
+        self._freeze_buffers()
+        return self
+
+    def initial_carry(self, batch: Batch) -> Carry:
+        """A carry whose rows have all halted, so that the first step fills them from a batch."""
+        rows = batch["inputs"].shape[0]
+        state = mx.zeros((rows, self.config.length, self.config.hidden_size), self._dtype)
+        return Carry(
+            states=dict.fromkeys(self.recursion.states, state),
+            steps=mx.zeros((rows,), mx.int32),
+            halted=mx.ones((rows,), mx.bool_),
+            batch={name: mx.zeros_like(array) for name, array in batch.items()},
+        )
+
+    def __call__(
+        self, carry: Carry, batch: Batch, key: mx.array | None = None
+    ) -> tuple[Carry, dict[str, mx.array]]:
+        """One supervision step.
+
+        Args:
+            carry: from `initial_carry` or the previous step.
+            batch: rows for the places of ``carry`` that have halted.
+            key: randomness of the exploration; needed in training mode only.
+
+        Returns:
+            The new carry and ``logits [B, S, V]``, ``q_halt_logits [B]``, ``q_continue_logits [B]``
+            (and, in training, ``target_q_continue [B]`` where the variant has one).
+        """
+        carry = self.begin(carry, batch)
+        puzzles = self.puzzle_rows(carry.batch)
+        states = self.think(carry.states, carry.batch, puzzles)
+        states = {name: mx.stop_gradient(state) for name, state in states.items()}
+        states, outputs = self.answer(states, carry.batch, puzzles)
+        return self.finish(carry, states, outputs, key)
+
+    def begin(self, carry: Carry, batch: Batch) -> Carry:
+        """Give the halted rows their new puzzle, initial states and a step count of zero."""
+        halted = carry.halted
+        return Carry(
+            states={
+                name: replace_rows(halted, self[_initial(name)].astype(self._dtype), state)
+                for name, state in carry.states.items()
+            },
+            steps=mx.where(halted, 0, carry.steps),
+            halted=halted,
+            batch={
+                name: replace_rows(halted, batch[name], old) for name, old in carry.batch.items()
+            },
+        )
+
+    def puzzle_rows(self, batch: Batch) -> mx.array | None:
+        """The puzzle embeddings of a batch, float32 ``[B, puzzle_dims]``, if the model has any."""
+        return self.puzzle_emb(batch["puzzle_identifiers"]) if "puzzle_emb" in self else None
+
+    def embed(self, batch: Batch, puzzles: mx.array | None) -> mx.array:
+        """The input ``x [B, L, D]``: puzzle embedding as a prefix, tokens, positions, times √D."""
+        x = self.embed_tokens(batch["inputs"])
+        if puzzles is not None:
+            room = self.config.prefix * self.config.hidden_size - self.config.puzzle_dims
+            prefix = mx.pad(puzzles.astype(self._dtype), ((0, 0), (0, room)))
+            x = mx.concatenate([prefix.reshape(-1, self.config.prefix, x.shape[-1]), x], axis=1)
+        if "embed_pos" in self:
+            positions = self.embed_pos.embedding_weight.astype(self._dtype)
+            x = self._scale(x + positions, 0.707106781)
+        return self._scale(x, math.sqrt(self.config.hidden_size))
+
+    def _scale(self, x: mx.array, factor: float) -> mx.array:
+        # In float32: MLX would round the factor itself to the dtype of x, PyTorch does not.
+        return (x.astype(mx.float32) * factor).astype(x.dtype)
+
+    def think(self, states: Batch, batch: Batch, puzzles: mx.array | None) -> Batch:
+        """The updates outside the gradient."""
+        return recurse(self.recursion.free_updates, self, states, self.embed(batch, puzzles))
+
+    def answer(
+        self, states: Batch, batch: Batch, puzzles: mx.array | None
+    ) -> tuple[Batch, dict[str, mx.array]]:
+        """The updates inside the gradient, and the heads."""
+        states = recurse(self.recursion.graded_updates, self, states, self.embed(batch, puzzles))
+        readout = states[self.recursion.readout]
+        q_logits = self.q_head(readout[:, 0]).astype(mx.float32)
+        return states, {
+            "logits": self.lm_head(readout[:, self.config.prefix :]),
+            "q_halt_logits": q_logits[:, 0],
+            "q_continue_logits": q_logits[:, 1],
+        }
+
+    def finish(
+        self, carry: Carry, states: Batch, outputs: dict[str, mx.array], key: mx.array | None
+    ) -> tuple[Carry, dict[str, mx.array]]:
+        """Count the step, detach the states and decide which rows halt."""
+        config = self.config
+        states = {name: mx.stop_gradient(state) for name, state in states.items()}
+        steps = carry.steps + 1
+        halted = halting_rows(
+            config,
+            steps,
+            mx.stop_gradient(outputs["q_halt_logits"]),
+            mx.stop_gradient(outputs["q_continue_logits"]),
+            self.training,
+            key,
+        )
+        explores = self.training and config.halt_max_steps > 1
+        if explores and not config.no_ACT_continue and config.bootstrap_q_continue:
+            puzzles = self.puzzle_rows(carry.batch)
+            later = self.think(states, carry.batch, puzzles)
+            _, ahead = self.answer(later, carry.batch, puzzles)
+            target = continue_target(
+                config, steps, ahead["q_halt_logits"], ahead["q_continue_logits"]
+            )
+            outputs = {**outputs, "target_q_continue": mx.stop_gradient(target)}
+        return Carry(states, steps, halted, carry.batch), outputs
+
+
+def _initial(state: str) -> str:
+    """The parameter that holds a state's first value: z_H -> H_init, z_L3 -> L3_init."""
+    return f"{state.removeprefix('z_')}_init"
+
+
+def build_model(config: ModelConfig, seed: int = 0) -> RecursiveReasoner:
+    """A freshly initialised model; seeds MLX's global random state.
+
+    Raises:
+        InputError: an unknown variant or sizes it cannot have.
+    """
+    if config.name not in VARIANTS:
+        raise InputError(f"arch.name={config.name}: choose one of {', '.join(VARIANTS)}")
+    mx.random.seed(seed)
+    return RecursiveReasoner(config)

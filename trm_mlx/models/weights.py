@@ -1,0 +1,113 @@
+"""Model folders: ``config.json`` and safetensors, enough to rebuild a model.
+
+A folder with a ``state.json`` is also a point of a training run (see ``train.checkpoint``).
+"""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from trm_mlx.config import ModelConfig, plain, read_model_config
+from trm_mlx.errors import InputError
+from trm_mlx.models.model import RecursiveReasoner, build_model
+
+CONFIG_FILE, MODEL_FILE, EMA_FILE = "config.json", "model.safetensors", "ema.safetensors"
+
+
+def load(folder: str | Path) -> tuple[RecursiveReasoner, ModelConfig]:
+    """Load a model for evaluation, with averaged weights where the folder has them.
+
+    Args:
+        folder: a checkpoint folder, or a run folder, whose newest checkpoint is taken.
+
+    Raises:
+        InputError: a file is missing or damaged, or does not hold the model it should.
+    """
+    folder = find_checkpoint(folder)
+    config = read_config(folder)
+    model = build_model(config)
+    weights = read_weights(folder / MODEL_FILE)
+    if (folder / EMA_FILE).exists():
+        weights |= read_weights(folder / EMA_FILE)
+    assign_weights(model, weights, str(folder))
+    model.eval()
+    return model, config
+
+
+def find_checkpoint(folder: str | Path) -> Path:
+    """``folder`` itself if it is a checkpoint, else the newest ``step_*`` inside it.
+
+    Raises:
+        InputError: there is neither.
+    """
+    folder = Path(folder)
+    if (folder / CONFIG_FILE).exists():
+        return folder
+    steps = [path.parent for path in folder.glob(f"step_*/{CONFIG_FILE}")]
+    if not steps:
+        found = "has no checkpoint" if folder.is_dir() else "does not exist"
+        raise InputError(
+            f"{folder} {found}: name a folder with {CONFIG_FILE} and {MODEL_FILE}, "
+            "or a run folder with step_* inside"
+        )
+    return max(steps)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The ``config.json`` of a model folder."""
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold one JSON object")
+    return read_model_config(values)
+
+
+def read_weights(path: Path) -> dict[str, mx.array]:
+    """The arrays of a safetensors file by name."""
+    try:
+        return mx.load(str(path))
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def assign_weights(model: RecursiveReasoner, weights: dict[str, mx.array], source: str) -> None:
+    """Put every array of ``weights`` into the model, strictly.
+
+    Raises:
+        InputError: a missing, unexpected or misshapen array, by name.
+    """
+    expected = dict(tree_flatten(model.parameters()))
+    for problem, names in (
+        ("lacks", expected.keys() - weights.keys()),
+        ("has the unexpected", weights.keys() - expected.keys()),
+    ):
+        if names:
+            raise InputError(
+                f"{source} {problem} {', '.join(sorted(names))}: it is not a checkpoint of this "
+                f"architecture ({model.config.name})"
+            )
+    for name, array in weights.items():
+        if array.shape != expected[name].shape:
+            raise InputError(
+                f"{source}: {name} has shape {array.shape}, "
+                f"the configuration asks for {expected[name].shape}"
+            )
+    model.load_weights([(name, array.astype(mx.float32)) for name, array in weights.items()])
+
+
+def save_model(folder: Path, model: RecursiveReasoner) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into an existing folder."""
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(plain(model.config), indent=2) + "\n", encoding="utf-8"
+    )
+    save_arrays(folder / MODEL_FILE, model.parameters())
+
+
+def save_arrays(path: Path, tree) -> None:
+    """Write a tree of arrays as safetensors under flat dotted names."""
+    mx.save_safetensors(str(path), dict(tree_flatten(tree)), metadata={"format": "mlx"})

@@ -1,0 +1,352 @@
+"""Sudoku on 4x4, 6x6 and 9x9 boards: text, tokens, symmetries, checking, solving, generating.
+
+A board is a uint8 array of *cell values* in reading order, 0 for a blank and 1..size for a digit;
+a leading axis makes it a batch. A model reads *tokens*: 0 is padding, 1 a blank, digit d is d + 1.
+Tokens and symmetries are those of the published Sudoku-Extreme builder (``dataset/
+build_sudoku_dataset.py`` of HRM and TRM). The search itself is in ``sudoku_search.py``, imported
+only where it is needed, so that reading and showing a board does not wait for numba.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from trm_mlx.errors import InputError
+
+BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of the board
+GRID_COUNT = {4: 288, 6: 28_200_960}  # solved grids there are; 9x9 has 6.7e21
+DECORATION = "|-+"  # what `render` draws around the cells, and `parse` ignores
+TRIES = 10_000  # puzzles dug in vain, in a row, before `generate` gives up
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """A batch of N Sudoku symmetries: each moves the cells and renames the digits of one board.
+
+    cells: [N, seq_len], the new board's cell i shows the old board's cell ``cells[i]``.
+    digits: [N, size + 1], the new name of each digit; blanks stay blank, ``digits[:, 0] == 0``.
+    """
+
+    cells: np.ndarray
+    digits: np.ndarray
+
+    def apply(self, boards):
+        """Cell values [N, seq_len], or [seq_len] for N images of one board, to [N, seq_len]."""
+        rows = np.arange(len(self.cells))[:, None]
+        boards = np.broadcast_to(boards, self.cells.shape)
+        return self.digits[rows, boards[rows, self.cells]]
+
+    def inverse(self):
+        """The symmetries that undo these: ``s.inverse().apply(s.apply(boards)) == boards``."""
+        return Symmetry(
+            np.argsort(self.cells, axis=1).astype(np.uint8),
+            np.argsort(self.digits, axis=1).astype(np.uint8),
+        )
+
+
+@dataclass(frozen=True)
+class Sudoku:
+    """The Sudoku task on a board of `size` x `size` cells, in boxes of box_rows x box_columns.
+
+    A board has seq_len cells, and vocab_size different tokens. Raises InputError unless `size` is
+    4, 6 or 9.
+    """
+
+    size: int = 9
+
+    def __post_init__(self):
+        if self.size not in BOX_ROWS:
+            raise InputError(f"no Sudoku of size {self.size!r}; use 4, 6 or 9")
+
+    @property
+    def name(self):
+        return f"sudoku{self.size}x{self.size}"
+
+    @property
+    def box_rows(self):
+        return BOX_ROWS[self.size]
+
+    @property
+    def box_columns(self):
+        return self.size // self.box_rows
+
+    @property
+    def seq_len(self):
+        return self.size**2
+
+    @property
+    def vocab_size(self):
+        return self.size + 2
+
+    @cached_property
+    def units(self):
+        """The cells of every row, column and box, uint8 [3 * size, size]."""
+        rows = np.arange(self.seq_len, dtype=np.uint8).reshape(self.size, self.size)
+        boxes = rows.reshape(self.box_columns, self.box_rows, self.box_rows, self.box_columns)
+        boxes = boxes.swapaxes(1, 2).reshape(self.size, self.size)
+        return np.concatenate([rows, rows.T, boxes])
+
+    @cached_property
+    def peers(self):
+        """The cells that share a unit with each cell, uint8 [seq_len, 20 on a 9x9 board]."""
+        together = np.zeros((self.seq_len, self.seq_len), bool)
+        for unit in self.units:
+            together[np.ix_(unit, unit)] = True
+        np.fill_diagonal(together, False)
+        return np.nonzero(together)[1].reshape(self.seq_len, -1).astype(np.uint8)
+
+    # Text and tokens
+
+    def parse(self, text):
+        """Read a board: 1..size, `0` or `.` for a blank; spaces, newlines, `|`, `-`, `+` ignored.
+
+        Returns cell values, uint8 [seq_len]. Raises InputError for any other character, a wrong
+        number of cells, a digit too large, and givens that contradict each other.
+        """
+        for position, character in enumerate(text, start=1):
+            if not (character in ".0123456789" + DECORATION or character.isspace()):
+                raise InputError(
+                    f"character {character!r} at position {position} is no Sudoku cell; "
+                    f"use 1 to {self.size}, and . or 0 for a blank"
+                )
+        cells = cells_of(text)
+        if len(cells) != self.seq_len:
+            raise InputError(
+                f"{len(cells)} cells where a {self.size}x{self.size} Sudoku has {self.seq_len}; "
+                "write every cell, blanks as . or 0"
+            )
+        values = np.array([int(cell) for cell in cells.replace(".", "0")], np.uint8)
+        for cell in np.flatnonzero(values > self.size):
+            raise InputError(
+                f"digit {values[cell]} at {self._place(cell)} does not fit a "
+                f"{self.size}x{self.size} Sudoku; use 1 to {self.size}"
+            )
+        for cell in np.flatnonzero(self.violations(values)):
+            other = next(peer for peer in self.peers[cell] if values[peer] == values[cell])
+            raise InputError(
+                f"{self._place(cell)} and {self._place(other)} both hold {values[cell]}; "
+                "change or blank one of them"
+            )
+        return values
+
+    def parse_batch(self, strings):
+        """Read many boards, fastest where undecorated as in a CSV file: uint8 [N, seq_len].
+
+        Raises `parse`'s InputError for the first bad string, led by its index counted from 0.
+        """
+        unreadable = "?" * self.seq_len  # stands in for strings of another length
+        fitting = [text if len(text) == self.seq_len else unreadable for text in strings]
+        symbols = np.frombuffer("".join(fitting).encode("ascii", "replace"), np.uint8)
+        symbols = symbols.reshape(-1, self.seq_len)
+        values = symbols - np.uint8(ord("0"))  # what sorts before "0" wraps round to large values
+        values[symbols == ord(".")] = 0
+        bad = (values > self.size).any(axis=1) | self.violations(values).any(axis=1)
+        for row in np.flatnonzero(bad):  # decorated, or wrong in a way that `parse` can name
+            try:
+                values[row] = self.parse(strings[row])
+            except InputError as error:
+                raise InputError(f"row {row}: {error}") from None
+        return values
+
+    def render(self, values, givens=None):
+        """Plain text for one board [seq_len]; with `givens`, digits that are not given show a +."""
+        values = np.asarray(values).reshape(self.size, self.size)
+        givens = values if givens is None else np.asarray(givens).reshape(self.size, self.size)
+        added = (values > 0) & (values != givens)
+        rule = "+".join(["-" * (2 * self.box_columns + 1)] * self.box_rows)
+        lines = []
+        for row in range(self.size):
+            if row and row % self.box_rows == 0:
+                lines.append(rule)
+            cells = [
+                ("+" if is_added else " ") + (str(value) if value else ".")
+                for value, is_added in zip(values[row], added[row], strict=True)
+            ]
+            width = self.box_columns
+            boxes = ["".join(cells[start : start + width]) for start in range(0, self.size, width)]
+            lines.append(" |".join(boxes))
+        return "\n".join(lines)
+
+    def encode(self, values):
+        """Cell values 0..size of any shape to tokens, uint8."""
+        return np.asarray(values, np.uint8) + np.uint8(1)
+
+    def decode(self, tokens):
+        """Tokens of any shape to cell values, uint8; padding becomes blank."""
+        return (np.maximum(tokens, 1) - 1).astype(np.uint8)
+
+    # Rules
+
+    def violations(self, values):
+        """Where a filled cell repeats in its row, column or box: [..., seq_len] to bool, same."""
+        values = np.asarray(values)
+        repeated = np.zeros(values.shape, bool)
+        for peer in self.peers.T:
+            repeated |= values == values[..., peer]
+        return repeated & (values > 0)
+
+    def check(self, question, answer):
+        """Whether `answer` solves `question`, without a label: complete, valid, givens kept.
+
+        Cell values [..., seq_len] to bool [...].
+        """
+        question, answer = np.asarray(question), np.asarray(answer)
+        filled = (answer >= 1) & (answer <= self.size)
+        kept = (question == 0) | (question == answer)
+        return (filled & kept & ~self.violations(answer)).all(axis=-1)
+
+    # Symmetries
+
+    def sample_symmetry(self, rng, count):
+        """Draw `count` independent symmetries, uniformly from the published builder's group.
+
+        Digits are permuted; bands, and rows inside a band, are permuted; so are stacks and
+        columns; the board is transposed with probability 1/2 where its boxes are square.
+        """
+        digits = np.zeros((count, self.size + 1), np.uint8)
+        digits[:, 1:] = _permutations(rng, (count, self.size)) + 1
+        rows = _line_permutations(rng, count, self.box_columns, self.box_rows)[:, :, None]
+        columns = _line_permutations(rng, count, self.box_rows, self.box_columns)[:, None, :]
+        cells = rows * np.uint8(self.size) + columns
+        if self.box_rows == self.box_columns:
+            transposed = rng.random(count) < 0.5
+            flipped = columns * np.uint8(self.size) + rows
+            cells = np.where(transposed[:, None, None], flipped, cells)
+        return Symmetry(cells.reshape(count, self.seq_len), digits)
+
+    # Search
+
+    def solve(self, questions):
+        """Solve and rate cell values [N, seq_len]: (counts [N], answers [N, seq_len], ratings [N]).
+
+        A count is 0, 1 or 2, which stands for more than one; an answer without a solution is
+        blank. ``sudoku_search.py`` says what a rating is: 0 for singles only, more for harder.
+        The same questions give the same result. Where one has several solutions, which is found
+        first, and after how many dead ends, also depends on its place among the questions.
+        """
+        from trm_mlx.tasks import sudoku_search
+
+        questions = self._boards(questions, "question")
+        return sudoku_search.solve_batch(
+            questions, np.random.default_rng(0), self.units, self.peers
+        )
+
+    def all_grids(self):
+        """All 288 solved 4x4 grids, uint8 [288, 16], sorted; InputError for larger boards."""
+        if self.size != 4:
+            raise InputError(f"too many {self.name} grids to list; draw some with random_grids")
+        grids = self._fill(GRID_COUNT[4] + 1, np.random.default_rng(0))
+        return grids[np.lexsort(grids.T[::-1])]
+
+    def random_grids(self, count, rng):
+        """Draw `count` distinct solved grids, uint8 [count, seq_len].
+
+        Every grid can come up, for 6x6 and 9x9 not all equally often. Raises InputError when
+        there are fewer than `count` grids.
+        """
+        if count > GRID_COUNT.get(self.size, count):
+            raise InputError(
+                f"{count} {self.name} grids wanted, but there are {GRID_COUNT[self.size]}; "
+                "ask for fewer"
+            )
+        if self.size == 4:
+            return rng.permutation(self.all_grids())[:count]
+        grids = {}  # ordered, so that the same rng gives the same grids
+        while len(grids) < count:
+            grids[self._fill(1, rng).tobytes()] = True
+        return np.frombuffer(b"".join(grids), np.uint8).reshape(-1, self.seq_len).copy()
+
+    def generate(self, count, rng, grids=None, min_rating=0, extra_givens=0):
+        """Make `count` puzzles with exactly one solution each; the same `rng` makes the same ones.
+
+        grids: solved grids [M, seq_len] to dig the puzzles from, in turns; fresh random ones by
+            default. Keep training and test grids apart and no test solution is ever trained on.
+        min_rating: keep only puzzles that need at least this many wrong guesses.
+        extra_givens: fill in 0 to this many cells of a minimal puzzle again, at random, for a mix
+            of easy and hard ones; 0 leaves every puzzle minimal.
+
+        Returns (questions uint8 [count, seq_len], answers, ratings int [count]). Questions may
+        repeat where grids are few. Raises InputError when 10,000 tries in a row give no puzzle
+        of `min_rating`.
+        """
+        from trm_mlx.tasks import sudoku_search
+
+        if grids is None:
+            grids = self.all_grids() if self.size == 4 else self.random_grids(count, rng)
+        grids = self._boards(grids, "grid")
+        for row in np.flatnonzero(~self.check(np.zeros_like(grids), grids)):
+            raise InputError(f"grid {row} is not a solved {self.name}; pass solved grids only")
+        if count > 0 and len(grids) == 0:
+            raise InputError(f"grids is empty, {count} puzzles wanted; pass at least one grid")
+        questions, answers, ratings = sudoku_search.dig_batch(
+            count, grids, min_rating, extra_givens, TRIES, rng, self.units, self.peers
+        )
+        if len(questions) < count:
+            raise InputError(
+                f"no {self.name} puzzle rated {min_rating} or more in {TRIES} tries; "
+                "lower min_rating or extra_givens"
+            )
+        return questions, answers, ratings
+
+    def _boards(self, boards, noun):
+        """`boards` as a fresh uint8 [N, seq_len]; InputError where they cannot be."""
+        boards = np.asarray(boards)
+        if boards.ndim != 2 or boards.shape[1] != self.seq_len:
+            raise InputError(
+                f"{noun}s of shape {boards.shape} are no {self.name} boards; "
+                f"pass cell values [N, {self.seq_len}]"
+            )
+        for row in np.flatnonzero(((boards < 0) | (boards > self.size)).any(axis=1)):
+            raise InputError(f"{noun} {row} has a cell outside 0..{self.size}; decode tokens first")
+        # Always a writable copy: numba would compile the search once more for read-only arrays.
+        return np.array(boards, np.uint8, order="C")
+
+    def _fill(self, limit, rng):
+        """Up to `limit` solved grids, found in random order by one search of the blank board."""
+        from trm_mlx.tasks import sudoku_search
+
+        blank = np.zeros(self.seq_len, np.uint8)
+        return sudoku_search.solutions_of(blank, limit, rng, self.units, self.peers)
+
+    def _place(self, cell):
+        """A cell in the words of an error: r1c5 is the fifth cell of the top row."""
+        return f"r{cell // self.size + 1}c{cell % self.size + 1}"
+
+
+def sudoku_for(vocab_size, seq_len):
+    """The Sudoku whose tokens and board have these sizes; InputError when there is none."""
+    for size in BOX_ROWS:
+        task = Sudoku(size)
+        if (task.vocab_size, task.seq_len) == (vocab_size, seq_len):
+            return task
+    raise InputError(
+        f"no Sudoku has vocab_size {vocab_size} and seq_len {seq_len}; "
+        "4x4 has 6 and 16, 6x6 has 8 and 36, 9x9 has 11 and 81"
+    )
+
+
+def parse_any(text):
+    """Read a board of any size: (Sudoku, cell values); InputError as from `Sudoku.parse`."""
+    cells = len(cells_of(text))
+    for size in BOX_ROWS:
+        if cells == size**2:
+            return Sudoku(size), Sudoku(size).parse(text)
+    raise InputError(f"{cells} cells are no Sudoku; write 16, 36 or 81, blanks as . or 0")
+
+
+def cells_of(text):
+    """The characters of `text` that stand for cells."""
+    return "".join(text.translate(str.maketrans("", "", DECORATION)).split())
+
+
+def _permutations(rng, shape):
+    """Random permutations of 0..n-1 along the last axis of `shape`, uint8."""
+    return rng.random(shape).argsort(axis=-1).astype(np.uint8)
+
+
+def _line_permutations(rng, count, bands, lines):
+    """Permutations of `bands` bands of `lines` lines each, [count, bands * lines]."""
+    band = _permutations(rng, (count, bands))[:, :, None]
+    line = _permutations(rng, (count, bands, lines))
+    return (band * np.uint8(lines) + line).reshape(count, bands * lines)

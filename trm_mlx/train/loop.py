@@ -1,0 +1,212 @@
+"""The training run as an object: data, model, checkpoints and reports around the step."""
+
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import yaml
+from mlx.utils import tree_flatten, tree_map
+
+from trm_mlx.config import ModelConfig, TrainConfig, plain
+from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.data.prefetch import prefetch
+from trm_mlx.data.sampler import TrainStream, total_steps
+from trm_mlx.errors import InputError
+from trm_mlx.models.model import build_model
+from trm_mlx.train.checkpoint import (
+    Progress,
+    read_state,
+    restore,
+    save_checkpoint,
+    start_from,
+)
+from trm_mlx.train.evaluate import check_savable, evaluate, write_outputs
+from trm_mlx.train.report import Report, mean_metrics
+from trm_mlx.train.step import Training, compiles
+
+CONFIG_FILE = "all_config.yaml"
+
+
+class Trainer:
+    """One run: build it, then `fit`, or feed batches to `train_step` yourself.
+
+    Args:
+        config: the run.
+        resume: a run folder or one of its ``step_*`` folders, to continue bit for bit.
+
+    Raises:
+        InputError: data, configuration and checkpoint that do not go together, before anything is
+            written.
+    """
+
+    def __init__(self, config: TrainConfig, resume: str | Path | None = None):
+        check_savable(config.eval_save_outputs)
+        self.data = PuzzleDataset(list(config.data_paths), "train")
+        self.test_data = PuzzleDataset(list(config.data_paths_test or config.data_paths), "test")
+        self.config = config = _named(config)
+        self.run = Path(config.checkpoint_path)
+        self.progress = Progress()
+        if resume is not None:
+            checkpoint, self.progress, _ = read_state(resume)
+        self.stream = TrainStream(
+            self.data,
+            config.global_batch_size,
+            config.epochs_per_interval,
+            config.seed,
+            position=self.progress.position,
+        )
+        sizes = self.data.metadata
+        self.total_steps = total_steps(sizes, config.epochs, config.global_batch_size)
+        model_config = ModelConfig.of(
+            config.arch,
+            vocab_size=sizes.vocab_size,
+            seq_len=sizes.seq_len,
+            num_puzzle_identifiers=sizes.num_puzzle_identifiers,
+        )
+        _check_same_puzzles(self.data, self.test_data)
+        self.training = Training(build_model(model_config, config.seed), config, self.total_steps)
+        self.carry = None
+        if resume is not None:
+            self.carry = restore(checkpoint, self.training)
+        elif config.load_checkpoint is not None:
+            start_from(config.load_checkpoint, self.training)
+
+    @property
+    def model(self):
+        return self.training.model
+
+    def parameters(self) -> dict[str, mx.array]:
+        """Every trained array by name, the puzzle embeddings included."""
+        trained = dict(tree_flatten(self.model.trainable_parameters()))
+        if "puzzle_emb" in self.model:
+            trained["puzzle_emb.weights"] = self.model.puzzle_emb.weights
+        return trained
+
+    def train_step(self, batch: dict[str, np.ndarray | mx.array]) -> dict[str, mx.array]:
+        """One supervision step and update, dispatched but not waited for.
+
+        Args:
+            batch: ``inputs [B, S]``, ``labels [B, S]`` and ``puzzle_identifiers [B]``, int32.
+
+        Returns:
+            Sums of metrics over the batch, as lazy arrays; see ``losses.act_loss``.
+        """
+        batch = {name: mx.array(array) for name, array in batch.items()}
+        if self.carry is None:
+            self.carry = self.model.initial_carry(batch)
+        place = np.random.SeedSequence((self.config.seed, self.progress.step))
+        key = mx.array(place.generate_state(2))
+        self.carry, metrics = self.training.step(self.carry, batch, key)
+        self.progress.step += 1
+        # Everything the next step reads, or its graph would grow from step to step.
+        mx.async_eval(self.training.state, self.carry, metrics)
+        return metrics
+
+    def fit(self) -> dict[str, dict[str, float]]:
+        """Train to the end and return the last evaluation, ``{set: {metric: mean}}``."""
+        config, intervals = self.config, self.config.epochs // self.config.epochs_per_interval
+        self._claim_run()
+        results: dict[str, dict[str, float]] = {}
+        with Report(self.run, config, self.progress.step, self.total_steps) as report:
+            while self.progress.interval < intervals:
+                self._train_interval(report)
+                self.progress.interval += 1
+                last = self.progress.interval == intervals
+                if last or self.progress.interval > config.min_eval_interval:
+                    results = self._evaluate(report)
+                    if last or config.checkpoint_every_eval:
+                        folder = self.save()
+                        report.say(f"step {self.progress.step}: saved {folder}")
+        return results
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment and return its folder."""
+        return save_checkpoint(self.run, self.training, self.carry, self.progress)
+
+    def _train_interval(self, report: Report) -> None:
+        """Dispatch step t, then report step t-1 while it runs; data comes from a thread."""
+        waiting = None
+        for batch, position in prefetch(self.stream):
+            if self.progress.step >= self.total_steps:
+                break
+            metrics = self.train_step(batch)
+            self.progress.position = position
+            if waiting is not None:
+                self._report(report, *waiting)
+            waiting = self.progress.step, metrics
+        if waiting is not None:
+            self._report(report, *waiting)
+        self.progress.position = dict(self.stream.position)
+
+    def _report(self, report: Report, step: int, metrics: dict[str, mx.array]) -> None:
+        report.train(step, mean_metrics(metrics, self.config.global_batch_size))
+
+    def _evaluate(self, report: Report) -> dict[str, dict[str, float]]:
+        config = self.config
+        with averaged(self.training):
+            results, outputs = evaluate(
+                self.model,
+                self.test_data,
+                config.global_batch_size,
+                config.loss,
+                compiles(config),
+                config.eval_save_outputs,
+            )
+        report.evaluation(self.progress.step, results)
+        if outputs:
+            write_outputs(self.run / f"outputs_{self.progress.step:07d}.npz", outputs)
+        return results
+
+    def _claim_run(self) -> None:
+        """Create the run folder and write its configuration; never into another run's."""
+        fresh = self.progress.step == 0
+        if fresh and any(self.run.glob("step_*")):
+            raise InputError(
+                f"{self.run} already holds a run: continue it with resume={self.run}, "
+                "or choose another run_name"
+            )
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(plain(self.config), sort_keys=False)
+            (self.run / CONFIG_FILE).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {self.run}: {error.strerror}") from error
+
+
+@contextmanager
+def averaged(training: Training):
+    """The model with its averaged weights, if the run keeps an average, and back afterwards."""
+    model, weights = training.model, tree_map(mx.array, training.model.trainable_parameters())
+    model.update(training.average)
+    try:
+        yield
+    finally:
+        model.update(weights)
+
+
+def _named(config: TrainConfig) -> TrainConfig:
+    """The configuration with the names it leaves open filled in."""
+    project = config.project_name or Path(config.data_paths[0]).name
+    run = config.run_name or f"{config.arch.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = config.checkpoint_path or str(Path("checkpoints", project, run))
+    return replace(config, project_name=project, run_name=run, checkpoint_path=folder)
+
+
+def _check_same_puzzles(train: PuzzleDataset, test: PuzzleDataset) -> None:
+    for name in ("seq_len", "vocab_size"):
+        ours, theirs = getattr(train.metadata, name), getattr(test.metadata, name)
+        if ours != theirs:
+            raise InputError(
+                f"{name} is {ours} in the training data but {theirs} in the test data: "
+                "correct data_paths_test"
+            )
+    # Identifiers the table has no row for would silently read another puzzle's.
+    ours, theirs = (d.metadata.num_puzzle_identifiers for d in (train, test))
+    if theirs > ours:
+        raise InputError(
+            f"the test data has {theirs} puzzle identifiers, the training data {ours}: "
+            "build both from the same puzzles"
+        )

@@ -1,0 +1,118 @@
+"""Where a run's numbers go: a JSONL file always, a progress bar, Weights & Biases if asked."""
+
+import json
+import sys
+from collections import deque
+from pathlib import Path
+
+import mlx.core as mx
+from tqdm import tqdm
+
+from trm_mlx.config import TrainConfig, plain
+from trm_mlx.errors import InputError
+
+METRICS_FILE = "metrics.jsonl"
+_WINDOW = 100  # steps over which the progress bar averages
+
+
+class Report:
+    """Receives every step's and evaluation's numbers; use as a context manager.
+
+    A resumed run's log is first cut back to ``first_step``, so that it holds each step once.
+    """
+
+    def __init__(self, run: Path, config: TrainConfig, first_step: int, total_steps: int):
+        path = run / METRICS_FILE
+        try:
+            kept = _lines_up_to(path, first_step)
+            self._log = path.open("w", encoding="utf-8", buffering=1)
+            self._log.writelines(kept)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
+        self._wandb = _start_wandb(config) if config.wandb else None
+        self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
+        self.bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 20,
+        )
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+        self._log.close()
+        if self._wandb:
+            self._wandb.finish()
+
+    def train(self, step: int, metrics: dict[str, float]) -> None:
+        """One training step's means, as `mean_metrics` gives them."""
+        self._write(step, {f"train/{name}": value for name, value in metrics.items()})
+        self._recent.append(metrics)
+        self.bar.update()
+        shown = {"loss": f"{self._mean('lm_loss'):.3f}"}
+        if any(m["count"] for m in self._recent):
+            shown["exact"] = f"{self._mean('exact_accuracy', weight='count'):.3f}"
+        shown["memory"] = f"{mx.get_peak_memory() / 2**30:.2f}GiB"
+        self.bar.set_postfix(shown, refresh=False)
+
+    def evaluation(self, step: int, results: dict[str, dict[str, float]]) -> None:
+        """One evaluation's means per set."""
+        for set_name, metrics in results.items():
+            self._write(step, {f"{set_name}/{name}": value for name, value in metrics.items()})
+            self.bar.write(
+                f"step {step}: {set_name} exact accuracy {metrics['exact_accuracy']:.4f}, "
+                f"accuracy {metrics['accuracy']:.4f} on {metrics['count']:.0f} puzzles",
+                file=sys.stderr,
+            )
+
+    def say(self, line: str) -> None:
+        """A line of text above the progress bar."""
+        self.bar.write(line, file=sys.stderr)
+
+    def _mean(self, name: str, weight: str | None = None) -> float:
+        weights = [m[weight] if weight else 1.0 for m in self._recent]
+        values = [m.get(name, 0.0) for m in self._recent]
+        return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        self._log.write(json.dumps({"step": step, **values}) + "\n")
+        if self._wandb:
+            self._wandb.log(values, step=step)
+
+
+def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
+    """A step's sums as means: losses per row of the batch, the others per reported row.
+
+    Metrics of reported rows are left out where no row halted in this step.
+    """
+    values = {name: value.item() for name, value in sums.items()}
+    count = values["count"]
+    means = {"count": count}
+    for name, value in values.items():
+        if name.endswith("loss"):
+            means[name] = value / rows
+        elif name in ("lr", "grad_norm"):
+            means[name] = value
+        elif name != "count" and count:
+            means[name] = value / count
+    return means
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    # A run that was killed may have left half a line at the end.
+    return [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
+
+
+def _start_wandb(config: TrainConfig):
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError("wandb=true needs the wandb package: pip install wandb") from error
+    return wandb.init(project=config.project_name, name=config.run_name, config=plain(config))

@@ -1,0 +1,122 @@
+"""One optimisation step and one evaluation step: the only file that compiles."""
+
+from functools import partial
+
+import mlx.core as mx
+import mlx.optimizers as optim
+from mlx.utils import tree_map
+
+from trm_mlx.backend import device_name
+from trm_mlx.config import TrainConfig
+from trm_mlx.models.act import Carry
+from trm_mlx.models.model import Batch, RecursiveReasoner
+from trm_mlx.train.losses import act_loss
+from trm_mlx.train.optim import build_optimizer, moving_average, sign_descent, warmup_cosine
+
+Metrics = dict[str, mx.array]
+
+
+class Training:
+    """Model, optimizer and moving average, and the function that advances them together.
+
+    Restored state must be put in place before the first `step`: compiling captures the arrays
+    that are there then.
+    """
+
+    def __init__(self, model: RecursiveReasoner, config: TrainConfig, total_steps: int):
+        self.model, self.config = model, config
+        model.train()
+        model.unfreeze()
+        if config.freeze_weights:
+            model.freeze()
+        self.optimizer = build_optimizer(config, total_steps)
+        self.optimizer.init(model.trainable_parameters())
+        self.average = tree_map(mx.array, model.trainable_parameters()) if config.ema else {}
+        self._puzzle_rate = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
+        self._step = None
+
+    @property
+    def state(self) -> list:
+        """Everything a step changes besides the carry."""
+        return [self.model.state, self.optimizer.state, self.average]
+
+    def step(self, carry: Carry, batch: Batch, key: mx.array) -> tuple[Carry, Metrics]:
+        """Advance by one supervision step and one update of every weight.
+
+        Args:
+            carry: rows in progress; batch: rows for those that halted; key: this step's randomness.
+
+        Returns:
+            The new carry and metrics as sums over the batch, with the ``lr`` used.
+        """
+        if self._step is None:
+            self._step = self._update
+            if compiles(self.config):
+                self._step = mx.compile(self._update, inputs=self.state, outputs=self.state)
+        return self._step(carry, batch, key)
+
+    def gradients(self, carry: Carry, batch: Batch, key: mx.array):
+        """Gradients of loss / global_batch_size, without updating anything.
+
+        Returns:
+            ``(carry, metrics, gradients of the weights as a tree, gradients [B, E] of the puzzle
+            rows or None)``.
+        """
+        model = self.model
+        carry = model.begin(carry, batch)
+        puzzles = model.puzzle_rows(carry.batch)
+        states = model.think(carry.states, carry.batch, puzzles)
+
+        def objective(trained: dict):
+            model.update(trained["weights"])
+            new_states, outputs = model.answer(states, carry.batch, trained.get("puzzles"))
+            new_carry, outputs = model.finish(carry, new_states, outputs, key)
+            loss, metrics = act_loss(new_carry, outputs, self.config.loss)
+            return loss / self.config.global_batch_size, (new_carry, metrics)
+
+        weights = model.trainable_parameters()
+        trained = {"weights": weights} | ({} if puzzles is None else {"puzzles": puzzles})
+        (_, (carry, metrics)), gradients = mx.value_and_grad(objective)(trained)
+        model.update(weights)
+        return carry, metrics, gradients["weights"], gradients.get("puzzles")
+
+    def _update(self, carry: Carry, batch: Batch, key: mx.array) -> tuple[Carry, Metrics]:
+        config, model = self.config, self.model
+        carry, metrics, gradients, puzzle_gradients = self.gradients(carry, batch, key)
+        if config.grad_clip is not None:
+            gradients, metrics["grad_norm"] = optim.clip_grad_norm(gradients, config.grad_clip)
+        if puzzle_gradients is not None:
+            model.puzzle_emb.weights = sign_descent(
+                model.puzzle_emb.weights,
+                carry.batch["puzzle_identifiers"],
+                puzzle_gradients,
+                self._puzzle_rate(self.optimizer.step),
+                config.puzzle_emb_weight_decay,
+            )
+        self.optimizer.update(model, gradients)
+        metrics["lr"] = self.optimizer.learning_rate
+        if config.ema:
+            average = partial(moving_average, rate=config.ema_rate)
+            self.average.update(tree_map(average, self.average, model.trainable_parameters()))
+        return carry, metrics
+
+
+def compiles(config: TrainConfig) -> bool:
+    """Whether the step is compiled; on the CPU that costs a minute of g++ and gains little."""
+    return config.compile == "true" or (config.compile == "auto" and device_name() != "cpu")
+
+
+class EvaluationStep:
+    """(carry, batch) -> (carry, outputs, metrics) of one supervision step, nothing updated."""
+
+    def __init__(self, model: RecursiveReasoner, loss: str, compiled: bool = False):
+        self.model, self.loss = model, loss
+        self._step = mx.compile(self._run, inputs=model.state) if compiled else self._run
+
+    def __call__(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
+        return self._step(carry, batch)
+
+    def _run(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
+        carry, outputs = self.model(carry, batch)
+        _, metrics = act_loss(carry, outputs, self.loss, skip_unlabelled=True)
+        return carry, outputs, metrics
