@@ -6,11 +6,11 @@ RUN = $(VENV)/bin/python
 
 # The MLX build for this machine: Metal on a Mac, CUDA where an NVIDIA driver answers, else the CPU.
 ifeq ($(shell uname -s),Darwin)
-EXTRA =
+EXTRA = metal
 else ifeq ($(shell nvidia-smi -L >/dev/null 2>&1 && echo yes),yes)
-EXTRA = cuda,
+EXTRA = cuda
 else
-EXTRA = cpu,
+EXTRA = cpu
 endif
 
 .PHONY: demo test lint clean
@@ -38,5 +38,5 @@ $(VENV)/demo.stamp: pyproject.toml
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRA)test]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRA),test]"
 	touch $@

@@ -9,7 +9,6 @@ import ctypes
 import functools
 import sys
 import sysconfig
-import warnings
 from pathlib import Path
 
 _SYSTEM_LIBRARIES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
@@ -56,19 +55,21 @@ def default_dtype() -> str:
     return "float32" if device_name() == "cpu" else "bfloat16"
 
 
-def describe() -> str:
-    """One line for the start of a run: MLX, device and, on a Linux CPU, the BLAS in use.
+def announce(dtype: str) -> None:
+    """Say on stderr, at the start of a run, what it runs on, and warn where that will be slow.
 
-    Warns once, with the remedy, where matrix products would run on the reference BLAS.
+    Args:
+        dtype: of the activations, as ``arch.forward_dtype`` names it.
     """
     import mlx.core as mx
 
-    line = f"MLX {mx.__version__} on {device_name()}"
+    dtype = default_dtype() if dtype == "auto" else dtype
+    line, warnings = f"MLX {mx.__version__} on {device_name()}, {dtype}", []
     if sys.platform == "linux" and device_name() == "cpu":
         blas = preload_blas()
+        line += f", BLAS {blas or 'reference'}"
         if blas is None:
-            warnings.warn(
-                f"no fast BLAS found: training will be 50 times slower. {_REMEDY}", stacklevel=2
-            )
-        line += f", BLAS {blas or 'reference (slow)'}"
-    return line
+            warnings.append(f"no fast BLAS found, expect a fiftieth of the speed: {_REMEDY}")
+    if device_name() == "cpu" and dtype != "float32":
+        warnings.append(f"{dtype} is very slow on a CPU: use arch.forward_dtype=auto")
+    print(line, *(f"warning: {text}" for text in warnings), sep="\n", file=sys.stderr)

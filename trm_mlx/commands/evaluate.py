@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         ours, theirs = getattr(config, name), getattr(data.metadata, name)
         if theirs != ours and (name != "num_puzzle_identifiers" or theirs > ours):
             raise InputError(f"{name} is {ours} in {arguments.checkpoint} but {theirs} in the data")
-    print(backend.describe(), file=sys.stderr)
+    backend.announce(config.forward_dtype)
     examples = int(data.puzzle_indices[-1])
     with tqdm(total=examples, unit="puzzle", disable=not sys.stderr.isatty()) as bar:
         results, outputs = evaluate(

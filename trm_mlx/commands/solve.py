@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trm_mlx import backend
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.models.weights import load
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.max_steps is not None and arguments.max_steps < 1:
         raise InputError(f"--max-steps {arguments.max_steps}: must be at least 1")
     model, config = load(arguments.checkpoint)
+    backend.announce(config.forward_dtype)
     task = sudoku_for(config.vocab_size, config.seq_len)
     if arguments.data is not None:
         puzzles = _from_dataset(task, arguments)

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = load_config(overrides, base=saved)
     trainer = Trainer(config, resume=folder)
     parameters = sum(array.size for array in trainer.parameters().values())
-    print(backend.describe(), file=sys.stderr)
+    backend.announce(config.arch.forward_dtype)
     print(
         f"{config.arch.name}: {parameters:,} trained parameters, "
         f"{trainer.total_steps} steps of {config.global_batch_size} rows, run {trainer.run}",

@@ -1,0 +1,47 @@
+"""The start-up line, its warnings, and a fast BLAS under MLX on Linux."""
+
+import sys
+
+import pytest
+
+from trm_mlx import backend
+
+
+@pytest.fixture
+def linux_cpu(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(backend, "device_name", lambda: "cpu")
+
+
+def test_one_line_names_the_library(linux_cpu, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "preload_blas", lambda: "libmkl_rt.so.3")
+    backend.announce("auto")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("on cpu, float32, BLAS libmkl_rt.so.3")
+
+
+def test_no_library_is_one_warning_with_the_remedy(linux_cpu, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "preload_blas", lambda: None)
+    backend.announce("float32")
+    _, warning = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: no fast BLAS")
+    assert "pip install" in warning
+
+
+def test_bfloat16_on_a_cpu_is_warned_of(linux_cpu, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "preload_blas", lambda: "libopenblas.so.0")
+    backend.announce("bfloat16")
+    assert "arch.forward_dtype=auto" in capsys.readouterr().err.splitlines()[1]
+
+
+def test_auto_is_bfloat16_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(backend, "device_name", lambda: "metal")
+    assert backend.default_dtype() == "bfloat16"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems need no preloading")
+def test_matrix_products_go_through_the_preloaded_library():
+    if backend.preload_blas() is None:
+        pytest.skip("no fast BLAS is installed")
+    with open("/proc/self/maps", encoding="ascii") as maps:
+        assert backend.preload_blas() in maps.read()

@@ -1,0 +1,65 @@
+"""The wheel works by itself: outside the checkout, with the configuration files inside."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with the unpacked wheel, as pip would install it."""
+    pytest.importorskip("hatchling", reason="hatchling builds the wheel")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def run(site, folder, code):
+    # First in the path, it hides the checkout, even one installed in editable mode.
+    code = f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+
+
+def test_configuration_files_travel(site, tmp_path):
+    done = run(
+        site,
+        tmp_path,
+        "import trm_mlx, trm_mlx.config as c\n"
+        "print(trm_mlx.__file__)\n"
+        "print(c.load_config(['experiment=sudoku4x4', 'arch.L_cycles=5']).arch.L_cycles)",
+    )
+    assert done.returncode == 0, done.stderr
+    place, cycles = done.stdout.split()
+    assert place.startswith(str(site))
+    assert cycles == "5"
+
+
+def test_only_the_package_is_installed(site):
+    names = {path.name for path in site.iterdir()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"trm_mlx"}
+
+
+def test_the_command_trains_and_solves(site, tmp_path):
+    build = [
+        "build", "sudoku", "--generate", "4", "--num-train", "16", "--num-test", "4",
+        "--output-dir", "data",
+    ]  # fmt: skip
+    train = [
+        "train", "experiment=sudoku4x4", "data_paths=[data]", "global_batch_size=8", "epochs=2",
+        "checkpoint_path=run", "arch.L_layers=1", "arch.hidden_size=8",
+    ]  # fmt: skip
+    solve = ["solve", "--checkpoint", "run", "--data", "data"]
+    for arguments, expected in ((build, {0}), (train, {0}), (solve, {0, 1})):
+        done = run(site, tmp_path, f"from trm_mlx.cli import main\nsys.exit(main({arguments!r}))")
+        assert done.returncode in expected, done.stderr
+    assert "would halt at step" in done.stdout
