@@ -38,24 +38,22 @@ def _vectorised_exp(x: mx.array) -> mx.array:
 
 
 def sigmoid(x: mx.array) -> mx.array:
-    """1 / (1 + exp(-x)) of float32 ``x``."""
-    return 1 / (1 + _vectorised_exp(-x)) if device_name() == "cpu" else mx.sigmoid(x)
+    """1 / (1 + exp(-x))."""
+    vectorised = x.dtype == mx.float32 and device_name() == "cpu"
+    return 1 / (1 + _vectorised_exp(-x)) if vectorised else mx.sigmoid(x)
 
 
 @mx.custom_function
 def gated_silu(gate: mx.array, up: mx.array) -> mx.array:
-    """``silu(gate) * up``; silu in float32, rounded once, as PyTorch does."""
-    wide = gate.astype(mx.float32)
-    return (wide * sigmoid(wide)).astype(up.dtype) * up
+    """``silu(gate) * up``."""
+    return gate * sigmoid(gate) * up
 
 
 @gated_silu.vjp
 def _gated_silu_vjp(
     primals: tuple[mx.array, mx.array], cotangent: mx.array, _output: mx.array
 ) -> tuple[mx.array, mx.array]:
-    gate, up = (primal.astype(mx.float32) for primal in primals)
-    wide = cotangent.astype(mx.float32)
+    gate, up = primals
     share = sigmoid(gate)
     silu = gate * share
-    slope = share + silu * (1 - share)
-    return (wide * up * slope).astype(primals[0].dtype), (wide * silu).astype(primals[1].dtype)
+    return cotangent * up * (share + silu * (1 - share)), cotangent * silu

@@ -85,8 +85,9 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(inner, dims)
 
     def __call__(self, x: mx.array) -> mx.array:
-        gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1)
-        return self.down_proj(gated_silu(gate, up))
+        # Cutting the weight costs less than cutting the product, above all in the backward pass.
+        gate, up = mx.split(self.gate_up_proj.weight.astype(x.dtype), 2)
+        return self.down_proj(gated_silu(x @ gate.T, x @ up.T))
 
 
 class Attention(nn.Module):
