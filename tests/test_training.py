@@ -13,6 +13,7 @@ from trm_mlx import InputError
 from trm_mlx.config import train_config
 from trm_mlx.data.schema import SplitArrays
 from trm_mlx.data.writer import write_dataset
+from trm_mlx.train.evaluate import evaluate
 from trm_mlx.train.loop import Trainer
 
 ARCH = {
@@ -259,14 +260,9 @@ def test_saved_outputs_hold_every_example_once(data, tmp_path):
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(data, tmp_path):
-    from trm_mlx.train.evaluate import evaluate
-
     trainer = Trainer(config(data, tmp_path / "r"))
     take_steps(trainer, 2)
-    results = [
-        evaluate(trainer.model, trainer.test_data, size, "stablemax_cross_entropy")[0]["all"]
-        for size in (24, 7)
-    ]
+    results = [evaluate(trainer.evaluation, trainer.test_data, size)[0]["all"] for size in (24, 7)]
     assert results[0] == pytest.approx(results[1], rel=1e-5)
     assert results[0]["count"] == 24
     assert trainer.model.training

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from trm_mlx import __version__
 from trm_mlx.errors import InputError
@@ -21,24 +22,17 @@ VERBS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, like every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 2 for bad input, 130 for Ctrl-C."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    for verb, (module_name, summary) in VERBS.items():
-        length = len(verb.split())
-        if words[:length] == verb.split():
-            module = importlib.import_module(module_name)
-            parser = argparse.ArgumentParser(
-                prog=f"trm {verb}", description=f"{summary.capitalize()}."
-            )
-            module.add_arguments(parser)
-            return _run(module.run, parser.parse_args(words[length:]))
-    return _usage(words)
-
-
-def _run(command, arguments: argparse.Namespace) -> int:
     try:
-        return command(arguments) or 0
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -47,13 +41,23 @@ def _run(command, arguments: argparse.Namespace) -> int:
         return 130
 
 
-def _usage(words: list[str]) -> int:
+def _dispatch(words: list[str]) -> int:
+    for verb, (module_name, summary) in VERBS.items():
+        length = len(verb.split())
+        if words[:length] == verb.split():
+            module = importlib.import_module(module_name)
+            parser = Parser(prog=f"trm {verb}", description=f"{summary.capitalize()}.")
+            module.add_arguments(parser)
+            return module.run(parser.parse_args(words[length:])) or 0
     if words == ["--version"]:
         print(__version__)
         return 0
-    asked = not words or words[0] in ("-h", "--help")
-    lines = [f"  trm {verb:13} {summary}" for verb, (_, summary) in VERBS.items()]
-    text = "\n".join(["usage: trm COMMAND [--help] ...", "", *lines])
-    print(text if asked else f"error: no command {' '.join(words[:2])!r}\n{text}",
-          file=sys.stdout if asked else sys.stderr)  # fmt: skip
-    return 0 if asked else 2
+    begun = [word for word in words if word not in ("-h", "--help")]
+    matching = [verb for verb in VERBS if verb.split()[: len(begun)] == begun]
+    if not matching:
+        known = ", ".join(VERBS)
+        raise InputError(f"no command {' '.join(words[:2])!r}; choose one of {known}")
+    print(f"usage: {' '.join(['trm', *begun])} COMMAND [--help] ...\n")
+    for verb in matching:
+        print(f"  trm {verb:13} {VERBS[verb][1]}")
+    return 0

@@ -9,6 +9,7 @@ module that imports torch.
 import argparse
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import mlx.core as mx
 
 from trm_mlx.config import ArchConfig, ModelConfig, arch_config, read_yaml, typed_overrides
 from trm_mlx.errors import InputError
-from trm_mlx.models.model import build_model
+from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.models.weights import assign_weights, save_model
 
 PREFIX = re.compile(r"^(_orig_mod\.)?(model\.)?(inner\.)?")
@@ -50,11 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = infer_config(weights, chosen)
     model = build_model(config)
     assign_weights(model, weights, str(source))
-    try:
-        output.mkdir(parents=True)
-        save_model(output, model)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot write {output}: {error}") from error
+    _write(output, model)
     if not arguments.quiet:
         print(
             f"{output}: {config.name}, {sum(a.size for a in weights.values()):,} values, "
@@ -63,6 +60,19 @@ def run(arguments: argparse.Namespace) -> None:
             f"num_heads {config.num_heads}, H_cycles {config.H_cycles}, "
             f"L_cycles {config.L_cycles}, pos_encodings {config.pos_encodings}"
         )
+
+
+def _write(output: Path, model: RecursiveReasoner) -> None:
+    """Save under a temporary name and rename, so that ``output`` is whole or absent."""
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_model(partial, model)
+        partial.rename(output)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise InputError(f"cannot write {output}: {error}") from error
 
 
 def read_torch(path: Path) -> dict[str, mx.array]:
@@ -93,7 +103,7 @@ def read_torch(path: Path) -> dict[str, mx.array]:
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
     ):
         raise InputError(f"{path} does not hold a state dict (names to tensors)")
-    return {PREFIX.sub("", key): mx.array(v.float().numpy()) for key, v in state.items()}
+    return {PREFIX.sub("", key): mx.array(v.detach().float().numpy()) for key, v in state.items()}
 
 
 def read_published_config(path: Path) -> dict[str, Any]:

@@ -7,6 +7,8 @@ augmented, and every puzzle has the blank identifier.
 
 import argparse
 import csv
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +18,12 @@ from tqdm import tqdm
 from trm_mlx.data.schema import SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.errors import InputError
-from trm_mlx.tasks.sudoku import Sudoku, parse_any
+from trm_mlx.tasks.sudoku import TRIES, Sudoku, parse_any
 
 COLUMNS = ("source", "question", "answer", "rating")
 CHUNK = 65_536  # boards augmented at once, to bound memory
+
+_bar = partial(tqdm, disable=None)  # on a terminal only: a log keeps its one line of error
 
 
 class Puzzles(NamedTuple):
@@ -102,7 +106,7 @@ def read_csv(path: Path) -> tuple[Sudoku, Puzzles]:
         InputError: naming the file and line that cannot be used.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [c for c in COLUMNS[1:] if c not in (reader.fieldnames or ())]
             if missing:
@@ -110,34 +114,46 @@ def read_csv(path: Path) -> tuple[Sudoku, Puzzles]:
                     f"{path} has no column {', '.join(missing)}: its first line must be "
                     f"{','.join(COLUMNS)}"
                 )
-            rows = [(row["question"] or "", row["answer"] or "", row["rating"]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+            rows = [(reader.line_num, *(row[c] or "" for c in COLUMNS[1:])) for row in reader]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file: {error}") from error
     if not rows:
         raise InputError(f"{path} has no puzzles after its header")
-    questions, answers, ratings = zip(*rows, strict=True)
-    task = _located(path, 0, parse_any, questions[0])[0]
-    question_values = _located(path, None, task.parse_batch, questions)
-    answer_values = _located(path, None, task.parse_batch, answers)
-    for row in np.flatnonzero(~task.check(question_values, answer_values)):
-        raise InputError(f"{path} line {row + 2}: the answer does not solve the question")
-    numbers = [_located(path, row, _whole_number, text) for row, text in enumerate(ratings)]
-    return task, Puzzles(question_values, answer_values, np.array(numbers))
+    lines, *columns = zip(*rows, strict=True)
+    places = [f"{path} line {line}" for line in lines]
+    task, _ = _located(places[0], parse_any, columns[0][0])
+    questions, answers = (_boards(task, places, texts) for texts in columns[:2])
+    for row in np.flatnonzero(~task.check(questions, answers)):
+        raise InputError(f"{places[row]}: the answer does not solve the question")
+    ratings = [
+        _located(place, _whole_number, text) for place, text in zip(places, columns[2], strict=True)
+    ]
+    return task, Puzzles(questions, answers, np.array(ratings))
+
+
+def _boards(task: Sudoku, places: list[str], texts: Sequence[str]) -> np.ndarray:
+    try:
+        return task.parse_batch(texts)
+    except InputError:  # it counts rows; the reader of the message counts lines
+        for place, text in zip(places, texts, strict=True):
+            _located(place, task.parse, text)
+        raise
 
 
 def _whole_number(text: str) -> int:
     try:
         return int(text)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"rating {text!r} is not a whole number") from error
 
 
-def _located(path: Path, row: int | None, function, argument):
-    """``function(argument)``; its error led by the file, and the line where ``row`` says it."""
+def _located(place: str, function: Callable, argument: str):
+    """``function(argument)``; an error says where the bad input stands."""
     try:
         return function(argument)
     except InputError as error:
-        place = f"{path} (rows counted from 0)" if row is None else f"{path} line {row + 2}"
         raise InputError(f"{place}: {error}") from error
 
 
@@ -145,6 +161,8 @@ def _read_sources(
     arguments: argparse.Namespace, rng: np.random.Generator
 ) -> tuple[Sudoku, Puzzles, Puzzles]:
     path = Path(arguments.input) if arguments.input else None
+    if path is not None and not path.exists():
+        raise InputError(f"--input {path} does not exist: name a CSV file, or a folder of them")
     if path is not None and path.is_file():
         task, puzzles = read_csv(path)
         return task, *_split_off(puzzles, arguments.num_test, rng)
@@ -215,26 +233,33 @@ def _distinct(
 ) -> Puzzles:
     """``count`` different puzzles dug from ``grids``."""
     found: dict[bytes, tuple] = {}
-    with tqdm(total=count, desc=f"generating {task.name}", unit="puzzle") as bar:
+    vain = 0  # puzzles dug in a row that were all known
+    with _bar(total=count, desc=f"generating {task.name}", unit="puzzle") as bar:
         while len(found) < count:
             before = len(found)
-            wanted = min(count - before, 1000)
-            offset = before % len(grids)
-            dug = task.generate(
-                wanted,
-                rng,
-                grids=np.roll(grids, -offset, axis=0),
-                min_rating=arguments.min_difficulty,
-                extra_givens=arguments.extra_givens,
-            )
-            for puzzle in zip(*dug, strict=True):
-                found.setdefault(puzzle[0].tobytes(), puzzle)
-            bar.update(len(found) - before)
-            if len(found) == before:
+            if vain > TRIES:
                 raise InputError(
                     f"only {before} different {task.name} puzzles found where {count} are wanted: "
                     "ask for fewer, or raise --extra-givens"
                 )
+            wanted = min(max(count - before, vain), 1000)
+            try:
+                dug = task.generate(
+                    wanted,
+                    rng,
+                    grids=np.roll(grids, -(before % len(grids)), axis=0),
+                    min_rating=arguments.min_difficulty,
+                    extra_givens=arguments.extra_givens,
+                )
+            except InputError as error:
+                raise InputError(
+                    f"{TRIES} {task.name} puzzles in a row were easier than --min-difficulty "
+                    f"{arguments.min_difficulty}: lower it, or --extra-givens"
+                ) from error
+            for puzzle in zip(*dug, strict=True):
+                found.setdefault(puzzle[0].tobytes(), puzzle)
+            bar.update(len(found) - before)
+            vain = vain + wanted if len(found) == before else 0
     questions, answers, ratings = zip(*list(found.values())[:count], strict=True)
     return Puzzles(np.stack(questions), np.stack(answers), np.array(ratings))
 
@@ -259,13 +284,8 @@ def _augmented(
     images = np.flatnonzero(np.arange(len(questions)) % group)
     # Solutions that the data itself shares between its splits are not the augmentation's doing.
     foreign = held_out.answers[~_among(held_out.answers, puzzles.answers)]
-    for chunk in tqdm(
-        [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)],
-        desc="augmenting",
-        unit_scale=CHUNK,
-        unit="board",
-        disable=copies == 0,
-    ):
+    chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
+    for chunk in _bar(chunks, desc="augmenting", unit_scale=CHUNK, unit="board"):
         rows = chunk
         while rows.size:
             symmetry = task.sample_symmetry(rng, len(rows))

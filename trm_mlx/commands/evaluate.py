@@ -8,12 +8,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from trm_mlx import backend
-from trm_mlx.config import train_config
+from trm_mlx.config import TrainConfig, train_config
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.models.weights import find_checkpoint, load
 from trm_mlx.train.checkpoint import STATE_FILE, read_state
-from trm_mlx.train.evaluate import SAVABLE, evaluate, write_outputs
+from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_outputs
+from trm_mlx.train.losses import LOSSES
+from trm_mlx.train.step import EvaluationStep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,38 +23,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", help="dataset folders (default: the run's own)")
     parser.add_argument("--split", default="test", help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=256, help="default: %(default)s")
-    parser.add_argument("--loss", default="stablemax_cross_entropy", help="default: %(default)s")
+    parser.add_argument("--loss", choices=LOSSES, help="default: the run's own")
     parser.add_argument(
         "--save", nargs="+", default=[], metavar="NAME", help=f"save arrays: {', '.join(SAVABLE)}"
     )
-    parser.add_argument("--output", default="outputs.npz", help="where --save writes")
+    parser.add_argument(
+        "--output", default="outputs.npz", help="where --save writes (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
 
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    paths = arguments.data or _data_of_run(arguments.checkpoint)
+    check_savable(tuple(arguments.save))
+    output = Path(arguments.output)
+    if arguments.save and not output.parent.is_dir():
+        raise InputError(f"--output {output}: there is no folder {output.parent}, create it first")
+    trained = _config_of_run(arguments.checkpoint)
+    paths = arguments.data or (trained and (trained.data_paths_test or trained.data_paths))
+    if not paths:
+        raise InputError(
+            f"{arguments.checkpoint} does not say what it was trained on: name --data DIR"
+        )
     model, config = load(arguments.checkpoint)
     data = PuzzleDataset(paths, arguments.split)
     for name in ("seq_len", "vocab_size", "num_puzzle_identifiers"):
         ours, theirs = getattr(config, name), getattr(data.metadata, name)
         if theirs != ours and (name != "num_puzzle_identifiers" or theirs > ours):
-            raise InputError(f"{name} is {ours} in {arguments.checkpoint} but {theirs} in the data")
+            raise InputError(
+                f"{name} is {ours} in {arguments.checkpoint} but {theirs} in {paths[0]}: "
+                "name a dataset like the one it was trained on, --data DIR"
+            )
     backend.announce(config.forward_dtype)
     examples = int(data.puzzle_indices[-1])
+    loss = arguments.loss or (trained.loss if trained else "stablemax_cross_entropy")
+    step = EvaluationStep(model, loss, compiled=backend.device_name() != "cpu")
     with tqdm(total=examples, unit="puzzle", disable=not sys.stderr.isatty()) as bar:
         results, outputs = evaluate(
-            model,
+            step,
             data,
             arguments.batch_size,
-            arguments.loss,
-            compiled=backend.device_name() != "cpu",
             save=tuple(arguments.save),
             tick=bar.update,
         )
     if outputs:
-        write_outputs(Path(arguments.output), outputs)
+        write_outputs(output, outputs)
     if arguments.json:
         print(json.dumps(results))
         return
@@ -61,8 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{set_name}/{name:16} {value:.6g}")
 
 
-def _data_of_run(checkpoint: str) -> tuple[str, ...]:
+def _config_of_run(checkpoint: str) -> TrainConfig | None:
+    """How the checkpoint was trained, unless it is a model alone."""
     if not (find_checkpoint(checkpoint) / STATE_FILE).exists():
-        raise InputError(f"{checkpoint} does not say what it was trained on: name --data DIR")
-    config = train_config(read_state(checkpoint)[2])
-    return config.data_paths_test or config.data_paths
+        return None
+    return train_config(read_state(checkpoint)[2])

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,30 +38,43 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.max_steps is not None and arguments.max_steps < 1:
         raise InputError(f"--max-steps {arguments.max_steps}: must be at least 1")
     model, config = load(arguments.checkpoint)
-    backend.announce(config.forward_dtype)
-    task = sudoku_for(config.vocab_size, config.seq_len)
+    task = _located(arguments.checkpoint, sudoku_for, config.vocab_size, config.seq_len)
     if arguments.data is not None:
         puzzles = _from_dataset(task, arguments)
     else:
-        puzzles = [(task.parse(text), None) for text in _texts(task, arguments)]
+        puzzles = [(question, None) for question in _from_text(task, arguments)]
+    backend.announce(config.forward_dtype)
     solved = [
         _show(task, model, question, arguments.max_steps, label) for question, label in puzzles
     ]
     return 0 if all(solved) else 1
 
 
-def _texts(task: Sudoku, arguments: argparse.Namespace) -> list[str]:
-    """The puzzles to solve: one, or one per line where every line is a puzzle by itself."""
+def _from_text(task: Sudoku, arguments: argparse.Namespace) -> list[np.ndarray]:
+    """Questions from the command line, a file or stdin: one board in rows, or one board a line."""
     if arguments.puzzle is not None:
-        return [arguments.puzzle]
+        return [task.parse(arguments.puzzle)]
+    source = arguments.file or "standard input"
     try:
         text = Path(arguments.file).read_text("utf-8") if arguments.file else sys.stdin.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {arguments.file or 'standard input'}: {error}") from error
-    lines = [line for line in text.splitlines() if cells_of(line)]
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is not a text file: {error}") from error
+    lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if cells_of(line)}
     if not lines:
-        raise InputError(f"{arguments.file or 'standard input'} is empty: write a puzzle")
-    return lines if len(cells_of(lines[0])) == task.seq_len else [text]
+        raise InputError(f"{source} is empty: write a puzzle")
+    if all(len(cells_of(line)) <= task.size for line in lines.values()):
+        return [_located(source, task.parse, text)]
+    return [_located(f"{source} line {n}", task.parse, line) for n, line in lines.items()]
+
+
+def _located(place: str, function: Callable, *arguments):
+    """``function(*arguments)``; an error says where the bad input stands."""
+    try:
+        return function(*arguments)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
 
 
 def _from_dataset(
@@ -72,10 +86,13 @@ def _from_dataset(
     last = int(data.puzzle_indices[-1]) - 1
     for index in examples[(examples < 0) | (examples > last)]:
         raise InputError(f"--index {index}: {arguments.data} has examples 0 to {last}")
-    if data.metadata.seq_len != task.seq_len:
-        raise InputError(
-            f"{arguments.data} has {data.metadata.seq_len} positions, the model {task.seq_len}"
-        )
+    for name in ("seq_len", "vocab_size"):
+        ours, theirs = getattr(task, name), getattr(data.metadata, name)
+        if ours != theirs:
+            raise InputError(
+                f"{name} is {ours} in {arguments.checkpoint} but {theirs} in {arguments.data}: "
+                f"name a {task.name} dataset"
+            )
     owners = np.searchsorted(data.puzzle_indices, examples, side="right") - 1
     batch = data.batch(examples, owners, len(examples))
     return list(zip(task.decode(batch["inputs"]), task.decode(batch["labels"]), strict=True))
@@ -83,7 +100,7 @@ def _from_dataset(
 
 def _show(task: Sudoku, model, question: np.ndarray, max_steps: int | None, label) -> bool:
     """Print the refinement of one puzzle and its answer; whether the answer is right."""
-    print(task.render(question), "\n")
+    print(f"{task.render(question)}\n")
     answer, halt = question, None
     for refinement in refine(model, task.encode(question)[None], max_steps=max_steps):
         previous, answer = answer, task.decode(refinement.answers[0])
@@ -98,9 +115,10 @@ def _show(task: Sudoku, model, question: np.ndarray, max_steps: int | None, labe
     print(f"\n{task.render(answer, givens=question)}\n")
     keeps = bool(((question == 0) | (question == answer)).all())
     valid = bool(task.check(np.zeros_like(answer), answer))
-    print(f"rules {'satisfied' if valid else 'broken'}, ", end="")
-    print(f"givens {'kept' if keeps else 'changed'}, ", end="")
-    print(f"would halt at step {halt[0]} with probability {halt[1]:.3f}")
+    print(
+        f"rules {'satisfied' if valid else 'broken'}, givens {'kept' if keeps else 'changed'}, "
+        f"would halt at step {halt[0]} with probability {halt[1]:.3f}"
+    )
     if label is not None:
         print(f"label {'matched' if (label == answer).all() else 'missed'}")
     print()

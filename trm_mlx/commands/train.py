@@ -5,6 +5,7 @@ import sys
 
 from trm_mlx import backend
 from trm_mlx.config import describe_options, load_config
+from trm_mlx.errors import InputError
 from trm_mlx.train.checkpoint import read_state
 from trm_mlx.train.loop import Trainer
 
@@ -30,10 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     resume = [word for word in arguments.overrides if word.lstrip("+").startswith("resume=")]
     overrides = [word for word in arguments.overrides if word not in resume]
-    folder = resume[-1].partition("=")[2] if resume else None
-    saved = read_state(folder)[2] if folder else None
+    checkpoint = saved = None
+    if resume:
+        folder = resume[-1].partition("=")[2]
+        if not folder:
+            raise InputError("resume= names no folder: write resume=checkpoints/PROJECT/RUN")
+        checkpoint, _, saved = read_state(folder)
+        # A run that was moved or copied goes on where it is now.
+        saved = {**saved, "checkpoint_path": str(checkpoint.parent)}
     config = load_config(overrides, base=saved)
-    trainer = Trainer(config, resume=folder)
+    trainer = Trainer(config, resume=checkpoint)
     parameters = sum(array.size for array in trainer.parameters().values())
     backend.announce(config.arch.forward_dtype)
     print(

@@ -28,6 +28,13 @@ def rms_norm(x: mx.array) -> mx.array:
     return mx.fast.rms_norm(x, None, NORM_EPSILON)
 
 
+def rms_norm_positions(x: mx.array, length: int) -> mx.array:
+    """RMSNorm over the first axis, whose positions from ``length`` on are zero."""
+    wide = x.astype(mx.float32)
+    mean = wide.square().sum(axis=0, keepdims=True) / length
+    return (wide * mx.rsqrt(mean + NORM_EPSILON)).astype(x.dtype)
+
+
 class Linear(nn.Module):
     """``x @ weight.T (+ bias)`` with ``weight [outputs, inputs]`` cast to the dtype of ``x``."""
 
@@ -123,35 +130,83 @@ class Attention(nn.Module):
         return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1))
 
 
-class Block(nn.Module):
-    """Mix positions (attention, or SwiGLU along the token axis), then channels; post-norm."""
+class TokenSwiGLU(SwiGLU):
+    """SwiGLU along the first axis of ``x [positions, batch, dims]``.
+
+    The weights multiply from the left, so every product, forward and backward, is one matrix
+    product without a transpose. ``x`` may have more positions than the weights, all zero; they
+    stay zero.
+    """
+
+    def __call__(self, x: mx.array) -> mx.array:
+        positions = x.shape[0]
+        tokens = x.reshape(positions, -1)
+        extra = positions - self.down_proj.weight.shape[0]
+        gate, up = mx.split(self.gate_up_proj.weight.astype(x.dtype), 2)
+        gate, up = (mx.pad(weight, ((0, 0), (0, extra))) for weight in (gate, up))
+        down = mx.pad(self.down_proj.weight.astype(x.dtype), ((0, extra), (0, 0)))
+        return (down @ gated_silu(gate @ tokens, up @ tokens)).reshape(x.shape)
+
+
+class AttentionBlock(nn.Module):
+    """Attention, then SwiGLU on channels, each with a residual and a norm after it.
+
+    States are ``[batch, positions, dims]``.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        if config.mlp_t:
-            self.mlp_t = SwiGLU(config.length, config.expansion)
-        else:
-            rope = config.pos_encodings == "rope"
-            self.self_attn = Attention(config.hidden_size, config.num_heads, rope)
+        rope = config.pos_encodings == "rope"
+        self.self_attn = Attention(config.hidden_size, config.num_heads, rope)
         self.mlp = SwiGLU(config.hidden_size, config.expansion)
 
     def __call__(self, x: mx.array) -> mx.array:
-        if "mlp_t" in self:
-            tokens_last = x.swapaxes(1, 2)
-            x = rms_norm(tokens_last + self.mlp_t(tokens_last)).swapaxes(1, 2)
-        else:
-            x = rms_norm(x + self.self_attn(x))
+        x = rms_norm(x + self.self_attn(x))
+        return rms_norm(x + self.mlp(x))
+
+
+class TokenMixingBlock(nn.Module):
+    """SwiGLU on positions, then on channels, each with a residual and a norm after it.
+
+    States are ``[positions, batch, dims]``, padded with zero positions (see `Level`).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self._length = config.length
+        self.mlp_t = TokenSwiGLU(config.length, config.expansion)
+        self.mlp = SwiGLU(config.hidden_size, config.expansion)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = rms_norm_positions(x + self.mlp_t(x), self._length)
         return rms_norm(x + self.mlp(x))
 
 
 class Level(nn.Module):
-    """A stack of blocks: one of the nets a recursion applies."""
+    """A stack of blocks: one of the nets a recursion applies, in the blocks' own layout."""
 
     def __init__(self, config: ModelConfig, depth: int):
         super().__init__()
-        self.layers = [Block(config) for _ in range(depth)]
+        block = TokenMixingBlock if config.mlp_t else AttentionBlock
+        self.layers = [block(config) for _ in range(depth)]
 
     def __call__(self, x: mx.array) -> mx.array:
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+def to_blocks(x: mx.array, mlp_t: bool) -> mx.array:
+    """States ``[batch, positions, dims]`` in the layout of the blocks.
+
+    Token mixing wants positions first, and a multiple of 8 of them: matrix units are several
+    times slower on rows that do not start on a 16-byte boundary.
+    """
+    if not mlp_t:
+        return x
+    return mx.pad(x.swapaxes(0, 1), ((0, -x.shape[1] % 8), (0, 0), (0, 0)))
+
+
+def from_blocks(x: mx.array, length: int, mlp_t: bool) -> mx.array:
+    """The inverse of `to_blocks`, for states of ``length`` positions."""
+    return x[:length].swapaxes(0, 1) if mlp_t else x

@@ -14,8 +14,16 @@ from trm_mlx.backend import default_dtype
 from trm_mlx.config import ModelConfig
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry, continue_target, halting_rows, replace_rows
-from trm_mlx.models.layers import Embedding, Level, Linear, PuzzleEmbedding, truncated_normal
-from trm_mlx.models.recursion import recurse
+from trm_mlx.models.layers import (
+    Embedding,
+    Level,
+    Linear,
+    PuzzleEmbedding,
+    from_blocks,
+    to_blocks,
+    truncated_normal,
+)
+from trm_mlx.models.recursion import Update, recurse
 from trm_mlx.models.variants import VARIANTS
 
 Batch = dict[str, mx.array]
@@ -135,13 +143,13 @@ class RecursiveReasoner(nn.Module):
 
     def think(self, states: Batch, batch: Batch, puzzles: mx.array | None) -> Batch:
         """The updates outside the gradient."""
-        return recurse(self.recursion.free_updates, self, states, self.embed(batch, puzzles))
+        return self._recurse(self.recursion.free_updates, states, batch, puzzles)
 
     def answer(
         self, states: Batch, batch: Batch, puzzles: mx.array | None
     ) -> tuple[Batch, dict[str, mx.array]]:
         """The updates inside the gradient, and the heads."""
-        states = recurse(self.recursion.graded_updates, self, states, self.embed(batch, puzzles))
+        states = self._recurse(self.recursion.graded_updates, states, batch, puzzles)
         readout = states[self.recursion.readout]
         q_logits = self.q_head(readout[:, 0]).astype(mx.float32)
         return states, {
@@ -149,6 +157,21 @@ class RecursiveReasoner(nn.Module):
             "q_halt_logits": q_logits[:, 0],
             "q_continue_logits": q_logits[:, 1],
         }
+
+    def _recurse(
+        self,
+        updates: tuple[Update, ...],
+        states: Batch,
+        batch: Batch,
+        puzzles: mx.array | None,
+    ) -> Batch:
+        if not updates:
+            return states
+        mlp_t, length = self.config.mlp_t, self.config.length
+        inside = {name: to_blocks(state, mlp_t) for name, state in states.items()}
+        x = to_blocks(self.embed(batch, puzzles), mlp_t)
+        states = recurse(updates, self, inside, x)
+        return {name: from_blocks(state, length, mlp_t) for name, state in states.items()}
 
     def finish(
         self, carry: Carry, states: Batch, outputs: dict[str, mx.array], key: mx.array | None

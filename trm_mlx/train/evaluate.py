@@ -27,17 +27,16 @@ SAVABLE = (
 
 
 def evaluate(
-    model: RecursiveReasoner,
+    step: EvaluationStep,
     dataset: PuzzleDataset,
     batch_size: int,
-    loss: str,
-    compiled: bool = False,
     save: tuple[str, ...] = (),
     tick: Callable[[int], object] = lambda rows: None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
     """Metrics of the last supervision step, per set of the dataset, as means over its examples.
 
     Args:
+        step: of the model to evaluate; keep it for the next evaluation, it may be compiled.
         save: names in `SAVABLE` to return for every example, in the dataset's order.
         tick: called with the number of examples done after each batch.
 
@@ -45,13 +44,12 @@ def evaluate(
         ``{set: {metric: mean}}`` with the number of examples as ``count``, and the saved arrays.
     """
     check_savable(save)
-    step = EvaluationStep(model, loss, compiled)
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
-    with evaluation_mode(model):
+    with evaluation_mode(step.model):
         for set_name, arrays, rows in prefetch(iterate_test(dataset, batch_size)):
             batch = {name: mx.array(array) for name, array in arrays.items()}
-            outputs, metrics = run_to_halt(step, model, batch)
+            outputs, metrics = run_to_halt(step, batch)
             totals = sums.setdefault(set_name, dict.fromkeys(metrics, 0.0))
             for name, value in metrics.items():
                 totals[name] += value.item()
@@ -69,12 +67,10 @@ def evaluate(
     return means, {name: np.concatenate(parts) for name, parts in saved.items()}
 
 
-def run_to_halt(
-    step: EvaluationStep, model: RecursiveReasoner, batch: Batch
-) -> tuple[Batch, Metrics]:
+def run_to_halt(step: EvaluationStep, batch: Batch) -> tuple[Batch, Metrics]:
     """All supervision steps of a batch; the outputs and metrics of the last one."""
-    carry = model.initial_carry(batch)
-    for _ in range(model.config.halt_max_steps):
+    carry = step.model.initial_carry(batch)
+    for _ in range(step.model.config.halt_max_steps):
         carry, outputs, metrics = step(carry, batch)
         mx.async_eval(carry, outputs, metrics)
     return outputs, metrics

@@ -25,7 +25,7 @@ from trm_mlx.train.checkpoint import (
 )
 from trm_mlx.train.evaluate import check_savable, evaluate, write_outputs
 from trm_mlx.train.report import Report, mean_metrics
-from trm_mlx.train.step import Training, compiles
+from trm_mlx.train.step import EvaluationStep, Training, compiles
 
 CONFIG_FILE = "all_config.yaml"
 
@@ -68,6 +68,7 @@ class Trainer:
         )
         _check_same_puzzles(self.data, self.test_data)
         self.training = Training(build_model(model_config, config.seed), config, self.total_steps)
+        self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
         self.carry = None
         if resume is not None:
             self.carry = restore(checkpoint, self.training)
@@ -148,12 +149,7 @@ class Trainer:
         config = self.config
         with averaged(self.training):
             results, outputs = evaluate(
-                self.model,
-                self.test_data,
-                config.global_batch_size,
-                config.loss,
-                compiles(config),
-                config.eval_save_outputs,
+                self.evaluation, self.test_data, config.global_batch_size, config.eval_save_outputs
             )
         report.evaluation(self.progress.step, results)
         if outputs:
