@@ -10,7 +10,10 @@ import argparse
 import dataclasses
 import re
 import shutil
+import struct
+import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import mlx.core as mx
@@ -23,6 +26,11 @@ from trm_mlx.models.weights import assign_weights, save_model
 PREFIX = re.compile(r"^(_orig_mod\.)?(model\.)?(inner\.)?")
 # Sequence lengths of the published datasets by vocabulary, for models that do not store theirs.
 PUBLISHED_LENGTHS = {11: 81, 6: 900, 12: 900}
+# What `torch.load` was seen to raise for files cut short, overwritten, or of another kind.
+DAMAGED = (
+    UnpicklingError, struct.error, AssertionError, AttributeError, EOFError, LookupError,
+    OverflowError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,13 +96,13 @@ def read_torch(path: Path) -> dict[str, mx.array]:
         raise InputError(
             "reading PyTorch files needs torch: pip install 'trm-mlx[convert]'"
         ) from error
-    from pickle import UnpicklingError
-
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch guesses at the cause of errors in warnings
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         reason = str(error).strip().splitlines()[:1]
         raise InputError(
             f"{path} is not a PyTorch file of weights alone: {''.join(reason)}"

@@ -1,0 +1,111 @@
+"""The traces of the published PyTorch code, followed step by step."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import parity
+import pytest
+
+torch = pytest.importorskip("torch", reason="the traces' weights are PyTorch files")
+
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+FOLDERS = (
+    "trm",
+    "trm_mlp_t",
+    "trm_learned_pos",
+    "trm_singlez",
+    "trm_hier6",
+    "hrm",
+    "transformers_baseline",
+)
+BATCH = ("inputs", "labels", "puzzle_identifiers")
+
+pytestmark = pytest.mark.skipif(
+    not GOLDEN.exists(), reason="the traces are not beside this checkout"
+)
+
+
+class Golden:
+    """One folder of traces and our model with its initial weights."""
+
+    def __init__(self, folder):
+        self.folder = GOLDEN / folder
+        self.config = json.loads((self.folder / "config.json").read_text())
+        self.trace = np.load(self.folder / "trace.npz")
+        name = folder.removesuffix("_mlp_t").removesuffix("_learned_pos")
+        self.model = parity.build(name, self.config["config"], self.config, self.weights("initial"))
+
+    def weights(self, name):
+        return torch.load(self.folder / f"{name}.pth", weights_only=True)
+
+    def batch(self, index):
+        return {key: mx.array(self.trace[f"batch{index}/{key}"]) for key in BATCH}
+
+
+@pytest.fixture(params=FOLDERS)
+def golden(request):
+    return Golden(request.param)
+
+
+def test_evaluation_follows_the_trace(golden):
+    trace, model = golden.trace, golden.model
+    model.eval()
+    batch = golden.batch(0)
+    carry = model.initial_carry(batch)
+    for step in range(model.config.halt_max_steps):
+        carry, outputs = model(carry, batch)
+        bound = parity.allowed(trace[f"eval{step}/sensitivity"])
+        for name in ("logits", "q_halt_logits", "q_continue_logits"):
+            difference = np.abs(np.array(outputs[name]) - trace[f"eval{step}/{name}"]).max()
+            assert difference <= bound, (step, name)
+    assert carry.halted.all()
+
+
+def test_first_gradients(golden):
+    batch = golden.batch(0)
+    training = parity.training(golden.model, golden.config, golden.config["batch_size"])
+    carry = golden.model.initial_carry(batch)
+    _, _, gradients, _ = training.gradients(carry, batch, mx.random.key(0))
+    gradients = parity.flat(gradients)
+    prefix = "train0/grad/model.inner."
+    expected = {
+        name.removeprefix(prefix): golden.trace[name]
+        for name in golden.trace.files
+        if name.startswith(prefix)
+    }
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_training_follows_the_trace(golden):
+    trace, config = golden.trace, golden.config
+    training = parity.training(golden.model, config, config["batch_size"])
+    carry = golden.model.initial_carry(golden.batch(0))
+    for step in range(config["total_steps"]):
+        carry, metrics = training.step(carry, golden.batch(step), mx.random.key(step))
+        bound = parity.allowed(trace[f"train{step}/loss_sensitivity"])
+        assert abs(parity.total_loss(metrics) - trace[f"train{step}/loss"]) <= bound, step
+        np.testing.assert_array_equal(np.array(carry.halted), trace[f"train{step}/halted"])
+        np.testing.assert_array_equal(np.array(carry.steps), trace[f"train{step}/steps"])
+        assert float(metrics["lr"]) == pytest.approx(float(trace[f"train{step}/lr"]), rel=1e-6)
+        recorded = [n for n in trace.files if n.startswith(f"train{step}/metrics/")]
+        assert {n.rsplit("/", 1)[1] for n in recorded} == metrics.keys() - {"lr"}
+        for name in recorded:
+            value = float(metrics[name.rsplit("/", 1)[1]])
+            # The parts of the loss are bounded as the loss is; counts and accuracies are exact.
+            assert abs(value - float(trace[name])) <= 2 * bound, name
+
+    for name, ours in (("final", {}), ("final_ema", parity.flat(training.average))):
+        ours = {**parity.flat(golden.model.parameters()), **ours}
+        theirs = {
+            key.rpartition("inner.")[2]: value.float().numpy()
+            for key, value in golden.weights(name).items()
+        }
+        assert ours.keys() == theirs.keys()
+        differences = np.concatenate([np.abs(ours[key] - theirs[key]).ravel() for key in theirs])
+        assert differences.max() <= parity.allowed(trace[f"{name}/largest"]), name
+        over = float(trace[f"{name}/fraction_over_1e-4"])
+        assert (differences > 1e-4).mean() <= max(1e-3, 20 * over), name

@@ -1,0 +1,344 @@
+"""The model: its parameters, gradients, carry, halting, loss and memory."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from trm_mlx.config import ModelConfig, arch_config, train_config
+from trm_mlx.errors import InputError
+from trm_mlx.models.act import Carry, halting_rows
+from trm_mlx.models.activations import gated_silu
+from trm_mlx.models.layers import truncated_normal
+from trm_mlx.models.model import build_model
+from trm_mlx.train.losses import act_loss, stablemax_cross_entropy
+from trm_mlx.train.optim import sign_descent
+from trm_mlx.train.step import Training
+
+TINY = {"hidden_size": 16, "num_heads": 2, "L_layers": 1, "H_cycles": 2, "L_cycles": 2}
+
+
+def make(name="trm", seq_len=9, **changes):
+    arch = arch_config(name, **{**TINY, "puzzle_emb_len": 2, "halt_max_steps": 3, **changes})
+    sizes = {"seq_len": seq_len, "vocab_size": 6, "num_puzzle_identifiers": 4}
+    return build_model(ModelConfig.of(arch, **sizes))
+
+
+def make_batch(rows=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "inputs": mx.array(rng.integers(0, 6, (rows, 9)).astype(np.int32)),
+        "labels": mx.array(rng.integers(1, 6, (rows, 9)).astype(np.int32)),
+        "puzzle_identifiers": mx.array(rng.integers(0, 4, rows).astype(np.int32)),
+    }
+
+
+# Parameters
+
+PUBLISHED = [
+    ("trm", {}, 15, 6_828_034),
+    ("trm", {"mlp_t": True, "pos_encodings": "none"}, 15, 5_028_866),
+    ("trm", {"pos_encodings": "learned"}, 16, 6_877_698),
+    ("trm", {"puzzle_emb_ndim": 0}, 14, 6_828_034),
+    ("trm_singlez", {}, 14, 6_828_034),
+    ("trm_hier6", {}, 20, 6_828_034),
+    ("hrm", {}, 39, 27_275_266),
+    ("transformers_baseline", {}, 38, 27_144_194),
+]
+
+
+@pytest.mark.parametrize(("name", "arch", "arrays", "trained"), PUBLISHED)
+def test_published_models_at_full_width(name, arch, arrays, trained):
+    """Array and parameter counts as PyTorch reports them; nothing is evaluated."""
+    config = ModelConfig.of(
+        arch_config(name, **arch), seq_len=81, vocab_size=11, num_puzzle_identifiers=1
+    )
+    model = build_model(config)
+    assert len(tree_flatten(model.parameters())) == arrays
+    assert sum(array.size for _, array in tree_flatten(model.trainable_parameters())) == trained
+
+
+def test_published_names_and_shapes():
+    config = ModelConfig.of(
+        arch_config("trm", mlp_t=True, pos_encodings="none"),
+        seq_len=81,
+        vocab_size=11,
+        num_puzzle_identifiers=1,
+    )
+    shapes = {name: a.shape for name, a in tree_flatten(build_model(config).parameters())}
+    layers = {
+        f"L_level.layers.{i}.{name}.weight": shape
+        for i in range(2)
+        for name, shape in {
+            "mlp_t.gate_up_proj": (1024, 97),
+            "mlp_t.down_proj": (97, 512),
+            "mlp.gate_up_proj": (3072, 512),
+            "mlp.down_proj": (512, 1536),
+        }.items()
+    }
+    assert shapes == layers | {
+        "H_init": (512,),
+        "L_init": (512,),
+        "embed_tokens.embedding_weight": (11, 512),
+        "lm_head.weight": (11, 512),
+        "q_head.weight": (2, 512),
+        "q_head.bias": (2,),
+        "puzzle_emb.weights": (1, 512),
+    }
+
+
+def test_baseline_keeps_the_published_odd_head_size():
+    model = make("transformers_baseline", hidden_size=32, num_heads=3, H_layers=1, L_layers=0)
+    shapes = {name: a.shape for name, a in tree_flatten(model.parameters())}
+    assert shapes["H_level.layers.0.self_attn.o_proj.weight"] == (32, 30)
+
+
+def test_buffers_stay_frozen_after_unfreeze():
+    model = make("trm_hier6")
+    model.freeze()
+    model.unfreeze()
+    trained = {name for name, _ in tree_flatten(model.trainable_parameters())}
+    assert trained
+    assert not any(name.endswith("_init") or name.startswith("puzzle_emb") for name in trained)
+
+
+def test_initialisation():
+    sample = np.array(truncated_normal((200_000,), std=0.5))
+    assert sample.std() == pytest.approx(0.5, rel=0.01)
+    assert np.abs(sample).max() <= 0.5 * 2 / 0.8796 + 1e-3
+    model = make()
+    assert mx.array_equal(model.q_head.bias, mx.array([-5.0, -5.0]))
+    assert not mx.any(model.q_head.weight)
+    assert not mx.any(model.puzzle_emb.weights)
+
+
+def test_seed_decides_the_weights():
+    first, again, other = (
+        np.array(build_model(make().config, seed).lm_head.weight) for seed in (1, 1, 2)
+    )
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+# Gradients
+
+
+def test_no_gradient_through_the_free_updates():
+    """Gradients are those of the graded updates alone, from constant states."""
+    model, batch = make(), make_batch()
+    model.eval()
+    carry = model.begin(model.initial_carry(batch), batch)
+    puzzles = model.puzzle_rows(carry.batch)
+    constant = model.think(carry.states, carry.batch, puzzles)
+    mx.eval(constant)
+
+    def whole(weights):
+        model.update(weights)
+        _, outputs = model(model.initial_carry(batch), batch)
+        return (outputs["logits"] ** 2).sum()
+
+    def graded_only(weights):
+        model.update(weights)
+        _, outputs = model.answer(constant, carry.batch, puzzles)
+        return (outputs["logits"] ** 2).sum()
+
+    weights = model.trainable_parameters()
+    first, second = (dict(tree_flatten(mx.grad(f)(weights))) for f in (whole, graded_only))
+    for name, gradient in first.items():
+        np.testing.assert_allclose(
+            np.array(gradient), np.array(second[name]), rtol=1e-4, atol=1e-4, err_msg=name
+        )
+
+
+def test_states_in_the_carry_are_detached():
+    model, batch = make(), make_batch()
+    model.eval()
+
+    def through_the_carry(weights):
+        model.update(weights)
+        carry, _ = model(model.initial_carry(batch), batch)
+        return sum(state.sum() for state in carry.states.values())
+
+    gradients = mx.grad(through_the_carry)(model.trainable_parameters())
+    assert all(not mx.any(gradient) for _, gradient in tree_flatten(gradients))
+
+
+def test_memory_of_a_training_step_does_not_grow_with_the_cycles():
+    def peak(cycles):
+        model = make(H_cycles=cycles, hidden_size=64, seq_len=64)
+        config = train_config(
+            {
+                "arch": {**vars(arch_config("trm", **TINY)), "name": "trm"},
+                "data_paths": ["none"],
+                "epochs": 1,
+                "eval_interval": None,
+                "global_batch_size": 64,
+            }
+        )
+        rows = mx.ones((64, 64), mx.int32)
+        batch = {"inputs": rows, "labels": rows, "puzzle_identifiers": mx.zeros(64, mx.int32)}
+        training = Training(model, config, 10)
+        carry = model.initial_carry(batch)
+        mx.eval(training.state, carry)
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        mx.eval(training.step(carry, batch, mx.random.key(0)), training.state)
+        return mx.get_peak_memory() - before
+
+    assert peak(6) < 1.1 * peak(2)
+
+
+# Carry and halting
+
+
+def test_halted_rows_take_the_new_puzzle_and_the_others_keep_theirs():
+    model, first, second = make(), make_batch(seed=1), make_batch(seed=2)
+    model.eval()
+    carry, _ = model(model.initial_carry(first), first)
+    halted = mx.array([True, False, False, True])
+    carry, _ = model(carry._replace(halted=halted), second)
+    np.testing.assert_array_equal(np.array(carry.steps), [1, 2, 2, 1])
+    for name in first:
+        expected = np.where(
+            np.array(halted).reshape(-1, *[1] * (first[name].ndim - 1)),
+            np.array(second[name]),
+            np.array(first[name]),
+        )
+        np.testing.assert_array_equal(np.array(carry.batch[name]), expected)
+
+
+def test_a_replaced_row_starts_from_scratch():
+    model, first, second = make(), make_batch(seed=1), make_batch(seed=2)
+    model.eval()
+    carry, _ = model(model.initial_carry(first), first)
+    carry, outputs = model(carry._replace(halted=mx.ones(4, mx.bool_)), second)
+    _, fresh = model(model.initial_carry(second), second)
+    assert mx.array_equal(outputs["logits"], fresh["logits"])
+
+
+def test_evaluation_runs_every_row_to_the_end():
+    model, batch = make(), make_batch()
+    model.eval()
+    model.q_head.bias = mx.array([9.0, -9.0])
+    carry = model.initial_carry(batch)
+    for step in range(3):
+        carry, _ = model(carry, batch)
+        assert bool(carry.halted.all()) == (step == 2)
+
+
+def halts(steps, q_halt, key=0, **arch):
+    arch = arch_config("trm", **{"halt_max_steps": 8, "halt_exploration_prob": 0.0, **arch})
+    steps, q_halt = mx.array(steps), mx.array(q_halt)
+    q_continue = mx.zeros_like(q_halt)
+    return halting_rows(arch, steps, q_halt, q_continue, True, mx.random.key(key)).tolist()
+
+
+def test_training_halts_on_the_sign_of_q_halt_and_at_the_last_step():
+    assert halts([1, 1, 8], [0.1, -0.1, -0.1]) == [True, False, True]
+
+
+def test_exploration_makes_every_row_wait():
+    assert halts([1] * 50, [1.0] * 50, halt_exploration_prob=1.0) == [False] * 50
+    assert halts([8] * 50, [1.0] * 50, halt_exploration_prob=1.0) == [True] * 50
+    waiting = [sum(halts([4] * 99, [1.0] * 99, k, halt_exploration_prob=1.0)) for k in (0, 0, 1)]
+    assert 0 < waiting[0] < 99
+    assert waiting[0] == waiting[1]
+
+
+def test_training_without_a_key_says_so():
+    model, batch = make(), make_batch()
+    with pytest.raises(InputError, match=r"pass key=.*model\.eval"):
+        model(model.initial_carry(batch), batch)
+
+
+# Loss
+
+
+def test_stablemax_against_float64():
+    rng = np.random.default_rng(0)
+    logits = rng.uniform(-50, 50, (200, 7)).astype(np.float32)
+    labels = rng.integers(0, 7, 200)
+    wide = logits.astype(np.float64)
+    scores = np.where(wide < 0, 1 / np.where(wide < 0, 1 - wide, 1), wide + 1)
+    expected = -np.log(scores[np.arange(200), labels] / scores.sum(-1))
+    loss = stablemax_cross_entropy(mx.array(logits), mx.array(labels))
+    np.testing.assert_allclose(np.array(loss), expected, rtol=1e-5)
+
+
+def test_stablemax_gradient_is_finite_at_one():
+    logits = mx.array([[1.0, 0.0, -1.0, 2.0]])
+    gradient = mx.grad(lambda x: stablemax_cross_entropy(x, mx.array([0])).sum())(logits)
+    scores = np.array([2.0, 1.0, 0.5, 3.0])
+    slopes = np.array([1.0, 1.0, 0.25, 1.0])
+    expected = slopes / scores.sum() - np.array([slopes[0] / scores[0], 0, 0, 0])
+    np.testing.assert_allclose(np.array(gradient[0]), expected, rtol=1e-5)
+
+
+def test_gated_silu_against_float64():
+    rng = np.random.default_rng(0)
+    gate = np.concatenate([rng.uniform(-100, 100, 2000), [0.0, 88.0, -88.0]]).astype(np.float32)
+    up = rng.normal(size=gate.shape).astype(np.float32)
+    wide = gate.astype(np.float64)
+    share = 1 / (1 + np.exp(-wide))
+    value = gated_silu(mx.array(gate), mx.array(up))
+    np.testing.assert_allclose(np.array(value), wide * share * up, rtol=1e-6, atol=1e-30)
+    slopes = mx.grad(lambda g, u: gated_silu(g, u).sum(), argnums=(0, 1))(
+        mx.array(gate), mx.array(up)
+    )
+    expected = up * (share + wide * share * (1 - share)), wide * share
+    for slope, reference in zip(slopes, expected, strict=True):
+        np.testing.assert_allclose(np.array(slope), reference, rtol=2e-5, atol=1e-6)
+
+
+def test_rows_without_labels_add_nothing_in_evaluation():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, (4, 9)).astype(np.int32)
+    logits = rng.normal(size=(4, 9, 6)).astype(np.float32)
+    q = rng.normal(size=4).astype(np.float32)
+
+    def metrics(rows, padding):
+        shown = labels.copy()
+        shown[padding] = -100
+        pick = list(rows)
+        carry = Carry({}, mx.full(len(pick), 3), mx.ones(len(pick), mx.bool_), {})
+        carry = carry._replace(batch={"labels": mx.array(shown[pick])})
+        outputs = {
+            "logits": mx.array(logits[pick]),
+            "q_halt_logits": mx.array(q[pick]),
+            "q_continue_logits": mx.array(q[pick]),
+        }
+        _, sums = act_loss(carry, outputs, "stablemax_cross_entropy", skip_unlabelled=True)
+        return {name: value.item() for name, value in sums.items()}
+
+    assert metrics(range(4), padding=[2, 3]) == pytest.approx(metrics(range(2), padding=[]))
+
+
+# Puzzle embeddings
+
+
+def test_sign_descent_sums_equal_identifiers_first():
+    table = mx.array(np.arange(8, dtype=np.float32).reshape(4, 2))
+    gradients = mx.array([[1.0, -3.0], [-2.0, 1.0], [0.5, 0.0]])
+    after = sign_descent(table, mx.array([1, 1, 3]), gradients, mx.array(0.1), 0.5)
+    before = np.arange(8, dtype=np.float32).reshape(4, 2)
+    expected = before.copy()
+    expected[1] = before[1] * 0.95 - 0.1 * np.sign([-1.0, -2.0])
+    expected[3] = before[3] * 0.95 - 0.1 * np.sign([0.5, 0.0])
+    np.testing.assert_allclose(np.array(after), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_heads": 16, "hidden_size": 48}, r"num_heads=16.*even"),
+        ({"puzzle_emb_ndim": 100, "puzzle_emb_len": 2}, r"puzzle_emb_ndim=100.*at least 7"),
+        ({"L_layers": 0}, r"L_layers=0"),
+        ({"hidden_size": 0}, r"hidden_size=0"),
+        ({"num_heads": 32}, r"num_heads=32"),
+        ({"pos_encodings": "sine"}, r"pos_encodings=sine.*rope"),
+    ],
+)
+def test_impossible_models_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        make(**changes)
