@@ -1,5 +1,6 @@
 """The start-up line, its warnings, and a fast BLAS under MLX on Linux."""
 
+import subprocess
 import sys
 
 import pytest
@@ -26,6 +27,15 @@ def test_no_library_is_one_warning_with_the_remedy(linux_cpu, monkeypatch, capsy
     _, warning = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: no fast BLAS")
     assert "pip install" in warning
+
+
+def test_mlx_imported_first_is_a_warning():
+    code = "import mlx.core, trm_mlx.backend as b; print(b.preload_blas()); b.announce('auto')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    if "on cpu" not in done.stderr or sys.platform != "linux":
+        pytest.skip("only MLX on a Linux CPU needs the preloading")
+    assert done.stdout.strip() == "None"
+    assert "swap the imports" in done.stderr.splitlines()[1]
 
 
 def test_bfloat16_on_a_cpu_is_warned_of(linux_cpu, monkeypatch, capsys):

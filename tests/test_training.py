@@ -213,6 +213,16 @@ def arrays_of_weights(trainer):
     return {name: np.array(array) for name, array in tree_flatten(trainer.model.parameters())}
 
 
+def test_average_moves_by_its_rate(data, tmp_path):
+    trainer = Trainer(config(data, tmp_path / "r", ema_rate=0.75))
+    before = arrays_of_weights(trainer)
+    take_steps(trainer, 1)
+    after = arrays_of_weights(trainer)
+    for name, array in tree_flatten(trainer.training.average):
+        expected = 0.75 * before[name] + 0.25 * after[name]
+        np.testing.assert_allclose(np.array(array), expected, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
 def test_gradient_clipping_bounds_the_norm(data, tmp_path):
     metrics = take_steps(Trainer(config(data, tmp_path / "r", grad_clip=1e-3)), 1)[0]
     assert metrics["grad_norm"] > 1e-3  # reported before clipping

@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+_TOO_LATE = "mlx.core" in sys.modules  # its calls are bound to the reference BLAS by now
 _SYSTEM_LIBRARIES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
 _REMEDY = (
     "pip install 'trm-mlx[cpu]' (x86-64), or install your system's OpenBLAS "
@@ -23,9 +24,10 @@ def preload_blas() -> str | None:
     """Make the BLAS calls of MLX's CPU back end resolve to a tuned library.
 
     Returns:
-        The library's file name, or None where none was found or none is needed (macOS).
+        The library's file name, or None where none was found, none is needed (macOS), or MLX was
+        imported first.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or _TOO_LATE:
         return None
     installed = Path(sysconfig.get_path("data"), "lib").glob("libmkl_rt.so*")
     for candidate in [*map(str, sorted(installed)), *_SYSTEM_LIBRARIES]:
@@ -68,7 +70,9 @@ def announce(dtype: str) -> None:
     if sys.platform == "linux" and device_name() == "cpu":
         blas = preload_blas()
         line += f", BLAS {blas or 'reference'}"
-        if blas is None:
+        if _TOO_LATE:
+            warnings.append("mlx was imported before trm_mlx and its slow BLAS: swap the imports")
+        elif blas is None:
             warnings.append(f"no fast BLAS found, expect a fiftieth of the speed: {_REMEDY}")
     if device_name() == "cpu" and dtype != "float32":
         warnings.append(f"{dtype} is very slow on a CPU: use arch.forward_dtype=auto")

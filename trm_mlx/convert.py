@@ -63,10 +63,10 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         print(
             f"{output}: {config.name}, {sum(a.size for a in weights.values()):,} values, "
-            f"hidden_size {config.hidden_size}, seq_len {config.seq_len}, "
-            f"vocab_size {config.vocab_size}; not stored in the weights, so check: "
-            f"num_heads {config.num_heads}, H_cycles {config.H_cycles}, "
-            f"L_cycles {config.L_cycles}, pos_encodings {config.pos_encodings}"
+            f"hidden_size {config.hidden_size}, vocab_size {config.vocab_size}; not always said "
+            f"by the weights, so check: seq_len {config.seq_len}, num_heads {config.num_heads}, "
+            f"H_cycles {config.H_cycles}, L_cycles {config.L_cycles}, "
+            f"pos_encodings {config.pos_encodings}"
         )
 
 
@@ -138,6 +138,9 @@ def infer_config(weights: dict[str, mx.array], chosen: dict[str, Any]) -> ModelC
             raise InputError(
                 f"no {name} among the {len(weights)} arrays: not a TRM-family checkpoint"
             )
+    for name in ("embed_tokens.embedding_weight", "puzzle_emb.weights"):
+        if name in weights and weights[name].ndim != 2:
+            raise InputError(f"{name} has shape {weights[name].shape}, it should be a matrix")
     vocab_size, hidden_size = weights["embed_tokens.embedding_weight"].shape
     table = weights.get("puzzle_emb.weights")
     found: dict[str, Any] = {

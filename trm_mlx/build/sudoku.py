@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: unusable input or options; nothing is written then.
     """
-    rng = np.random.default_rng(arguments.seed)
     _check_counts(arguments)
+    rng = np.random.default_rng(arguments.seed)
     if arguments.generate:
         task = Sudoku(arguments.generate)
         train, test = _generate(task, arguments, rng)
