@@ -8,6 +8,7 @@ The YAML files under ``config/`` hold the values: ``cfg_pretrain.yaml`` the defa
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -73,6 +74,12 @@ class ArchConfig:
             raise InputError(
                 f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
                 "rope needs an even number: change arch.num_heads or arch.hidden_size"
+            )
+        _check_range(self, "arch.", 0, math.inf, "puzzle_emb_len")
+        _check_range(self, "arch.", 0, 1, "halt_exploration_prob")
+        if self.puzzle_dims < 0:
+            raise InputError(
+                f"arch.puzzle_emb_ndim={self.puzzle_dims}: must be at least 0, or null"
             )
         if self.puzzle_dims > self.prefix * self.hidden_size:
             raise InputError(
@@ -180,6 +187,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_choices(self, "")
         _check_positive(self, "", "global_batch_size", "epochs")
+        _check_range(self, "", 0, 1, "beta1", "beta2", "ema_rate", "lr_min_ratio")
+        _check_range(self, "", 0, math.inf, "lr", "puzzle_emb_lr", "lr_warmup_steps", "seed")
         if not self.data_paths:
             raise InputError("data_paths is empty: name a dataset folder, data_paths=[data/NAME]")
         if self.evaluators:
@@ -218,12 +227,13 @@ def load_config(overrides: typing.Sequence[str] = (), base: dict | None = None) 
         InputError: an unknown key, file or choice, or a value of the wrong type.
     """
     values = dict(base) if base is not None else read_yaml(config_folder() / "cfg_pretrain.yaml")
-    pairs = [_split_override(text) for text in overrides]
+    # Files first, wherever they stand on the line: the single values are changes to them.
+    order = {"experiment": 0, "arch": 1}
+    pairs = sorted(map(_split_override, overrides), key=lambda pair: order.get(pair[0], 2))
     for key, value in pairs:
         if key == "experiment":
             _merge(values, _read_choice("experiment", value))
-    for key, value in pairs:
-        if key != "experiment":
+        else:
             _set(values, key.split("."), value)
     return train_config(values)
 
@@ -232,7 +242,12 @@ def train_config(values: dict) -> TrainConfig:
     """Check nested plain values, complete ``arch`` from its file, and freeze them."""
     values = dict(values)
     arch = values.get("arch", "trm")
-    values["arch"] = arch_config(**({"name": arch} if isinstance(arch, str) else arch))
+    if isinstance(arch, str):
+        arch = {"name": arch}
+    if not isinstance(arch, dict):
+        raise InputError(f"arch={arch!r}: expected the name of a variant, such as arch=trm")
+    arch = {**_read_choice("arch", arch.get("name", "trm")), **arch}
+    values["arch"] = _build(ArchConfig, arch, "arch.")
     return _build(TrainConfig, values, "")
 
 
@@ -282,10 +297,10 @@ def read_yaml(path: Path) -> dict:
         InputError: missing, unreadable, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold key: value lines, found {type(values).__name__}")
@@ -305,15 +320,31 @@ def _split_override(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise InputError(f"cannot read {text!r}: write key=value, for example arch=trm or lr=1e-4")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return key, _parse_yaml(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 0x_ is a ValueError, and so on
         raise InputError(f"{key}={value}: not a YAML value; quote it") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates: a run may be named after one."""
+
+    yaml_implicit_resolvers: typing.ClassVar = {
+        first: [pair for pair in resolvers if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
 
 
 def _set(values: dict, path: list[str], value: Any) -> None:
     for key in path[:-1]:
         inner = values.get(key, {})
-        values[key] = {"name": inner} if isinstance(inner, str) else dict(inner)
+        inner = {"name": inner} if isinstance(inner, str) else inner
+        if not isinstance(inner, dict):
+            raise InputError(f"{'.'.join(path)}: {key} has no keys of its own, write {key}=...")
+        values[key] = dict(inner)
         values = values[key]
     values[path[-1]] = value
 
@@ -354,12 +385,14 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         return tuple(_typed(f"{key}[{i}]", v, str) for i, v in enumerate(value))
     if wanted is float and isinstance(value, str | int) and not isinstance(value, bool):
         try:
-            return float(value)
-        except ValueError:
-            pass
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
     elif wanted is str and isinstance(value, bool | int | float):
         return str(value).lower() if isinstance(value, bool) else str(value)
-    elif type(value) is wanted:
+    elif type(value) is wanted and not (wanted is float and not math.isfinite(value)):
         return value
     raise InputError(f"{key}={value!r}: expected {_type_name(kind)}")
 
@@ -387,6 +420,14 @@ def _check_positive(config: Any, prefix: str, *names: str) -> None:
             raise InputError(f"{prefix}{name}={getattr(config, name)}: must be greater than 0")
 
 
+def _check_range(config: Any, prefix: str, low: float, high: float, *names: str) -> None:
+    for name in names:
+        if not low <= getattr(config, name) <= high:
+            wanted = "at least 0" if high == math.inf else f"from {low} to {high}"
+            raise InputError(f"{prefix}{name}={getattr(config, name)}: must be {wanted}")
+
+
 def _nearest_divisor(whole: int, wish: int) -> int:
-    divisors = {d for i in range(1, int(whole**0.5) + 1) if whole % i == 0 for d in (i, whole // i)}
+    last = min(math.isqrt(whole), 10**6)  # enough for any run, and no wait for a mistyped one
+    divisors = {d for i in range(1, last + 1) if whole % i == 0 for d in (i, whole // i)}
     return min(divisors, key=lambda divisor: (abs(divisor - wish), divisor))

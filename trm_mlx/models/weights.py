@@ -64,7 +64,10 @@ def read_config(folder: Path) -> ModelConfig:
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold one JSON object")
-    return read_model_config(values)
+    try:
+        return read_model_config(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:

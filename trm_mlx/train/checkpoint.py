@@ -106,8 +106,9 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
         )
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        progress = Progress(state["step"], state["interval"], state["position"])
-        return folder, progress, state["train_config"]
+        position = state["position"] and dict(state["position"])
+        progress = Progress(int(state["step"]), int(state["interval"]), position)
+        return folder, progress, dict(state["train_config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error
 

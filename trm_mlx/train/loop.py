@@ -24,7 +24,7 @@ from trm_mlx.train.checkpoint import (
     start_from,
 )
 from trm_mlx.train.evaluate import check_savable, evaluate, write_outputs
-from trm_mlx.train.report import Report, mean_metrics
+from trm_mlx.train.report import Report, check_wandb, mean_metrics
 from trm_mlx.train.step import EvaluationStep, Training, compiles
 
 CONFIG_FILE = "all_config.yaml"
@@ -44,6 +44,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, resume: str | Path | None = None):
         check_savable(config.eval_save_outputs)
+        check_wandb(config)
         self.data = PuzzleDataset(list(config.data_paths), "train")
         self.test_data = PuzzleDataset(list(config.data_paths_test or config.data_paths), "test")
         self.config = config = _named(config)

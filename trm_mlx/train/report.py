@@ -1,5 +1,6 @@
 """Where a run's numbers go: a JSONL file always, a progress bar, Weights & Biases if asked."""
 
+import importlib.util
 import json
 import sys
 from collections import deque
@@ -110,9 +111,13 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
     return [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
 
 
+def check_wandb(config: TrainConfig) -> None:
+    """Raises InputError where the run asks for a package that is not installed."""
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        raise InputError("wandb=true needs the wandb package: pip install 'trm-mlx[wandb]'")
+
+
 def _start_wandb(config: TrainConfig):
-    try:
-        import wandb
-    except ImportError as error:
-        raise InputError("wandb=true needs the wandb package: pip install wandb") from error
+    import wandb
+
     return wandb.init(project=config.project_name, name=config.run_name, config=plain(config))

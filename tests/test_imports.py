@@ -1,0 +1,199 @@
+"""Who may import whom, read from the source, and what a bare import starts."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE = CHECKOUT / "trm_mlx"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What the modules of a layer may import from the package, besides themselves. A layer is a folder
+# of trm_mlx or, at its root, a module; anything absent from this table fails.
+ALLOWED = {
+    "__init__": {"backend", "errors"},
+    "__main__": {"cli"},
+    "backend": set(),
+    "errors": set(),
+    "config": {"errors"},
+    "tasks": {"errors"},
+    "data": {"errors"},
+    "build": {"tasks", "data", "errors"},
+    "models": {"backend", "config", "errors"},
+    "train": {"models", "data", "config", "backend", "errors"},
+    "solve": {"models", "data", "config", "backend", "errors"},
+    "convert": {"models", "config", "errors"},
+    "commands": {"build", "convert", "train", "solve", "models", "data", "tasks"}
+    | {"config", "backend", "errors"},
+    "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
+}
+
+# Libraries that only some places may import. None: the whole package.
+LIBRARIES = {
+    "mlx": {"models", "train", "solve", "convert", "backend"},
+    "torch": {"convert"},
+    "wandb": {"train/report.py"},
+    "huggingface_hub": {"build"},
+    "numba": {"tasks/sudoku_search.py"},
+    "numpy": None,
+    "yaml": None,
+    "tqdm": None,
+}
+
+
+def relative(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def layer_of(path):
+    return relative(path).partition("/")[0].removesuffix(".py")
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(path):
+    """Dotted names of everything a file imports, at its top or inside a function."""
+    package = ("trm_mlx", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imported_layers(path):
+    """The layers of ours that a file imports; ``__init__`` for names of the package itself."""
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "trm_mlx":
+            known = len(parts) > 1 and parts[1] in ALLOWED
+            yield parts[1] if known else "__init__"
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_arrows_between_layers(path):
+    layer = layer_of(path)
+    assert layer in ALLOWED, f"add the layer {layer} to ALLOWED, and say what it may import"
+    forbidden = set(imported_layers(path)) - ALLOWED[layer] - {layer}
+    assert not forbidden, f"{relative(path)} must not import trm_mlx.{', '.join(forbidden)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_arrows_to_libraries(path):
+    for name in {name.partition(".")[0] for name in imported(path)}:
+        if name == "trm_mlx" or name in sys.stdlib_module_names:
+            continue
+        assert name in LIBRARIES, f"{relative(path)} imports {name}, which no extra installs"
+        places = LIBRARIES[name]
+        assert places is None or {layer_of(path), relative(path)} & places, (
+            f"{relative(path)} must not import {name}"
+        )
+
+
+def test_rules_see_through_every_spelling(tmp_path, monkeypatch):
+    """The two tests above rest on `imported`, so it must miss no form of import."""
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "bad.py"
+    path.write_text(
+        "import mlx.core as mx\n"
+        "from trm_mlx import tasks\n"
+        "from .. import models\n"
+        "from ..train.loop import Trainer\n"
+        "from . import schema\n"
+        "def f():\n    import torch\n    from trm_mlx.solve import solver\n"
+    )
+    names = set(imported(path))
+    assert {"mlx.core", "torch"} < names
+    assert set(imported_layers(path)) == {"tasks", "models", "train", "data", "solve"}
+
+
+def test_recursion_core_stands_alone():
+    path = PACKAGE / "models" / "recursion.py"
+    ours = {name for name in imported(path) if name.startswith("trm_mlx")}
+    assert all(name.startswith("trm_mlx.errors") for name in ours), ours
+
+
+def test_data_knows_no_task_and_tasks_no_model():
+    """By word too: no file of data/ speaks of a Sudoku class, none of tasks/ of mlx."""
+    for path in (PACKAGE / "data").glob("*.py"):
+        names = {node.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)}
+        assert not {name for name in names if "sudoku" in name.lower()}, path
+    for path in (PACKAGE / "tasks").glob("*.py"):
+        assert "import mlx" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_exceptions_are_named(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{relative(path)}:{node.lineno}: bare except"
+            caught = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)}
+            broad = caught & {"Exception", "BaseException"}
+            assert not broad, f"{relative(path)}:{node.lineno}: except {broad.pop()}"
+
+
+def test_no_junk_drawer():
+    assert not [path for path in FILES if path.stem in ("utils", "util", "helpers", "misc")]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.stat().st_size], ids=relative)
+def test_every_file_says_what_it_holds(path):
+    assert ast.get_docstring(tree_of(path)), f"{relative(path)} has no docstring"
+
+
+def started_by(code):
+    """Which heavy libraries are loaded after running ``code`` in a fresh interpreter."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(CHECKOUT)!r})\n{code}\n"
+        "print(*({name.partition('.')[0] for name in sys.modules} & {'mlx', 'numba', 'torch'}))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_import_starts_nothing_heavy():
+    assert started_by("import trm_mlx, trm_mlx.cli, trm_mlx.config") == set()
+
+
+@pytest.mark.parametrize("command", ["build --help", "build sudoku --help", "--help"])
+def test_help_of_builders_starts_no_mlx(command):
+    code = (
+        "from trm_mlx.cli import main\n"
+        f"try: main({command.split()!r})\nexcept SystemExit as stop: assert stop.code == 0"
+    )
+    assert started_by(code) == set()
+
+
+def test_lazy_names_load():
+    import trm_mlx
+
+    for name in trm_mlx.__all__:
+        assert getattr(trm_mlx, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = trm_mlx.nonsense
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=" ".join)
+def test_ruff(arguments):
+    beside = Path(sys.executable).with_name("ruff")
+    ruff = str(beside) if beside.exists() else shutil.which("ruff")
+    if ruff is None:
+        pytest.skip("ruff is not installed")
+    done = subprocess.run(
+        [ruff, *arguments, "--no-cache", "."],
+        cwd=CHECKOUT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
