@@ -189,8 +189,8 @@ def test_resume_goes_on_in_the_folder_named(copy, place, capsys):
 def test_second_run_into_the_same_folder(copy, capsys):
     before = contents(copy / "run")
     assert train(copy, "run") == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: {copy / 'run'} already holds a run: continue it with resume=")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {copy / 'run'} already holds a run: continue it with resume=")
     assert contents(copy / "run") == before
 
 
@@ -527,9 +527,10 @@ def test_bad_solve_options(place, tmp_path, capsys, monkeypatch):
 
 
 def test_solve_with_a_checkpoint_of_another_task(tmp_path, capsys):
-    from trm_mlx.config import ModelConfig, arch_config
+    from trm_mlx.config import ModelConfig
     from trm_mlx.models.model import build_model
     from trm_mlx.models.weights import save_model
+    from trm_mlx.options import arch_config
 
     arch = arch_config("trm", hidden_size=16, num_heads=2, L_layers=1)
     config = ModelConfig.of(arch, vocab_size=6, seq_len=900, num_puzzle_identifiers=1)
@@ -550,9 +551,10 @@ def state_dict(arrays, prefix):
 @pytest.mark.parametrize("variant", ["trm", "hrm", "trm_singlez", "trm_hier6"])
 def test_convert(tmp_path, capsys, prefix, variant):
     torch = pytest.importorskip("torch")
-    from trm_mlx.config import ModelConfig, arch_config
+    from trm_mlx.config import ModelConfig
     from trm_mlx.models.model import build_model
     from trm_mlx.models.weights import save_model
+    from trm_mlx.options import arch_config
 
     arch = arch_config(variant, hidden_size=16, num_heads=2, puzzle_emb_len=0)
     config = ModelConfig.of(arch, vocab_size=11, seq_len=81, num_puzzle_identifiers=3)

@@ -7,10 +7,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trm_mlx.config import (
-    ArchConfig,
-    ModelConfig,
-    TrainConfig,
+from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
+from trm_mlx.errors import InputError
+from trm_mlx.options import (
     arch_config,
     config_folder,
     describe_options,
@@ -21,7 +20,6 @@ from trm_mlx.config import (
     train_config,
     typed_overrides,
 )
-from trm_mlx.errors import InputError
 
 DATA = "data_paths=[data/sudoku]"
 YAML_FILES = sorted(config_folder().rglob("*.yaml"))

@@ -20,15 +20,16 @@ ALLOWED = {
     "backend": set(),
     "errors": set(),
     "config": {"errors"},
+    "options": {"config", "errors"},
     "tasks": {"errors"},
     "data": {"errors"},
     "build": {"tasks", "data", "errors"},
-    "models": {"backend", "config", "errors"},
-    "train": {"models", "data", "config", "backend", "errors"},
+    "models": {"backend", "config", "options", "errors"},
+    "train": {"models", "data", "config", "options", "backend", "errors"},
     "solve": {"models", "data", "config", "backend", "errors"},
-    "convert": {"models", "config", "errors"},
+    "convert": {"models", "config", "options", "errors"},
     "commands": {"build", "convert", "train", "solve", "models", "data", "tasks"}
-    | {"config", "backend", "errors"},
+    | {"config", "options", "backend", "errors"},
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 

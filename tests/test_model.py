@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from trm_mlx.config import ModelConfig, arch_config, train_config
+from trm_mlx.config import ModelConfig
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry, halting_rows
 from trm_mlx.models.activations import gated_silu
 from trm_mlx.models.layers import truncated_normal
 from trm_mlx.models.model import build_model
+from trm_mlx.options import arch_config, train_config
 from trm_mlx.train.losses import act_loss, stablemax_cross_entropy
 from trm_mlx.train.optim import sign_descent
 from trm_mlx.train.step import Training

@@ -4,11 +4,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from trm_mlx.config import ModelConfig, arch_config
+from trm_mlx.config import ModelConfig
 from trm_mlx.errors import InputError
 from trm_mlx.models import variants
 from trm_mlx.models.model import build_model
 from trm_mlx.models.recursion import INPUT, Recursion, Update, recurse
+from trm_mlx.options import arch_config
 
 H, L = 3, 4
 

@@ -10,9 +10,9 @@ from mlx.utils import tree_flatten
 
 import trm_mlx
 from trm_mlx import InputError
-from trm_mlx.config import train_config
 from trm_mlx.data.schema import SplitArrays
 from trm_mlx.data.writer import write_dataset
+from trm_mlx.options import train_config
 from trm_mlx.train.evaluate import evaluate
 from trm_mlx.train.loop import Trainer
 
@@ -281,7 +281,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(data, tmp_path):
 def test_a_run_folder_is_not_written_twice(data, tmp_path):
     Trainer(config(data, tmp_path / "r", epochs=2)).fit()
     with pytest.raises(InputError, match=r"already holds a run.*resume="):
-        Trainer(config(data, tmp_path / "r", epochs=2)).fit()
+        Trainer(config(data, tmp_path / "r", epochs=2))
 
 
 def test_interrupted_save_leaves_no_step_folder(data, tmp_path, monkeypatch):

@@ -11,8 +11,9 @@ import statistics
 import time
 
 from trm_mlx import backend
-from trm_mlx.config import ModelConfig, load_config
+from trm_mlx.config import ModelConfig
 from trm_mlx.models.model import build_model
+from trm_mlx.options import load_config
 from trm_mlx.train.step import EvaluationStep, Training, compiles
 
 import mlx.core as mx  # isort: skip

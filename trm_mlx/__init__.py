@@ -16,7 +16,7 @@ _LAZY = {
     "ArchConfig": "trm_mlx.config",
     "ModelConfig": "trm_mlx.config",
     "TrainConfig": "trm_mlx.config",
-    "load_config": "trm_mlx.config",
+    "load_config": "trm_mlx.options",
     "RecursiveReasoner": "trm_mlx.models.model",
     "build_model": "trm_mlx.models.model",
     "load": "trm_mlx.models.weights",

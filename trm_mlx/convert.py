@@ -18,10 +18,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from trm_mlx.config import ArchConfig, ModelConfig, arch_config, read_yaml, typed_overrides
+from trm_mlx.config import ArchConfig, ModelConfig
 from trm_mlx.errors import InputError
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.models.weights import assign_weights, save_model
+from trm_mlx.options import arch_config, read_yaml, typed_overrides
 
 PREFIX = re.compile(r"^(_orig_mod\.)?(model\.)?(inner\.)?")
 # Sequence lengths of the published datasets by vocabulary, for models that do not store theirs.

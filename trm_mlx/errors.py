@@ -1,5 +1,8 @@
 """The one exception a user is meant to read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Bad input: one line that names the offending value and the remedy.
@@ -7,3 +10,12 @@ class InputError(ValueError):
     Command lines print it as ``error: ...`` and exit with status 2; Python callers catch it as a
     ``ValueError``.
     """
+
+
+@contextmanager
+def located(place: object) -> Iterator[None]:
+    """Lead the message of an `InputError` raised inside by where the bad input stands."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error

@@ -7,7 +7,7 @@ augmented, and every puzzle has the blank identifier.
 
 import argparse
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from trm_mlx.data.schema import SplitArrays
-from trm_mlx.data.writer import write_dataset
-from trm_mlx.errors import InputError
+from trm_mlx.data.writer import check_replaceable, write_dataset
+from trm_mlx.errors import InputError, located
 from trm_mlx.tasks.sudoku import TRIES, Sudoku, parse_any
 
 COLUMNS = ("source", "question", "answer", "rating")
@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         InputError: unusable input or options; nothing is written then.
     """
     _check_counts(arguments)
+    check_replaceable(Path(arguments.output_dir), arguments.overwrite)
     rng = np.random.default_rng(arguments.seed)
     if arguments.generate:
         task = Sudoku(arguments.generate)
@@ -123,13 +124,12 @@ def read_csv(path: Path) -> tuple[Sudoku, Puzzles]:
         raise InputError(f"{path} has no puzzles after its header")
     lines, *columns = zip(*rows, strict=True)
     places = [f"{path} line {line}" for line in lines]
-    task, _ = _located(places[0], parse_any, columns[0][0])
+    with located(places[0]):
+        task, _ = parse_any(columns[0][0])
     questions, answers = (_boards(task, places, texts) for texts in columns[:2])
     for row in np.flatnonzero(~task.check(questions, answers)):
         raise InputError(f"{places[row]}: the answer does not solve the question")
-    ratings = [
-        _located(place, _whole_number, text) for place, text in zip(places, columns[2], strict=True)
-    ]
+    ratings = [_whole_number(place, text) for place, text in zip(places, columns[2], strict=True)]
     return task, Puzzles(questions, answers, np.array(ratings))
 
 
@@ -138,23 +138,16 @@ def _boards(task: Sudoku, places: list[str], texts: Sequence[str]) -> np.ndarray
         return task.parse_batch(texts)
     except InputError:  # it counts rows; the reader of the message counts lines
         for place, text in zip(places, texts, strict=True):
-            _located(place, task.parse, text)
+            with located(place):
+                task.parse(text)
         raise
 
 
-def _whole_number(text: str) -> int:
+def _whole_number(place: str, text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise InputError(f"rating {text!r} is not a whole number") from error
-
-
-def _located(place: str, function: Callable, argument: str):
-    """``function(argument)``; an error says where the bad input stands."""
-    try:
-        return function(argument)
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from error
+        raise InputError(f"{place}: rating {text!r} is not a whole number") from error
 
 
 def _read_sources(

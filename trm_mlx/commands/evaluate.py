@@ -8,10 +8,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from trm_mlx import backend
-from trm_mlx.config import TrainConfig, train_config
+from trm_mlx.config import TrainConfig
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.models.weights import find_checkpoint, load
+from trm_mlx.options import train_config
 from trm_mlx.train.checkpoint import STATE_FILE, read_state
 from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_outputs
 from trm_mlx.train.losses import LOSSES

@@ -2,14 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from trm_mlx import backend
 from trm_mlx.data.loader import PuzzleDataset
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, located
 from trm_mlx.models.weights import load
 from trm_mlx.solve.solver import refine
 from trm_mlx.tasks.sudoku import Sudoku, cells_of, sudoku_for
@@ -38,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.max_steps is not None and arguments.max_steps < 1:
         raise InputError(f"--max-steps {arguments.max_steps}: must be at least 1")
     model, config = load(arguments.checkpoint)
-    task = _located(arguments.checkpoint, sudoku_for, config.vocab_size, config.seq_len)
+    with located(arguments.checkpoint):
+        task = sudoku_for(config.vocab_size, config.seq_len)
     if arguments.data is not None:
         puzzles = _from_dataset(task, arguments)
     else:
@@ -65,16 +65,12 @@ def _from_text(task: Sudoku, arguments: argparse.Namespace) -> list[np.ndarray]:
     if not lines:
         raise InputError(f"{source} is empty: write a puzzle")
     if all(len(cells_of(line)) <= task.size for line in lines.values()):
-        return [_located(source, task.parse, text)]
-    return [_located(f"{source} line {n}", task.parse, line) for n, line in lines.items()]
-
-
-def _located(place: str, function: Callable, *arguments):
-    """``function(*arguments)``; an error says where the bad input stands."""
-    try:
-        return function(*arguments)
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from error
+        lines = {1: text}
+    questions = []
+    for number, line in lines.items():
+        with located(source if line is text else f"{source} line {number}"):
+            questions.append(task.parse(line))
+    return questions
 
 
 def _from_dataset(

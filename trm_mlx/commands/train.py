@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from trm_mlx import backend
-from trm_mlx.config import describe_options, load_config
 from trm_mlx.errors import InputError
+from trm_mlx.options import describe_options, load_config
 from trm_mlx.train.checkpoint import read_state
 from trm_mlx.train.loop import Trainer
 

@@ -51,7 +51,7 @@ def write_dataset(
     whatever was in `directory` before is then still there, untouched.
     """
     directory = Path(directory).resolve()
-    _check_replaceable(directory, overwrite)
+    check_replaceable(directory, overwrite)
     metadata_of_split = {}
     for split, arrays in splits.items():
         folder = directory / split
@@ -98,7 +98,7 @@ def write_dataset(
         ) from error
 
 
-def _check_replaceable(directory: Path, overwrite: bool) -> None:
+def check_replaceable(directory: Path, overwrite: bool) -> None:
     """Refuses a directory in use: a dataset without `overwrite`, anything else always."""
     if not directory.exists():
         return

@@ -9,9 +9,10 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from trm_mlx.config import ModelConfig, plain, read_model_config
-from trm_mlx.errors import InputError
+from trm_mlx.config import ModelConfig
+from trm_mlx.errors import InputError, located
 from trm_mlx.models.model import RecursiveReasoner, build_model
+from trm_mlx.options import plain, read_model_config
 
 CONFIG_FILE, MODEL_FILE, EMA_FILE = "config.json", "model.safetensors", "ema.safetensors"
 
@@ -64,10 +65,8 @@ def read_config(folder: Path) -> ModelConfig:
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold one JSON object")
-    try:
+    with located(path):
         return read_model_config(values)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:

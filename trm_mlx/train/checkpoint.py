@@ -18,7 +18,6 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_map, tree_unflatten
 
-from trm_mlx.config import plain
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry
 from trm_mlx.models.weights import (
@@ -31,6 +30,7 @@ from trm_mlx.models.weights import (
     save_arrays,
     save_model,
 )
+from trm_mlx.options import plain
 from trm_mlx.train.step import Training
 
 OPTIMIZER_FILE, CARRY_FILE, STATE_FILE = "optimizer.safetensors", "carry.safetensors", "state.json"

@@ -10,12 +10,13 @@ import numpy as np
 import yaml
 from mlx.utils import tree_flatten, tree_map
 
-from trm_mlx.config import ModelConfig, TrainConfig, plain
+from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import TrainStream, total_steps
 from trm_mlx.errors import InputError
 from trm_mlx.models.model import build_model
+from trm_mlx.options import plain
 from trm_mlx.train.checkpoint import (
     Progress,
     read_state,
@@ -52,6 +53,11 @@ class Trainer:
         self.progress = Progress()
         if resume is not None:
             checkpoint, self.progress, _ = read_state(resume)
+        elif any(self.run.glob("step_*")):
+            raise InputError(
+                f"{self.run} already holds a run: continue it with resume={self.run}, "
+                "or choose another run_name"
+            )
         self.stream = TrainStream(
             self.data,
             config.global_batch_size,
@@ -110,7 +116,7 @@ class Trainer:
     def fit(self) -> dict[str, dict[str, float]]:
         """Train to the end and return the last evaluation, ``{set: {metric: mean}}``."""
         config, intervals = self.config, self.config.epochs // self.config.epochs_per_interval
-        self._claim_run()
+        self._open_run()
         results: dict[str, dict[str, float]] = {}
         with Report(self.run, config, self.progress.step, self.total_steps) as report:
             while self.progress.interval < intervals:
@@ -157,14 +163,8 @@ class Trainer:
             write_outputs(self.run / f"outputs_{self.progress.step:07d}.npz", outputs)
         return results
 
-    def _claim_run(self) -> None:
-        """Create the run folder and write its configuration; never into another run's."""
-        fresh = self.progress.step == 0
-        if fresh and any(self.run.glob("step_*")):
-            raise InputError(
-                f"{self.run} already holds a run: continue it with resume={self.run}, "
-                "or choose another run_name"
-            )
+    def _open_run(self) -> None:
+        """Create the run folder and write its configuration."""
         try:
             self.run.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(plain(self.config), sort_keys=False)

@@ -9,8 +9,9 @@ from pathlib import Path
 import mlx.core as mx
 from tqdm import tqdm
 
-from trm_mlx.config import TrainConfig, plain
+from trm_mlx.config import TrainConfig
 from trm_mlx.errors import InputError
+from trm_mlx.options import plain
 
 METRICS_FILE = "metrics.jsonl"
 _WINDOW = 100  # steps over which the progress bar averages
