@@ -69,7 +69,7 @@ def config(data, run="run", arch=None, **changes):
 def arrays_of(trainer):
     """Everything a run carries from step to step, by name."""
     return {
-        name: np.array(array)
+        name: np.array(array.astype(mx.float32))  # NumPy has no bfloat16
         for name, array in tree_flatten(
             {
                 "weights": trainer.model.parameters(),
