@@ -20,7 +20,7 @@ _LAZY = {
     "RecursiveReasoner": "trm_mlx.models.model",
     "build_model": "trm_mlx.models.model",
     "load": "trm_mlx.models.weights",
-    "solve": "trm_mlx.solve.solver",
+    "refine": "trm_mlx.solve.solver",
     "Trainer": "trm_mlx.train.loop",
 }
 

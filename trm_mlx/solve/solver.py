@@ -24,65 +24,44 @@ class Refinement(NamedTuple):
     halts: np.ndarray
 
 
-class Solution(NamedTuple):
-    """answers: tokens ``[B, S]`` after the last step; halt_steps: the first step at which each row
-    would have stopped, ``[B]``; refinements: every step."""
-
-    answers: np.ndarray
-    halt_steps: np.ndarray
-    refinements: list[Refinement]
-
-
-def solve(
-    model: RecursiveReasoner,
-    inputs: np.ndarray,
-    puzzle_identifiers: np.ndarray | None = None,
-    max_steps: int | None = None,
-) -> Solution:
-    """Run every puzzle for all supervision steps, as the published evaluation does.
-
-    Args:
-        inputs: tokens ``[B, S]``.
-        puzzle_identifiers: ``[B]``; all blank by default.
-        max_steps: supervision steps; the model's ``halt_max_steps`` by default.
-
-    Raises:
-        InputError: inputs that do not fit the model.
-    """
-    refinements = list(refine(model, inputs, puzzle_identifiers, max_steps))
-    halts = np.stack([refinement.halts for refinement in refinements])
-    return Solution(refinements[-1].answers, halts.argmax(axis=0) + 1, refinements)
-
-
 def refine(
     model: RecursiveReasoner,
     inputs: np.ndarray,
     puzzle_identifiers: np.ndarray | None = None,
     max_steps: int | None = None,
 ) -> Iterator[Refinement]:
-    """Like `solve`, yielding each step as soon as it is computed."""
+    """Work on every puzzle for all supervision steps, yielding each step as it is computed.
+
+    The last step's answers are those of the published evaluation.
+
+    Args:
+        model: put into evaluation mode.
+        inputs: tokens ``[B, S]``.
+        puzzle_identifiers: ``[B]``; all blank by default.
+        max_steps: supervision steps; the model's ``halt_max_steps`` by default, more are allowed.
+
+    Raises:
+        InputError: inputs that do not fit the model.
+    """
     batch = _batch(model, np.asarray(inputs), puzzle_identifiers)
-    steps = max_steps or model.config.halt_max_steps
     model.eval()
     carry = model.initial_carry(batch)
+    steps = max_steps or model.config.halt_max_steps
     for step in range(1, steps + 1):
         carry, outputs = model(carry, batch)
-        # Rows stay in place until the caller has seen all steps, however many it asked for.
+        # A row that has halted would start anew with the next call.
         carry = carry._replace(halted=mx.zeros_like(carry.halted))
-        q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
-        boundary = 0.0 if model.config.no_ACT_continue else q_continue
-        halts = (q_halt > boundary) | (step == steps)
+        q_halt = outputs["q_halt_logits"]
+        boundary = 0.0 if model.config.no_ACT_continue else outputs["q_continue_logits"]
         probabilities = mx.softmax(outputs["logits"].astype(mx.float32), axis=-1)
-        answers = mx.argmax(probabilities, axis=-1)
-        halt_probability = mx.sigmoid(q_halt - boundary)
-        mx.eval(carry, answers, probabilities, halts, halt_probability)
-        yield Refinement(
-            step,
-            np.array(answers),
-            np.array(probabilities.max(axis=-1)),
-            np.array(halt_probability),
-            np.array(halts),
+        refinement = (
+            mx.argmax(outputs["logits"], axis=-1),
+            probabilities.max(axis=-1),
+            mx.sigmoid(q_halt - boundary),
+            (q_halt > boundary) | (step == steps),
         )
+        mx.eval(carry, refinement)
+        yield Refinement(step, *map(np.array, refinement))
 
 
 def _batch(
