@@ -13,36 +13,12 @@ from functools import cached_property
 import numpy as np
 
 from trm_mlx.errors import InputError
+from trm_mlx.tasks.sudoku_symmetry import Symmetry
 
 BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of the board
 GRID_COUNT = {4: 288, 6: 28_200_960}  # solved grids there are; 9x9 has 6.7e21
 DECORATION = "|-+"  # what `render` draws around the cells, and `parse` ignores
 TRIES = 10_000  # puzzles dug in vain, in a row, before `generate` gives up
-
-
-@dataclass(frozen=True)
-class Symmetry:
-    """A batch of N Sudoku symmetries: each moves the cells and renames the digits of one board.
-
-    cells: [N, seq_len], the new board's cell i shows the old board's cell ``cells[i]``.
-    digits: [N, size + 1], the new name of each digit; blanks stay blank, ``digits[:, 0] == 0``.
-    """
-
-    cells: np.ndarray
-    digits: np.ndarray
-
-    def apply(self, boards):
-        """Cell values [N, seq_len], or [seq_len] for N images of one board, to [N, seq_len]."""
-        rows = np.arange(len(self.cells))[:, None]
-        boards = np.broadcast_to(boards, self.cells.shape)
-        return self.digits[rows, boards[rows, self.cells]]
-
-    def inverse(self):
-        """The symmetries that undo these: ``s.inverse().apply(s.apply(boards)) == boards``."""
-        return Symmetry(
-            np.argsort(self.cells, axis=1).astype(np.uint8),
-            np.argsort(self.digits, axis=1).astype(np.uint8),
-        )
 
 
 @dataclass(frozen=True)
@@ -199,21 +175,8 @@ class Sudoku:
     # Symmetries
 
     def sample_symmetry(self, rng, count):
-        """Draw `count` independent symmetries, uniformly from the published builder's group.
-
-        Digits are permuted; bands, and rows inside a band, are permuted; so are stacks and
-        columns; the board is transposed with probability 1/2 where its boxes are square.
-        """
-        digits = np.zeros((count, self.size + 1), np.uint8)
-        digits[:, 1:] = _permutations(rng, (count, self.size)) + 1
-        rows = _line_permutations(rng, count, self.box_columns, self.box_rows)[:, :, None]
-        columns = _line_permutations(rng, count, self.box_rows, self.box_columns)[:, None, :]
-        cells = rows * np.uint8(self.size) + columns
-        if self.box_rows == self.box_columns:
-            transposed = rng.random(count) < 0.5
-            flipped = columns * np.uint8(self.size) + rows
-            cells = np.where(transposed[:, None, None], flipped, cells)
-        return Symmetry(cells.reshape(count, self.seq_len), digits)
+        """Draw `count` independent symmetries, uniformly from the published builder's group."""
+        return Symmetry.sample(rng, count, self.box_rows, self.box_columns)
 
     # Search
 
@@ -338,15 +301,3 @@ def parse_any(text):
 def cells_of(text):
     """The characters of `text` that stand for cells."""
     return "".join(text.translate(str.maketrans("", "", DECORATION)).split())
-
-
-def _permutations(rng, shape):
-    """Random permutations of 0..n-1 along the last axis of `shape`, uint8."""
-    return rng.random(shape).argsort(axis=-1).astype(np.uint8)
-
-
-def _line_permutations(rng, count, bands, lines):
-    """Permutations of `bands` bands of `lines` lines each, [count, bands * lines]."""
-    band = _permutations(rng, (count, bands))[:, :, None]
-    line = _permutations(rng, (count, bands, lines))
-    return (band * np.uint8(lines) + line).reshape(count, bands * lines)
