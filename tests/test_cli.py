@@ -195,7 +195,8 @@ def test_second_run_into_the_same_folder(copy, capsys):
 
 
 def test_launcher(copy):
-    words = [f"resume={copy / 'run' / 'step_0000002'}"]
+    shutil.rmtree(copy / "run" / "step_0000004")
+    words = [f"resume={copy / 'run'}"]
     command = [sys.executable, "-W", "error", CHECKOUT / "pretrain.py", *words]
     done = subprocess.run(command, cwd=copy, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -255,10 +256,62 @@ def test_dataset_cut_short(copy, capsys):
 def test_load_checkpoint_of_another_architecture(place, capsys):
     start = f"load_checkpoint={place / 'run'}"
     line = train_refusal(capsys, place, start, "arch=hrm", "arch.num_heads=2", "arch.H_layers=1")
-    assert line.endswith("holds a trm, this run trains a hrm: set arch=trm")
-    line = train_refusal(capsys, place, start, "arch.hidden_size=32")
-    assert "has shape" in line
+    assert line.endswith("trained with name=trm, this run has name=hrm: make them agree")
     assert str(place / "run" / "step_0000004") in line
+    # Nothing in the shapes of the arrays would give these away.
+    for change in ("arch.num_heads=1", "arch.pos_encodings=none", "arch.hidden_size=32"):
+        line = train_refusal(capsys, place, start, change)
+        assert change.removeprefix("arch.") in line
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["optimizer=adamw", "arch.H_cycles=5", "global_batch_size=4", "eval_interval=2", "seed=1"],
+)
+def test_resume_as_another_run(copy, capsys, change):
+    before = contents(copy / "run")
+    line = refusal(capsys, "train", f"resume={copy / 'run'}", "epochs=4", change)
+    assert line.endswith(f"load_checkpoint={copy / 'run' / 'step_0000004'}")
+    assert contents(copy / "run") == before
+
+
+def test_resume_of_a_finished_run(copy, capsys):
+    line = refusal(capsys, "train", f"resume={copy / 'run'}")
+    assert "has finished its 2 epochs: continue with a larger epochs=" in line
+
+
+def test_resume_of_an_earlier_step_branches_off(copy, capsys):
+    words = ["train", f"resume={copy / 'run' / 'step_0000002'}"]
+    assert "holds the later step_0000004" in refusal(capsys, *words)
+    before = contents(copy / "run")
+    assert main([*words, f"checkpoint_path={copy / 'branch'}"]) == 0
+    assert (copy / "branch" / "step_0000004").is_dir()
+    assert contents(copy / "run") == before
+
+
+@pytest.mark.parametrize("line", ["{bad}\n", "{}\n", "5\n"])
+def test_resume_with_a_damaged_log(copy, capsys, line):
+    path = copy / "run" / "metrics.jsonl"
+    path.write_text(line + path.read_text())
+    assert main(["train", f"resume={copy / 'run'}", "epochs=4"]) == 2
+    assert f"error: {path} line 1 is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["grad_clip=-1"], "grad_clip=-1.0: must be greater than 0"),
+        (["grad_clip=0"], "grad_clip=0.0: must be greater than 0"),
+        (["beta1=0"], "beta1=0.0: must lie between 0 and 1"),
+        (["beta2=1"], "beta2=1.0: must lie between 0 and 1"),
+        (["weight_decay=-1"], "weight_decay=-1.0: must be at least 0"),
+        (["seed=99999999999999999999"], "seed=99999999999999999999: must be from 0 to"),
+        (["arch.expansion=1e9"], "arch.expansion=1000000000.0: must be from 0 to"),
+        (["freeze_weights=true", "arch.puzzle_emb_ndim=0"], "leaves nothing to train"),
+    ],
+)
+def test_values_no_run_can_use(place, capsys, words, message):
+    assert message in train_refusal(capsys, place, *words)
 
 
 def test_load_checkpoint(place, tmp_path):
@@ -363,8 +416,9 @@ def test_other_dataset(place, other_data, capsys):
     for words in (["eval", place / "run"], ["solve", "--checkpoint", place / "run"]):
         line = refusal(capsys, *words, "--data", other_data)
         assert line.startswith(f"seq_len is 16 in {place / 'run'} but 36 in {other_data}: name a ")
-    line = refusal(capsys, "train", f"resume={place / 'run'}", f"data_paths=[{other_data}]")
-    assert "seq_len" in line or "shape" in line or "position" in line
+    words = [f"resume={place / 'run'}", "epochs=4", f"data_paths=[{other_data}]"]
+    line = refusal(capsys, "train", *words)
+    assert "vocab_size=6, this run has vocab_size=8" in line
     line = train_refusal(capsys, place, f"data_paths_test=[{other_data}]")
     assert line.startswith("seq_len is 16 in the training data but 36 in the test data")
 
@@ -396,7 +450,7 @@ def test_resume_from_truncated_arrays(copy, capsys, name):
     path = copy / "run" / "step_0000004" / name
     path.write_bytes(path.read_bytes()[:60])
     before = contents(copy / "run")
-    assert str(path) in refusal(capsys, "train", f"resume={copy / 'run'}")
+    assert str(path) in refusal(capsys, "train", f"resume={copy / 'run'}", "epochs=4")
     assert contents(copy / "run") == before
 
 
@@ -628,7 +682,7 @@ def test_pickled_code_is_not_run(tmp_path, capsys, how):
     else:
         file.write_bytes(pickle.dumps(evil))
     line = refusal(capsys, "convert", file, tmp_path / "out")
-    assert line.startswith(f"{file} is not a PyTorch file of weights alone")
+    assert line.startswith(f"{file} is not a whole PyTorch file of weights alone")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.pth"]
     assert not trap.exists()
     pickle.loads(pickle.dumps(evil))
@@ -648,7 +702,7 @@ def test_bad_conversions(place, tmp_path, capsys):
     assert refused() == f"cannot read {file}: No such file or directory"
     for content in (b"", b"hello", b"\x80\x02", b"PK\x03\x04" + bytes(50)):
         file.write_bytes(content)
-        assert refused().startswith(f"{file} is not a PyTorch file of weights alone")
+        assert refused().startswith(f"{file} is not a whole PyTorch file of weights alone")
     torch.save([1, 2], file)
     assert "does not hold a state dict" in refused()
     torch.save({"weight": torch.zeros(2)}, file)

@@ -36,6 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print("error:", *str(error).splitlines(), file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "mlx":
+            raise
+        print(
+            "error: MLX is not installed; pip install 'trm-mlx[cpu]', or [cuda] for an NVIDIA GPU",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -68,6 +68,8 @@ class ArchConfig:
                 "rope needs an even number: change arch.num_heads or arch.hidden_size"
             )
         _check_range(self, "arch.", 0, math.inf, "puzzle_emb_len")
+        # Beyond any machine's memory, and no wait or overflow for a mistyped size.
+        _check_range(self, "arch.", 0, 2**20, "hidden_size", "num_heads", "expansion")
         _check_range(self, "arch.", 0, 1, "halt_exploration_prob")
         if self.puzzle_dims < 0:
             raise InputError(
@@ -113,6 +115,22 @@ class ModelConfig(ArchConfig):
     def length(self) -> int:
         """Positions of a state, L = P + S."""
         return self.prefix + self.seq_len
+
+    def difference(self, other: "ModelConfig") -> str | None:
+        """The first field that changes what weights mean and differs; None if there is none.
+
+        Cycles, halting, dtype and the number of puzzles may differ.
+        """
+        free = {
+            "H_cycles", "L_cycles", "halt_max_steps", "halt_exploration_prob", "no_ACT_continue",
+            "bootstrap_q_continue", "forward_dtype", "num_puzzle_identifiers", "puzzle_emb_ndim",
+            "puzzle_emb_len", "H_layers", "L_layers", "expansion",
+        }  # fmt: skip
+        meaning = [item.name for item in dataclasses.fields(self) if item.name not in free]
+        for name in (*meaning, "puzzle_dims", "prefix"):
+            if getattr(self, name) != getattr(other, name):
+                return name
+        return None
 
     @classmethod
     def of(cls, arch: ArchConfig, **sizes: int) -> "ModelConfig":
@@ -179,8 +197,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_choices(self, "")
         _check_positive(self, "", "global_batch_size", "epochs")
-        _check_range(self, "", 0, 1, "beta1", "beta2", "ema_rate", "lr_min_ratio")
-        _check_range(self, "", 0, math.inf, "lr", "puzzle_emb_lr", "lr_warmup_steps", "seed")
+        _check_range(self, "", 0, 1, "ema_rate", "lr_min_ratio")
+        _check_range(self, "", 0, math.inf, "lr", "puzzle_emb_lr", "lr_warmup_steps")
+        _check_range(self, "", 0, math.inf, "weight_decay", "puzzle_emb_weight_decay")
+        _check_range(self, "", 0, 2**63 - 1, "seed")
+        for name in ("beta1", "beta2"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
+        if self.grad_clip is not None and not self.grad_clip > 0:
+            raise InputError(f"grad_clip={self.grad_clip}: must be greater than 0, or null")
+        if self.freeze_weights and not self.arch.puzzle_dims:
+            raise InputError(
+                "freeze_weights=true with arch.puzzle_emb_ndim=0 leaves nothing to train: "
+                "set one of them otherwise"
+            )
         if not self.data_paths:
             raise InputError("data_paths is empty: name a dataset folder, data_paths=[data/NAME]")
         if self.evaluators:
@@ -217,7 +247,7 @@ def _check_positive(config: Any, prefix: str, *names: str) -> None:
 def _check_range(config: Any, prefix: str, low: float, high: float, *names: str) -> None:
     for name in names:
         if not low <= getattr(config, name) <= high:
-            wanted = "at least 0" if high == math.inf else f"from {low} to {high}"
+            wanted = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise InputError(f"{prefix}{name}={getattr(config, name)}: must be {wanted}")
 
 

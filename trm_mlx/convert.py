@@ -104,9 +104,10 @@ def read_torch(path: Path) -> dict[str, mx.array]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except DAMAGED as error:
-        reason = str(error).strip().splitlines()[:1]
+        # PyTorch's own message would advise to load the file without its protection.
         raise InputError(
-            f"{path} is not a PyTorch file of weights alone: {''.join(reason)}"
+            f"{path} is not a whole PyTorch file of weights alone; anything else is refused, as "
+            "loading it could execute code: save the model's state_dict()"
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()

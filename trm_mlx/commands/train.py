@@ -37,8 +37,9 @@ def run(arguments: argparse.Namespace) -> None:
         if not folder:
             raise InputError("resume= names no folder: write resume=checkpoints/PROJECT/RUN")
         checkpoint, _, saved = read_state(folder)
-        # A run that was moved or copied goes on where it is now.
-        saved = {**saved, "checkpoint_path": str(checkpoint.parent)}
+        # A run that was moved or copied goes on where it is now, unless it gets a new name.
+        renamed = any(word.lstrip("+").startswith("run_name=") for word in overrides)
+        saved = {**saved, "checkpoint_path": None if renamed else str(checkpoint.parent)}
     config = load_config(overrides, base=saved)
     trainer = Trainer(config, resume=checkpoint)
     parameters = sum(array.size for array in trainer.parameters().values())

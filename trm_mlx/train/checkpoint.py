@@ -9,6 +9,7 @@ A step folder is written under a temporary name, synced, and renamed, so one tha
 name is whole. Without the last three files it is a model alone (see ``models.weights``).
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
-from mlx.utils import tree_map, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry
 from trm_mlx.models.weights import (
@@ -30,9 +32,11 @@ from trm_mlx.models.weights import (
     save_arrays,
     save_model,
 )
-from trm_mlx.options import plain
+from trm_mlx.options import plain, train_config
 from trm_mlx.train.step import Training
 
+# What, besides the architecture, a run cannot change on the way and still be the same run.
+FIXED = ("global_batch_size", "epochs_per_interval", "seed", "optimizer", "ema", "freeze_weights")
 OPTIMIZER_FILE, CARRY_FILE, STATE_FILE = "optimizer.safetensors", "carry.safetensors", "state.json"
 
 
@@ -106,26 +110,81 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
         )
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        position = state["position"] and dict(state["position"])
+        position = state["position"]
+        if position is not None:
+            position = {name: int(value) for name, value in position.items()}
         progress = Progress(int(state["step"]), int(state["interval"]), position)
         return folder, progress, dict(state["train_config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error
+
+
+def check_resumable(folder: Path, progress: Progress, saved: dict, config: TrainConfig) -> None:
+    """Refuse to continue a run as another run, or from the middle of its own past.
+
+    Raises:
+        InputError: naming what differs and how to go on.
+    """
+    before = train_config(saved)
+    pairs = [(name, getattr(config, name), getattr(before, name)) for name in FIXED]
+    for field in dataclasses.fields(config.arch):
+        sides = (getattr(side.arch, field.name) for side in (config, before))
+        pairs.append((f"arch.{field.name}", *sides))
+    for name, ours, theirs in pairs:
+        if ours != theirs:
+            raise InputError(
+                f"{name}={ours} cannot resume {folder}, trained with {theirs}: leave it as it "
+                f"was, or start a new run with load_checkpoint={folder}"
+            )
+    if progress.interval * config.epochs_per_interval >= config.epochs:
+        raise InputError(
+            f"{folder} has finished its {config.epochs} epochs: continue with a larger epochs="
+        )
+    steps = Path(config.checkpoint_path).glob("step_*")
+    later = sorted(path.name for path in steps if path.name > folder.name)
+    if later:
+        raise InputError(
+            f"{config.checkpoint_path} holds the later {later[0]}: resume from the newest, "
+            "or branch off into another folder with checkpoint_path="
+        )
 
 
 def restore(folder: Path, training: Training) -> Carry:
     """Put a checkpoint's model, optimizer and average into ``training``; return its carry.
 
     Must come before the first training step, which captures these arrays.
+
+    Raises:
+        InputError: a file is damaged or does not belong to this run.
     """
-    model = training.model
+    model, rows = training.model, training.config.global_batch_size
+    _check_same_model(read_config(folder), model.config, folder)
     assign_weights(model, read_weights(folder / MODEL_FILE), str(folder))
-    training.optimizer.state = tree_unflatten(read_weights(folder / OPTIMIZER_FILE))
+    training.optimizer.state = _read_tree(folder / OPTIMIZER_FILE, training.optimizer.state)
     training.optimizer.init(model.trainable_parameters())
     if training.average:
-        average = read_weights(folder / EMA_FILE)
-        training.average.update(tree_unflatten(average))
-    return Carry(**tree_unflatten(read_weights(folder / CARRY_FILE)))
+        training.average.update(_read_tree(folder / EMA_FILE, training.average))
+    puzzle = mx.zeros((rows, model.config.seq_len), mx.int32)
+    batch = {"inputs": puzzle, "labels": puzzle, "puzzle_identifiers": mx.zeros((rows,), mx.int32)}
+    return Carry(**_read_tree(folder / CARRY_FILE, model.initial_carry(batch)._asdict()))
+
+
+def _read_tree(path: Path, like: dict) -> dict:
+    """The tree stored in ``path``; InputError unless it has the names and shapes of ``like``."""
+    stored = read_weights(path)
+    expected = {name: array.shape for name, array in tree_flatten(like)}
+    if {name: array.shape for name, array in stored.items()} != expected:
+        raise InputError(f"{path} does not hold this run's arrays: resume from an earlier step")
+    return tree_unflatten(stored)
+
+
+def _check_same_model(theirs: ModelConfig, ours: ModelConfig, folder: Path) -> None:
+    name = theirs.difference(ours)
+    if name is not None:
+        raise InputError(
+            f"{folder} was trained with {name}={getattr(theirs, name)}, this run has "
+            f"{name}={getattr(ours, name)}: make them agree"
+        )
 
 
 def start_from(folder: str | Path, training: Training) -> None:
@@ -134,21 +193,17 @@ def start_from(folder: str | Path, training: Training) -> None:
     Where the number of puzzle identifiers differs, every puzzle embedding becomes the mean row.
 
     Raises:
-        InputError: another architecture, by the first array that differs.
+        InputError: another architecture, by the first field or array that differs.
     """
     folder, model = find_checkpoint(folder), training.model
+    _check_same_model(read_config(folder), model.config, folder)
     weights = read_weights(folder / MODEL_FILE)
     if (folder / EMA_FILE).exists():
         weights |= read_weights(folder / EMA_FILE)
-    theirs, ours = read_config(folder), model.config
-    if theirs.name != ours.name:
-        raise InputError(
-            f"{folder} holds a {theirs.name}, this run trains a {ours.name}: set arch={theirs.name}"
-        )
     table = weights.get("puzzle_emb.weights")
-    if table is not None and table.shape[0] != ours.num_puzzle_identifiers:
+    if table is not None and table.shape[0] != model.config.num_puzzle_identifiers:
         mean = mx.mean(table, axis=0, keepdims=True)
-        weights["puzzle_emb.weights"] = mx.repeat(mean, ours.num_puzzle_identifiers, axis=0)
+        weights["puzzle_emb.weights"] = mx.repeat(mean, model.config.num_puzzle_identifiers, axis=0)
     assign_weights(model, weights, str(folder))
     if training.average:
         training.average.update(tree_map(mx.array, model.trainable_parameters()))

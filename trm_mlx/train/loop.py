@@ -19,6 +19,7 @@ from trm_mlx.models.model import build_model
 from trm_mlx.options import plain
 from trm_mlx.train.checkpoint import (
     Progress,
+    check_resumable,
     read_state,
     restore,
     save_checkpoint,
@@ -28,7 +29,7 @@ from trm_mlx.train.evaluate import check_savable, evaluate, write_outputs
 from trm_mlx.train.report import Report, check_wandb, mean_metrics
 from trm_mlx.train.step import EvaluationStep, Training, compiles
 
-CONFIG_FILE = "all_config.yaml"
+RUN_CONFIG_FILE = "all_config.yaml"
 
 
 class Trainer:
@@ -52,7 +53,8 @@ class Trainer:
         self.run = Path(config.checkpoint_path)
         self.progress = Progress()
         if resume is not None:
-            checkpoint, self.progress, _ = read_state(resume)
+            checkpoint, self.progress, saved = read_state(resume)
+            check_resumable(checkpoint, self.progress, saved, config)
         elif any(self.run.glob("step_*")):
             raise InputError(
                 f"{self.run} already holds a run: continue it with resume={self.run}, "
@@ -168,7 +170,7 @@ class Trainer:
         try:
             self.run.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(plain(self.config), sort_keys=False)
-            (self.run / CONFIG_FILE).write_text(text, encoding="utf-8")
+            (self.run / RUN_CONFIG_FILE).write_text(text, encoding="utf-8")
         except OSError as error:
             raise InputError(f"cannot write {self.run}: {error.strerror}") from error
 

@@ -26,11 +26,12 @@ class Report:
     def __init__(self, run: Path, config: TrainConfig, first_step: int, total_steps: int):
         path = run / METRICS_FILE
         try:
-            kept = _lines_up_to(path, first_step)
-            self._log = path.open("w", encoding="utf-8", buffering=1)
-            self._log.writelines(kept)
+            _cut_back(path, first_step)
+            self._log = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not a log of text: move it away") from error
         self._wandb = _start_wandb(config) if config.wandb else None
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
         self.bar = tqdm(
@@ -104,12 +105,24 @@ def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
     return means
 
 
-def _lines_up_to(path: Path, step: int) -> list[str]:
+def _cut_back(path: Path, step: int) -> None:
+    """Drop the lines of later steps, and half a line that a killed run may have left."""
     if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    # A run that was killed may have left half a line at the end.
-    return [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
+        return
+    kept = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} line {number} is damaged: remove the line, or move the file away"
+            ) from error
+    aside = path.with_suffix(".partial")
+    aside.write_text("".join(kept), encoding="utf-8")
+    aside.replace(path)
 
 
 def check_wandb(config: TrainConfig) -> None:
