@@ -33,7 +33,9 @@ class Golden:
     def __init__(self, folder):
         self.folder = GOLDEN / folder
         self.config = json.loads((self.folder / "config.json").read_text())
-        self.trace = np.load(self.folder / "trace.npz")
+        # Closed at once: left to the garbage collector it fails some later test, as a warning.
+        with np.load(self.folder / "trace.npz") as trace:
+            self.trace = dict(trace)
         name = folder.removesuffix("_mlp_t").removesuffix("_learned_pos")
         self.model = parity.build(name, self.config["config"], self.config, self.weights("initial"))
 
@@ -63,6 +65,21 @@ def test_evaluation_follows_the_trace(golden):
     assert carry.halted.all()
 
 
+def test_first_training_step_gives_the_recorded_outputs(golden):
+    """Before any update training sees the weights of ``eval``, so its sensitivities hold here."""
+    trace, model = golden.trace, golden.model
+    model.train()
+    batch = golden.batch(0)
+    _, outputs = model(model.initial_carry(batch), batch, mx.random.key(0))
+    names = ("logits", "q_halt_logits", "q_continue_logits", "target_q_continue")
+    recorded = {name for name in names if f"train0/{name}" in trace}
+    assert outputs.keys() == recorded
+    for name in recorded:
+        step = 1 if name == "target_q_continue" else 0  # the target looks one step ahead
+        bound = parity.allowed(trace[f"eval{step}/sensitivity"])
+        assert np.abs(np.array(outputs[name]) - trace[f"train0/{name}"]).max() <= bound, name
+
+
 def test_first_gradients(golden):
     batch = golden.batch(0)
     training = parity.training(golden.model, golden.config, golden.config["batch_size"])
@@ -72,7 +89,7 @@ def test_first_gradients(golden):
     prefix = "train0/grad/model.inner."
     expected = {
         name.removeprefix(prefix): golden.trace[name]
-        for name in golden.trace.files
+        for name in golden.trace
         if name.startswith(prefix)
     }
     assert gradients.keys() == expected.keys()
@@ -86,17 +103,19 @@ def test_training_follows_the_trace(golden):
     carry = golden.model.initial_carry(golden.batch(0))
     for step in range(config["total_steps"]):
         carry, metrics = training.step(carry, golden.batch(step), mx.random.key(step))
+        # The recorded sensitivity is one draw. For trm_hier6 those of steps 3 and 8 are small ones,
+        # so they leave the least room of all (0.4 and 0.5 of the bound); no step needs a wider one.
         bound = parity.allowed(trace[f"train{step}/loss_sensitivity"])
         assert abs(parity.total_loss(metrics) - trace[f"train{step}/loss"]) <= bound, step
         np.testing.assert_array_equal(np.array(carry.halted), trace[f"train{step}/halted"])
         np.testing.assert_array_equal(np.array(carry.steps), trace[f"train{step}/steps"])
         assert float(metrics["lr"]) == pytest.approx(float(trace[f"train{step}/lr"]), rel=1e-6)
-        recorded = [n for n in trace.files if n.startswith(f"train{step}/metrics/")]
+        recorded = [n for n in trace if n.startswith(f"train{step}/metrics/")]
         assert {n.rsplit("/", 1)[1] for n in recorded} == metrics.keys() - {"lr"}
         for name in recorded:
-            value = float(metrics[name.rsplit("/", 1)[1]])
-            # The parts of the loss are bounded as the loss is; counts and accuracies are exact.
-            assert abs(value - float(trace[name])) <= 2 * bound, name
+            difference = abs(float(metrics[name.rsplit("/", 1)[1]]) - float(trace[name]))
+            # Parts of the loss are bounded as the loss is; counts and accuracies are exact.
+            assert difference <= (bound if name.endswith("loss") else 1e-6), name
 
     for name, ours in (("final", {}), ("final_ema", parity.flat(training.average))):
         ours = {**parity.flat(golden.model.parameters()), **ours}
@@ -105,7 +124,14 @@ def test_training_follows_the_trace(golden):
             for key, value in golden.weights(name).items()
         }
         assert ours.keys() == theirs.keys()
-        differences = np.concatenate([np.abs(ours[key] - theirs[key]).ravel() for key in theirs])
-        assert differences.max() <= parity.allowed(trace[f"{name}/largest"]), name
+        differences = {key: np.abs(ours[key] - theirs[key]) for key in theirs}
+        every = np.concatenate([array.ravel() for array in differences.values()])
+        assert every.max() <= parity.allowed(trace[f"{name}/largest"]), name
         over = float(trace[f"{name}/fraction_over_1e-4"])
-        assert (differences > 1e-4).mean() <= max(1e-3, 20 * over), name
+        assert (every > 1e-4).mean() <= parity.allowed(over), name
+        # Sign descent turns the rounding of a gradient near zero into a whole step: in trm_hier6
+        # two elements of the puzzle table, whose recorded "largest" times 20 is more than anything
+        # moves. So the weights proper, where rounding stays small, get a bound of their own.
+        del differences["puzzle_emb.weights"]
+        for key, array in differences.items():
+            assert array.max() <= 1e-4, (name, key)

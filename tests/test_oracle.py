@@ -143,30 +143,58 @@ def test_evaluation(case):
     assert largest_difference(our_evaluation(case, weights), expected) <= parity.allowed(noise)
 
 
+def rms_difference(first, second):
+    differences = [
+        (a[name] - b[name]).ravel() for a, b in zip(first, second, strict=True) for name in a
+    ]
+    return np.sqrt(np.mean(np.concatenate(differences) ** 2))
+
+
 @pytest.mark.parametrize("name", ["trm", "trm mlp_t", "singlez", "hier6", "hrm", "baseline"])
 def test_bfloat16_evaluation_strays_no_further_than_pytorch_does(name):
+    """The unit is PyTorch's own distance between bfloat16 and float32, over several weights.
+
+    Equally fine rounding in another order is 1 away from float32, and up to sqrt(2) from PyTorch's.
+    """
     case = {**BASE, **CASES[name], "halt_max_steps": 1}
-    weights = oracle.random_weights({**case, **SIZES}, seed=1)
     half = {**case, "forward_dtype": "bfloat16"}
-    exact = oracle_evaluation(case, weights)
-    theirs = largest_difference(oracle_evaluation(half, weights), exact)
-    assert largest_difference(our_evaluation(half, weights), exact) <= 2 * theirs
+    to_exact, to_theirs = [], []
+    for seed in range(6):
+        weights = oracle.random_weights({**case, **SIZES}, seed=seed)
+        exact, theirs = oracle_evaluation(case, weights), oracle_evaluation(half, weights)
+        unit, mine = rms_difference(theirs, exact), our_evaluation(half, weights)
+        to_exact.append(rms_difference(mine, exact) / unit)
+        to_theirs.append(rms_difference(mine, theirs) / unit)
+    assert np.mean(to_exact) <= 1.25
+    assert np.mean(to_theirs) <= 1.4
+    assert max(to_exact) <= 2
+    assert max(to_theirs) <= 2
 
 
 def oracle_training(case, weights, loss):
     reference = oracle.Oracle({**case, **SIZES}, weights)
     data = batches(4)
-    carry, losses = reference.initial_carry(in_torch(data[0])), []
-    first = None
+    carry, losses, gradients = reference.initial_carry(in_torch(data[0])), [], []
     for batch in data:
-        carry, value, metrics, _, gradients = reference.train_step(
+        carry, value, metrics, _, slopes = reference.train_step(
             carry, in_torch(batch), {**HYPER, "loss": loss}
         )
-        first = first or gradients
+        gradients.append(slopes)
         losses.append((float(value), metrics, carry["halted"].numpy(), carry["steps"].numpy()))
     final = {name: value.detach().numpy() for name, value in reference.weights.items()}
     average = {name: value.detach().numpy() for name, value in reference.ema.items()}
-    return losses, first, final, average
+    return losses, gradients, final, average
+
+
+def our_gradients(training, carry, batch, key, table):
+    """Gradients by name; those of the puzzle rows summed into the shape of ``table``."""
+    after, _, weights, rows = training.gradients(carry, batch, key)
+    gradients = parity.flat(weights)
+    if rows is not None:
+        gradients["puzzle_emb.weights"] = np.zeros_like(table)
+        identifiers = np.array(after.batch["puzzle_identifiers"])
+        np.add.at(gradients["puzzle_emb.weights"], identifiers, np.array(rows))
+    return gradients
 
 
 @pytest.mark.parametrize("loss", ["stablemax_cross_entropy", "softmax_cross_entropy"])
@@ -178,23 +206,24 @@ def test_training(case, loss):
     model, data = ours(case, weights), batches(4)
     training = parity.training(model, HYPER, 4, loss)
     carry = model.initial_carry(in_mlx(data[0]))
-    _, _, tree, rows = training.gradients(carry, in_mlx(data[0]), mx.random.key(0))
-    for name, gradient in parity.flat(tree).items():
-        np.testing.assert_allclose(gradient, gradients[name], rtol=1e-3, atol=1e-5, err_msg=name)
-    if rows is not None:
-        table = np.zeros_like(final["puzzle_emb.weights"])
-        np.add.at(table, data[0]["puzzle_identifiers"], np.array(rows))
-        np.testing.assert_allclose(table, gradients["puzzle_emb.weights"], rtol=1e-3, atol=1e-5)
-
     for step, batch in enumerate(data):
-        carry, metrics = training.step(carry, in_mlx(batch), mx.random.key(step))
+        key, table = mx.random.key(step), final.get("puzzle_emb.weights")
+        slopes = our_gradients(training, carry, in_mlx(batch), key, table)
+        assert slopes.keys() == gradients[step].keys()
+        for name, array in gradients[step].items():
+            noise = max(np.abs(run[1][step][name] - array).max() for run in noisy)
+            assert np.abs(slopes[name] - array).max() <= parity.allowed(noise), (step, name)
+
+        carry, metrics = training.step(carry, in_mlx(batch), key)
         value, recorded, halted, steps = expected[step]
         bound = parity.allowed(max(abs(run[0][step][0] - value) for run in noisy))
         assert abs(parity.total_loss(metrics) - value) <= bound, step
         np.testing.assert_array_equal(np.array(carry.halted), halted)
         np.testing.assert_array_equal(np.array(carry.steps), steps)
+        assert metrics.keys() - {"lr"} == recorded.keys()
         for name, number in recorded.items():
-            assert float(metrics[name]) == pytest.approx(number, abs=2 * bound), (step, name)
+            difference = abs(float(metrics[name]) - number)
+            assert difference <= (bound if name.endswith("loss") else 1e-6), (step, name)
 
     for index, theirs, mine in (
         (2, final, parity.flat(model.parameters())),

@@ -9,9 +9,19 @@ from trm_mlx.errors import InputError
 from trm_mlx.models import variants
 from trm_mlx.models.model import build_model
 from trm_mlx.models.recursion import INPUT, Recursion, Update, recurse
-from trm_mlx.options import arch_config
+from trm_mlx.options import arch_config, train_config
+from trm_mlx.train.step import Training
 
 H, L = 3, 4
+RUN = {
+    "arch": {"name": "trm"},  # not looked at by a step
+    "data_paths": ["none"],
+    "epochs": 1,
+    "eval_interval": None,
+    "global_batch_size": 2,
+    "lr_warmup_steps": 0,
+    "compile": "false",
+}
 
 
 def nets():
@@ -107,7 +117,7 @@ def test_hier6_has_six_reasoning_states():
 
 
 def test_a_sixth_variant_is_one_function(monkeypatch):
-    """Answer first, then reason: no other file knows of it."""
+    """Answer first, then reason: it evaluates and trains, and no other file knows of it."""
 
     def backwards(arch):
         answer, think = Update("z_H", ("z_H",), ("z_L",)), Update("z_L", ("z_L",), (INPUT,))
@@ -119,7 +129,15 @@ def test_a_sixth_variant_is_one_function(monkeypatch):
     config = ModelConfig(**values, seq_len=4, vocab_size=5, num_puzzle_identifiers=1)
     model = build_model(config)
     model.eval()
-    batch = {"inputs": mx.zeros((2, 4), mx.int32), "puzzle_identifiers": mx.zeros(2, mx.int32)}
+    tokens = mx.ones((2, 4), mx.int32)
+    batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": mx.zeros(2, mx.int32)}
     carry, outputs = model(model.initial_carry(batch), batch)
     assert outputs["logits"].shape == (2, 4, 5)
     assert np.isfinite(np.array(carry.states["z_L"])).all()
+
+    training = Training(model, train_config(RUN), 5)
+    before = np.array(model.L_level.layers[0].mlp.down_proj.weight)
+    carry, metrics = training.step(model.initial_carry(batch), batch, mx.random.key(0))
+    assert carry.steps.tolist() == [1, 1]
+    assert np.isfinite(float(metrics["lm_loss"]))
+    assert (np.array(model.L_level.layers[0].mlp.down_proj.weight) != before).mean() > 0.9
