@@ -9,7 +9,6 @@ module that imports torch.
 import argparse
 import dataclasses
 import re
-import shutil
 import struct
 import warnings
 from pathlib import Path
@@ -20,9 +19,10 @@ import mlx.core as mx
 
 from trm_mlx.config import ArchConfig, ModelConfig
 from trm_mlx.errors import InputError
-from trm_mlx.models.model import RecursiveReasoner, build_model
+from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import assign_weights, save_model
 from trm_mlx.options import arch_config, read_yaml, typed_overrides
+from trm_mlx.whole_folder import whole_folder
 
 PREFIX = re.compile(r"^(_orig_mod\.)?(model\.)?(inner\.)?")
 # Sequence lengths of the published datasets by vocabulary, for models that do not store theirs.
@@ -60,7 +60,11 @@ def run(arguments: argparse.Namespace) -> None:
     config = infer_config(weights, chosen)
     model = build_model(config)
     assign_weights(model, weights, str(source))
-    _write(output, model)
+    try:
+        with whole_folder(output) as finished:
+            save_model(finished, model)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"cannot write {output}: {error}") from error
     if not arguments.quiet:
         print(
             f"{output}: {config.name}, {sum(a.size for a in weights.values()):,} values, "
@@ -69,19 +73,6 @@ def run(arguments: argparse.Namespace) -> None:
             f"H_cycles {config.H_cycles}, L_cycles {config.L_cycles}, "
             f"pos_encodings {config.pos_encodings}"
         )
-
-
-def _write(output: Path, model: RecursiveReasoner) -> None:
-    """Save under a temporary name and rename, so that ``output`` is whole or absent."""
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_model(partial, model)
-        partial.rename(output)
-    except (OSError, RuntimeError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(f"cannot write {output}: {error}") from error
 
 
 def read_torch(path: Path) -> dict[str, mx.array]:

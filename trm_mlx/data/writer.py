@@ -5,9 +5,6 @@ interrupted build leaves a mixture of old and new; here a finished folder is ren
 """
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +21,7 @@ from trm_mlx.data.schema import (
     mark_ignored,
 )
 from trm_mlx.errors import InputError
+from trm_mlx.whole_folder import whole_folder
 
 
 def write_dataset(
@@ -76,22 +74,13 @@ def write_dataset(
 
     texts = {IDENTIFIERS_FILE: json.dumps(identifiers), **(extra_files or {})}
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        # A sibling is on the same file system, so that the final rename is atomic.
-        workspace = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-        try:
-            finished = workspace / "new"
-            finished.mkdir()
+        with whole_folder(directory) as finished:
             for split, arrays in splits.items():
                 (finished / split).mkdir()
                 metadata_of_split[split].write(finished / split / METADATA_FILE)
                 _write_arrays(finished / split, arrays)
             for name, text in texts.items():
                 (finished / name).write_text(text, encoding="utf-8")
-            _sync(finished)
-            _move_into_place(finished, directory, workspace / "old")
-        finally:
-            shutil.rmtree(workspace, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"cannot write {directory}: {error}; free some disk space or choose another directory"
@@ -126,25 +115,3 @@ def _write_arrays(folder: Path, arrays: SplitArrays) -> None:
             dtype = np.dtype(np.int32)
         with open(array_path(folder, SET_NAME, field), "wb") as file:
             np.save(file, np.ascontiguousarray(array, dtype=dtype), allow_pickle=False)
-
-
-def _sync(folder: Path) -> None:
-    """Flushes a folder's files, then the folders that list them, to the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _move_into_place(finished: Path, directory: Path, retired: Path) -> None:
-    """Renames `finished` to `directory`; what was there goes to `retired`, or back on failure."""
-    replaces = directory.exists()
-    try:
-        if replaces:
-            directory.rename(retired)
-        finished.rename(directory)
-    finally:
-        if replaces and not directory.exists():
-            retired.rename(directory)

@@ -69,14 +69,13 @@ class Embedding(nn.Module):
 class PuzzleEmbedding(nn.Module):
     """A table of one learned row per puzzle identifier, zero at first.
 
-    The table is no trainable parameter: only the rows of a batch are updated, by sign descent (see
+    The model keeps the table frozen: only the rows of a batch are updated, by sign descent (see
     ``train.optim``). ``__call__`` returns float32 rows ``[batch, dims]``.
     """
 
     def __init__(self, identifiers: int, dims: int):
         super().__init__()
         self.weights = mx.zeros((identifiers, dims))
-        self.freeze()
 
     def __call__(self, identifiers: mx.array) -> mx.array:
         return self.weights[identifiers]
@@ -168,7 +167,7 @@ class AttentionBlock(nn.Module):
 class TokenMixingBlock(nn.Module):
     """SwiGLU on positions, then on channels, each with a residual and a norm after it.
 
-    States are ``[positions, batch, dims]``, padded with zero positions (see `Level`).
+    States are ``[positions, batch, dims]``, padded with zero positions (see `to_blocks`).
     """
 
     def __init__(self, config: ModelConfig):

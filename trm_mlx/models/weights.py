@@ -29,10 +29,7 @@ def load(folder: str | Path) -> tuple[RecursiveReasoner, ModelConfig]:
     folder = find_checkpoint(folder)
     config = read_config(folder)
     model = build_model(config)
-    weights = read_weights(folder / MODEL_FILE)
-    if (folder / EMA_FILE).exists():
-        weights |= read_weights(folder / EMA_FILE)
-    assign_weights(model, weights, str(folder))
+    assign_weights(model, read_model_weights(folder), str(folder))
     model.eval()
     return model, config
 
@@ -67,6 +64,14 @@ def read_config(folder: Path) -> ModelConfig:
         raise InputError(f"{path} must hold one JSON object")
     with located(path):
         return read_model_config(values)
+
+
+def read_model_weights(folder: Path) -> dict[str, mx.array]:
+    """A checkpoint's arrays by name, the averaged ones where it has them."""
+    weights = read_weights(folder / MODEL_FILE)
+    if (folder / EMA_FILE).exists():
+        weights |= read_weights(folder / EMA_FILE)
+    return weights
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:

@@ -5,14 +5,12 @@
     RUN/step_0006510/             config.json, model.safetensors, ema.safetensors,
                                   optimizer.safetensors, carry.safetensors, state.json
 
-A step folder is written under a temporary name, synced, and renamed, so one that has its final
-name is whole. Without the last three files it is a model alone (see ``models.weights``).
+A step folder that has its name is whole (see ``whole_folder``). Without the last three files it is
+a model alone (see ``models.weights``).
 """
 
 import dataclasses
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +26,14 @@ from trm_mlx.models.weights import (
     assign_weights,
     find_checkpoint,
     read_config,
+    read_model_weights,
     read_weights,
     save_arrays,
     save_model,
 )
 from trm_mlx.options import plain, train_config
 from trm_mlx.train.step import Training
+from trm_mlx.whole_folder import whole_folder
 
 # What, besides the architecture, a run cannot change on the way and still be the same run.
 FIXED = ("global_batch_size", "epochs_per_interval", "seed", "optimizer", "ema", "freeze_weights")
@@ -56,40 +56,25 @@ def save_checkpoint(run: Path, training: Training, carry: Carry, progress: Progr
         InputError: the folder cannot be written; nothing half-written keeps its final name.
     """
     final = run / f"step_{progress.step:07d}"
-    partial = run / f".{final.name}.partial"
+    state = {
+        "step": progress.step,
+        "interval": progress.interval,
+        "position": progress.position,
+        "versions": {"mlx": mx.__version__},
+        "train_config": plain(training.config),
+    }
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_model(partial, training.model)
-        if training.average:
-            save_arrays(partial / EMA_FILE, training.average)
-        save_arrays(partial / OPTIMIZER_FILE, training.optimizer.state)
-        save_arrays(partial / CARRY_FILE, carry._asdict())
-        state = {
-            "step": progress.step,
-            "interval": progress.interval,
-            "position": progress.position,
-            "versions": {"mlx": mx.__version__},
-            "train_config": plain(training.config),
-        }
-        (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        for path in [*partial.iterdir(), partial]:
-            _sync(path)
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        _sync(run)
+        with whole_folder(final) as finished:
+            save_model(finished, training.model)
+            if training.average:
+                save_arrays(finished / EMA_FILE, training.average)
+            save_arrays(finished / OPTIMIZER_FILE, training.optimizer.state)
+            save_arrays(finished / CARRY_FILE, carry._asdict())
+            text = json.dumps(state, indent=2) + "\n"
+            (finished / STATE_FILE).write_text(text, encoding="utf-8")
     except (OSError, RuntimeError) as error:
         raise InputError(f"cannot write {final}: {error}") from error
     return final
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
@@ -197,9 +182,7 @@ def start_from(folder: str | Path, training: Training) -> None:
     """
     folder, model = find_checkpoint(folder), training.model
     _check_same_model(read_config(folder), model.config, folder)
-    weights = read_weights(folder / MODEL_FILE)
-    if (folder / EMA_FILE).exists():
-        weights |= read_weights(folder / EMA_FILE)
+    weights = read_model_weights(folder)
     table = weights.get("puzzle_emb.weights")
     if table is not None and table.shape[0] != model.config.num_puzzle_identifiers:
         mean = mx.mean(table, axis=0, keepdims=True)

@@ -1,0 +1,52 @@
+"""Folders that are whole or absent: filled under another name, flushed to disk, renamed last."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of ``final`` once the block has ended.
+
+    If the block raises, or the disk refuses, what was at ``final`` is there still, untouched.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # A sibling is on the same file system, so that the final rename is atomic.
+    workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    try:
+        finished = workspace / "new"
+        finished.mkdir()
+        yield finished
+        for path in [*finished.rglob("*"), finished]:
+            _sync(path)
+        _move_into_place(finished, final, workspace / "old")
+        _sync(final.parent)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _move_into_place(finished: Path, final: Path, retired: Path) -> None:
+    """Renames ``finished`` to ``final``; what was there goes to ``retired``, or back on failure."""
+    replaces = final.exists()
+    try:
+        if replaces:
+            final.rename(retired)
+        finished.rename(final)
+    finally:
+        if replaces and not final.exists():
+            retired.rename(final)
