@@ -590,7 +590,7 @@ def test_solve_with_a_checkpoint_of_another_task(tmp_path, capsys):
     config = ModelConfig.of(arch, vocab_size=6, seq_len=900, num_puzzle_identifiers=1)
     save_model(tmp_path, build_model(config))
     line = refusal(capsys, "solve", PUZZLE, "--checkpoint", tmp_path)
-    assert line.startswith(f"{tmp_path}: no Sudoku has vocab_size 6 and seq_len 900")
+    assert line.startswith(f"{tmp_path}: no known task has vocab_size 6 and seq_len 900")
 
 
 # Conversion

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trm_mlx.errors import InputError
-from trm_mlx.tasks.sudoku import Sudoku, parse_any, sudoku_for
+from trm_mlx.tasks import fitting
+from trm_mlx.tasks.sudoku import Sudoku, parse_any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -76,14 +77,14 @@ def test_geometry(size, box, peers):
     assert task.peers.shape == (size * size, peers)
     corner_box = [row * size + column for row in range(box[0]) for column in range(box[1])]
     assert task.units[2 * size].tolist() == corner_box
-    assert sudoku_for(task.vocab_size, task.seq_len) == task
+    assert fitting(task.vocab_size, task.seq_len) == task
 
 
 def test_sizes_that_do_not_exist():
     with pytest.raises(InputError, match="no Sudoku of size 5; use 4, 6 or 9"):
         Sudoku(5)
-    with pytest.raises(InputError, match=r"vocab_size 11 and seq_len 36; .* 9x9 has 11 and 81"):
-        sudoku_for(11, 36)
+    with pytest.raises(InputError, match=r"vocab_size 11 and seq_len 36 .*sudoku9x9 11 and 81"):
+        fitting(11, 36)
 
 
 def test_tokens():

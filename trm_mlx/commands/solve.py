@@ -11,7 +11,8 @@ from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.weights import load
 from trm_mlx.solve.solver import refine
-from trm_mlx.tasks.sudoku import Sudoku, cells_of, sudoku_for
+from trm_mlx.tasks import fitting
+from trm_mlx.tasks.sudoku import Sudoku, cells_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--max-steps {arguments.max_steps}: must be at least 1")
     model, config = load(arguments.checkpoint)
     with located(arguments.checkpoint):
-        task = sudoku_for(config.vocab_size, config.seq_len)
+        task = fitting(config.vocab_size, config.seq_len)
     if arguments.data is not None:
         puzzles = _from_dataset(task, arguments)
     else:

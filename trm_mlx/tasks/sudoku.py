@@ -277,18 +277,6 @@ class Sudoku:
         return f"r{cell // self.size + 1}c{cell % self.size + 1}"
 
 
-def sudoku_for(vocab_size, seq_len):
-    """The Sudoku whose tokens and board have these sizes; InputError when there is none."""
-    for size in BOX_ROWS:
-        task = Sudoku(size)
-        if (task.vocab_size, task.seq_len) == (vocab_size, seq_len):
-            return task
-    raise InputError(
-        f"no Sudoku has vocab_size {vocab_size} and seq_len {seq_len}; "
-        "4x4 has 6 and 16, 6x6 has 8 and 36, 9x9 has 11 and 81"
-    )
-
-
 def parse_any(text):
     """Read a board of any size: (Sudoku, cell values); InputError as from `Sudoku.parse`."""
     cells = len(cells_of(text))
