@@ -18,6 +18,7 @@ VERBS = {
     "train": ("trm_mlx.commands.train", "train a model"),
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
     "solve": ("trm_mlx.commands.solve", "solve puzzles, step by step"),
+    "bench": ("trm_mlx.commands.bench", "measure the speed of this machine"),
     "convert": ("trm_mlx.convert", "convert a PyTorch checkpoint"),
 }
 

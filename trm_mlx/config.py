@@ -182,7 +182,7 @@ class TrainConfig:
     freeze_weights: bool = _option("train the puzzle embeddings only", default=False)
     seed: int = _option("seed of weights, data order and exploration", default=0)
     compile: str = _option(
-        "mx.compile the step; auto: on a GPU",
+        "mx.compile the whole step; auto: on a Mac",
         choices=("auto", "true", "false"),
         default="auto",
     )

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     backend.announce(config.forward_dtype)
     examples = int(data.puzzle_indices[-1])
     loss = arguments.loss or (trained.loss if trained else "stablemax_cross_entropy")
-    step = EvaluationStep(model, loss, compiled=backend.device_name() != "cpu")
+    step = EvaluationStep(model, loss, compiled=backend.device_name() == "metal")
     with tqdm(total=examples, unit="puzzle", disable=not sys.stderr.isatty()) as bar:
         results, outputs = evaluate(
             step,

@@ -69,7 +69,9 @@ class Training:
 
         def objective(trained: dict):
             model.update(trained["weights"])
-            new_states, outputs = model.answer(states, carry.batch, trained.get("puzzles"))
+            new_states, outputs = model.answer(
+                states, carry.batch, trained.get("puzzles"), graded=True
+            )
             new_carry, outputs = model.finish(carry, new_states, outputs, key)
             loss, metrics = act_loss(new_carry, outputs, self.config.loss)
             return loss / self.config.global_batch_size, (new_carry, metrics)
@@ -102,8 +104,12 @@ class Training:
 
 
 def compiles(config: TrainConfig) -> bool:
-    """Whether the step is compiled; on the CPU that costs a minute of g++ and gains little."""
-    return config.compile == "true" or (config.compile == "auto" and device_name() != "cpu")
+    """Whether the step is compiled as a whole.
+
+    ``auto``: on Metal. On the CPU it costs a minute of g++ and gains little; on CUDA every fused
+    kernel costs seconds of nvrtc, and the large ones are written by hand.
+    """
+    return config.compile == "true" or (config.compile == "auto" and device_name() == "metal")
 
 
 class EvaluationStep:
