@@ -42,7 +42,7 @@ class AttentionBlock(nn.Module):
 
     def __call__(self, x: mx.array, graded: bool, recompute: bool) -> mx.array:
         shape = x.shape
-        x = norm_channels(self.self_attn(x, graded)).reshape(-1, shape[-1])
+        x = norm_channels(self.self_attn(x, graded).reshape(-1, shape[-1]))
         return norm_channels(self.mlp(x, CHANNELS, recompute)).reshape(shape)
 
 

@@ -6,13 +6,15 @@ when it is first used, in about a second.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
 THREADS = 256  # of a block
 VECTOR_BYTES = 16  # the widest load there is
-NORM_BYTES = 8  # narrower, for more threads: few columns are read at once
+COLUMN_BYTES = 8  # narrower where a thread reads a column, for more threads
+HELD_BYTES = 4  # and again where it holds one in registers
+HELD_ROWS = 128
 
 # V elements at a time; `Vector` of them is loaded and stored at once.
 _PREAMBLE = """
@@ -52,31 +54,81 @@ _GATED_SILU_GRADIENTS = """
     *(Vector*)(gated + i) = result;
 """
 
-# One thread a few columns; the second pass over them comes from the cache.
+# A warp a row: V elements of it a thread, then the next 32 V.
+_NORM_CHANNELS = """
+    size_t row = thread / 32, columns = x_shape[1];
+    if (row >= size_t(x_shape[0])) return;
+    const T* from = x + row * columns;
+    float scale = 0.0f;
+    for (size_t column = thread % 32 * V; column < columns; column += 32 * V) {
+        Vector value = *(const Vector*)(from + column);
+        for (int k = 0; k < V; k++) scale += float(value.at[k]) * float(value.at[k]);
+    }
+    for (int o = 16; o; o /= 2) scale += __shfl_xor_sync(0xffffffff, scale, o);
+    scale = 1.0f / sqrtf(scale / columns + EPSILON);
+    for (size_t column = thread % 32 * V; column < columns; column += 32 * V) {
+        Vector value = *(const Vector*)(from + column);
+        for (int k = 0; k < V; k++) value.at[k] = T(float(value.at[k]) * scale);
+        *(Vector*)(normed + row * columns + column) = value;
+    }
+"""
+
+_NORM_CHANNELS_GRADIENT = """
+    size_t row = thread / 32, columns = x_shape[1], start = row * columns;
+    if (row >= size_t(x_shape[0])) return;
+    float scale = 0.0f, pull = 0.0f;
+    for (size_t column = thread % 32 * V; column < columns; column += 32 * V) {
+        Vector value = *(const Vector*)(x + start + column);
+        Vector slope = *(const Vector*)(cotangent + start + column);
+        for (int k = 0; k < V; k++) {
+            scale += float(value.at[k]) * float(value.at[k]);
+            pull += float(value.at[k]) * float(slope.at[k]);
+        }
+    }
+    for (int o = 16; o; o /= 2) {
+        scale += __shfl_xor_sync(0xffffffff, scale, o);
+        pull += __shfl_xor_sync(0xffffffff, pull, o);
+    }
+    scale = 1.0f / sqrtf(scale / columns + EPSILON);
+    pull *= scale * scale * scale / columns;
+    for (size_t column = thread % 32 * V; column < columns; column += 32 * V) {
+        Vector value = *(const Vector*)(x + start + column);
+        Vector slope = *(const Vector*)(cotangent + start + column);
+        for (int k = 0; k < V; k++)
+            value.at[k] = T(float(slope.at[k]) * scale - float(value.at[k]) * pull);
+        *(Vector*)(gradient + start + column) = value;
+    }
+"""
+
+# A thread a few columns; as many rows as registers hold are read once.
 _NORM_POSITIONS = """
-    size_t rows = x_shape[0], columns = x_shape[1], column = thread * V;
+    constexpr int HELD = ROWS <= HELD_ROWS ? ROWS : 0;
+    size_t columns = x_shape[1], column = thread * V;
     if (column >= columns) return;
+    Vector held[HELD + 1];
     float scale[V] = {};
+    #pragma unroll
+    for (int row = 0; row < HELD; row++) held[row] = *(const Vector*)(x + row * columns + column);
     #pragma unroll 8
-    for (size_t row = 0; row < rows; row++) {
-        Vector value = *(const Vector*)(x + row * columns + column);
+    for (int row = 0; row < ROWS; row++) {
+        Vector value = HELD ? held[HELD ? row : 0] : *(const Vector*)(x + row * columns + column);
         for (int k = 0; k < V; k++) scale[k] += float(value.at[k]) * float(value.at[k]);
     }
-    for (int k = 0; k < V; k++) scale[k] = 1.0f / sqrtf(scale[k] / rows + EPSILON);
+    for (int k = 0; k < V; k++) scale[k] = 1.0f / sqrtf(scale[k] / ROWS + EPSILON);
     #pragma unroll 8
-    for (size_t row = 0; row < rows; row++) {
-        Vector value = *(const Vector*)(x + row * columns + column);
+    for (int row = 0; row < ROWS; row++) {
+        Vector value = HELD ? held[HELD ? row : 0] : *(const Vector*)(x + row * columns + column);
         for (int k = 0; k < V; k++) value.at[k] = T(float(value.at[k]) * scale[k]);
         *(Vector*)(normed + row * columns + column) = value;
     }
 """
 
 _NORM_POSITIONS_GRADIENT = """
-    size_t rows = x_shape[0], columns = x_shape[1], column = thread * V;
+    size_t columns = x_shape[1], column = thread * V;
     if (column >= columns) return;
     float scale[V] = {}, pull[V] = {};
     #pragma unroll 8
-    for (size_t row = 0; row < rows; row++) {
+    for (int row = 0; row < ROWS; row++) {
         Vector value = *(const Vector*)(x + row * columns + column);
         Vector slope = *(const Vector*)(cotangent + row * columns + column);
         for (int k = 0; k < V; k++) {
@@ -85,11 +137,11 @@ _NORM_POSITIONS_GRADIENT = """
         }
     }
     for (int k = 0; k < V; k++) {
-        scale[k] = 1.0f / sqrtf(scale[k] / rows + EPSILON);
-        pull[k] *= scale[k] * scale[k] * scale[k] / rows;
+        scale[k] = 1.0f / sqrtf(scale[k] / ROWS + EPSILON);
+        pull[k] *= scale[k] * scale[k] * scale[k] / ROWS;
     }
     #pragma unroll 8
-    for (size_t row = 0; row < rows; row++) {
+    for (int row = 0; row < ROWS; row++) {
         Vector value = *(const Vector*)(x + row * columns + column);
         Vector slope = *(const Vector*)(cotangent + row * columns + column);
         for (int k = 0; k < V; k++)
@@ -135,59 +187,51 @@ _MOVE_HEADS = """
 def gated_silu(product: mx.array) -> mx.array:
     """See ``activations.gated_silu``."""
     rows, columns = product.shape
-    (gated,) = _launch(
-        _kernel("gated_silu", ("product",), ("gated",), _GATED_SILU),
-        [product],
-        [(rows // 2, columns)],
-        product.size // 2,
-        columns,
-    )
-    return gated
+    kernel = _kernel("gated_silu", ("product",), ("gated",), _GATED_SILU)
+    width = _width(product, columns)
+    shapes = [(rows // 2, columns)]
+    return _launch(kernel, [product], shapes, product.size // 2 // width, width)[0]
 
 
-def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> tuple[mx.array, mx.array]:
+def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> list[mx.array]:
     """See ``activations.gated_silu_gradients``."""
-    d_product, gated = _launch(
-        _kernel(
-            "gated_silu_gradients",
-            ("product", "cotangent"),
-            ("d_product", "gated"),
-            _GATED_SILU_GRADIENTS,
-        ),
-        [product, cotangent],
-        [product.shape, cotangent.shape],
-        cotangent.size,
-        product.shape[1],
-    )
-    return d_product, gated
+    names = ("product", "cotangent"), ("d_product", "gated")
+    kernel = _kernel("gated_silu_gradients", *names, _GATED_SILU_GRADIENTS)
+    width = _width(product, product.shape[1])
+    shapes = [product.shape, cotangent.shape]
+    return _launch(kernel, [product, cotangent], shapes, cotangent.size // width, width)
+
+
+def norm_channels(x: mx.array, epsilon: float) -> mx.array:
+    """See ``norms.norm_channels``; ``x [R, D]``."""
+    source = _NORM_CHANNELS.replace("EPSILON", f"{epsilon}f")
+    kernel = _kernel("norm_channels", ("x",), ("normed",), source)
+    return _launch(kernel, [x], [x.shape], 32 * len(x), _width(x, x.shape[1]))[0]
+
+
+def norm_channels_gradient(x: mx.array, cotangent: mx.array, epsilon: float) -> mx.array:
+    """The gradient of `norm_channels` at ``x``."""
+    source = _NORM_CHANNELS_GRADIENT.replace("EPSILON", f"{epsilon}f")
+    kernel = _kernel("norm_channels_gradient", ("x", "cotangent"), ("gradient",), source)
+    return _launch(kernel, [x, cotangent], [x.shape], 32 * len(x), _width(x, x.shape[1]))[0]
 
 
 def norm_positions(x: mx.array, epsilon: float) -> mx.array:
     """See ``norms.norm_positions``; ``x [L, N]``."""
-    source = _NORM_POSITIONS.replace("EPSILON", f"{epsilon}f")
-    (normed,) = _launch(
-        _kernel("norm_positions", ("x",), ("normed",), source),
-        [x],
-        [x.shape],
-        x.shape[1],
-        x.shape[1],
-        NORM_BYTES,
-    )
-    return normed
+    source = _NORM_POSITIONS.replace("EPSILON", f"{epsilon}f").replace("HELD_ROWS", f"{HELD_ROWS}")
+    kernel = _kernel("norm_positions", ("x",), ("normed",), source)
+    rows, columns = x.shape
+    width = _width(x, columns, HELD_BYTES if rows <= HELD_ROWS else COLUMN_BYTES)
+    return _launch(kernel, [x], [x.shape], columns // width, width, ROWS=rows)[0]
 
 
 def norm_positions_gradient(x: mx.array, cotangent: mx.array, epsilon: float) -> mx.array:
     """The gradient of `norm_positions` at ``x``."""
     source = _NORM_POSITIONS_GRADIENT.replace("EPSILON", f"{epsilon}f")
-    (gradient,) = _launch(
-        _kernel("norm_positions_gradient", ("x", "cotangent"), ("gradient",), source),
-        [x, cotangent],
-        [x.shape],
-        x.shape[1],
-        x.shape[1],
-        NORM_BYTES,
-    )
-    return gradient
+    kernel = _kernel("norm_positions_gradient", ("x", "cotangent"), ("gradient",), source)
+    rows, columns = x.shape
+    width = _width(x, columns, COLUMN_BYTES)
+    return _launch(kernel, [x, cotangent], [x.shape], columns // width, width, ROWS=rows)[0]
 
 
 def split_heads(
@@ -202,9 +246,9 @@ def split_heads(
     names = tuple(f"part{i}" for i in range(moved))
     return _move_heads(
         ("tokens", "cosines", "sines"), names, [tokens, cosines, sines],
-        [(batch, padded, heads, dims)] * moved, batch * moved * padded * heads * dims // 2,
-        "tokens_shape[0]", LENGTH=length, PADDED=padded, PARTS=parts, MOVED=moved,
-        ROTATED=rotated, HEADS=heads, DIMS=dims, MERGES=False,
+        [(batch, padded, heads, dims)] * moved, batch * moved * padded, "tokens_shape[0]",
+        LENGTH=length, PADDED=padded, PARTS=parts, MOVED=moved, ROTATED=rotated, HEADS=heads,
+        DIMS=dims, MERGES=False,
     )  # fmt: skip
 
 
@@ -216,41 +260,49 @@ def merge_heads(
     names = tuple(f"part{i}" for i in range(len(parts)))
     (tokens,) = _move_heads(
         (*names, "cosines", "sines"), ("tokens",), [*parts, cosines, sines],
-        [(batch, length, len(parts), heads, dims)], batch * len(parts) * length * heads * dims // 2,
-        "part0_shape[0]", LENGTH=length, PADDED=padded, PARTS=len(parts), MOVED=len(parts),
-        ROTATED=rotated, HEADS=heads, DIMS=dims, MERGES=True,
+        [(batch, length, len(parts), heads, dims)], batch * len(parts) * length, "part0_shape[0]",
+        LENGTH=length, PADDED=padded, PARTS=len(parts), MOVED=len(parts), ROTATED=rotated,
+        HEADS=heads, DIMS=dims, MERGES=True,
     )  # fmt: skip
     return tokens
 
 
-def _move_heads(inputs, outputs, arrays, shapes, elements, batch, **constants) -> list[mx.array]:
+def _move_heads(inputs, outputs, arrays, shapes, tokens, batch, **constants) -> list[mx.array]:
     pointer = "part0"
     for i in range(1, constants["MOVED"]):
         pointer = f"part == {i} ? (T*)part{i} : (T*)({pointer})"
     source = _MOVE_HEADS.replace("POINTER", pointer).replace("BATCH", batch)
-    name = f"{'merge' if constants['MERGES'] else 'split'}_heads"
-    kernel = _kernel(name, inputs, outputs, source)
-    return _launch(kernel, arrays, shapes, elements, constants["DIMS"] // 2, **constants)
+    kernel = _kernel(
+        "merge_heads" if constants["MERGES"] else "split_heads", inputs, outputs, source
+    )
+    half = constants["DIMS"] // 2
+    width = _width(arrays[0], half)
+    threads = tokens * constants["HEADS"] * half // width
+    return _launch(kernel, arrays, shapes, threads, width, **constants)
+
+
+def _width(x: mx.array, inner: int, limit: int = VECTOR_BYTES) -> int:
+    """How many elements a thread handles at once, in rows of ``inner`` and ``limit`` bytes."""
+    width = limit // x.dtype.size
+    while inner % width:
+        width //= 2
+    return width
 
 
 def _launch(
-    kernel,
+    kernel: Callable,
     inputs: Sequence[mx.array],
     shapes: Sequence[tuple[int, ...]],
-    elements: int,
-    inner: int,
-    bytes_at_once: int = VECTOR_BYTES,
+    threads: int,
+    width: int,
     **constants: int,
 ) -> list[mx.array]:
-    """Run a kernel with a thread for every few of ``elements``; rows of ``inner`` stay whole."""
+    """Run a kernel; its results have the dtype of the first input."""
     dtype = inputs[0].dtype
-    width = bytes_at_once // dtype.size
-    while inner % width:
-        width //= 2
     return kernel(
         inputs=list(inputs),
         template=[("T", dtype), ("V", width), *constants.items()],
-        grid=(elements // width, 1, 1),
+        grid=(threads, 1, 1),
         threadgroup=(THREADS, 1, 1),
         output_shapes=list(shapes),
         output_dtypes=[dtype] * len(shapes),
@@ -258,5 +310,5 @@ def _launch(
 
 
 @functools.cache
-def _kernel(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], source: str):
+def _kernel(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], source: str) -> Callable:
     return mx.fast.cuda_kernel(name, list(inputs), list(outputs), _PREAMBLE + source)

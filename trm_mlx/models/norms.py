@@ -8,9 +8,20 @@ from trm_mlx.models import cuda_kernels
 EPSILON = 1e-5
 
 
+@mx.custom_function
 def norm_channels(x: mx.array) -> mx.array:
-    """RMSNorm over the last axis."""
+    """RMSNorm over the last axis of ``x [N, D]``."""
+    if device_name() == "cuda":
+        return cuda_kernels.norm_channels(x, EPSILON)
     return mx.fast.rms_norm(x, None, EPSILON)
+
+
+@norm_channels.vjp
+def _norm_channels_gradient(x: mx.array, cotangent: mx.array, _output: mx.array) -> mx.array:
+    if device_name() == "cuda":
+        return cuda_kernels.norm_channels_gradient(x, cotangent, EPSILON)
+    _, (gradient,) = mx.vjp(lambda x: mx.fast.rms_norm(x, None, EPSILON), [x], [cotangent])
+    return gradient
 
 
 @mx.custom_function
@@ -23,7 +34,7 @@ def norm_positions(x: mx.array) -> mx.array:
 
 
 @norm_positions.vjp
-def _norm_positions_vjp(x: mx.array, cotangent: mx.array, _output: mx.array) -> mx.array:
+def _norm_positions_gradient(x: mx.array, cotangent: mx.array, _output: mx.array) -> mx.array:
     if device_name() == "cuda":
         return cuda_kernels.norm_positions_gradient(x, cotangent, EPSILON)
     wide, slope = x.astype(mx.float32), cotangent.astype(mx.float32)

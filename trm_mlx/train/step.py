@@ -1,4 +1,4 @@
-"""One optimisation step and one evaluation step: the only file that compiles."""
+"""One optimisation step and one evaluation step, compiled where that pays."""
 
 from functools import partial
 
