@@ -41,7 +41,7 @@ LIBRARIES = {
     "torch": {"convert", "bench/reference.py"},
     "wandb": {"train/report.py"},
     "huggingface_hub": {"build"},
-    "numba": {"tasks/sudoku_search.py", "models/cpu_kernels.py"},
+    "numba": {"tasks/sudoku_search.py", "models/cpu_loops.py"},
     "adam_atan2": {"bench/reference.py"},
     "numpy": None,
     "yaml": None,

@@ -149,6 +149,16 @@ class TrainConfig:
     )
     evaluators: tuple[str, ...] = _option("task evaluators to run, none by default", default=())
     global_batch_size: int = _option("rows per step, over all processes", default=768)
+    batch_size: str = _option(
+        "rows computed at once, their gradients added up; auto: as many as memory holds",
+        default="auto",
+    )
+    grad_checkpoint: str = _option(
+        "compute products of the forward pass again in the backward pass, to keep less; "
+        "auto: where memory is short",
+        choices=("auto", "true", "false"),
+        default="auto",
+    )
     epochs: int = _option("visits to every group of puzzles", default=50000)
     eval_interval: int | None = _option(
         "epochs between evaluations, a divisor of epochs; null: once, at the end", default=None
@@ -197,6 +207,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_choices(self, "")
         _check_positive(self, "", "global_batch_size", "epochs")
+        if self.batch_size != "auto" and not (
+            self.batch_size.isdecimal() and int(self.batch_size) > 0
+        ):
+            raise InputError(f"batch_size={self.batch_size}: write a whole number above 0, or auto")
         _check_range(self, "", 0, 1, "ema_rate", "lr_min_ratio")
         _check_range(self, "", 0, math.inf, "lr", "puzzle_emb_lr", "lr_warmup_steps")
         _check_range(self, "", 0, math.inf, "weight_decay", "puzzle_emb_weight_decay")

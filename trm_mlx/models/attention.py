@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from trm_mlx.backend import device_name
-from trm_mlx.models import cuda_kernels
+from trm_mlx.models import cpu_kernels, cuda_kernels
 from trm_mlx.models.layers import Linear
 
 ROPE_BASE = 10000.0
@@ -35,11 +35,9 @@ class Attention(nn.Module):
         qkv = self.qkv_proj(x).reshape(batch, length, 3, self._heads, self._head_dims)
         query, key, value = self._heads_of(qkv, graded)
         padded = query.shape[1]
-        mixed = mx.fast.scaled_dot_product_attention(
-            *(part.swapaxes(1, 2) for part in (query, key, value)),
-            scale=self._head_dims**-0.5,
-            mask=None if padded == length else _mask(length, padded, x.dtype),
-        ).swapaxes(1, 2)
+        heads = [part.swapaxes(1, 2) for part in (query, key, value)]
+        mask = None if padded == length else _mask(length, padded, x.dtype)
+        mixed = _attend(*heads, mask).swapaxes(1, 2)
         if padded != length:
             mixed = _unpad(length, padded)(mixed)
         weight = self.o_proj.weight.astype(x.dtype)
@@ -81,6 +79,26 @@ class Attention(nn.Module):
             return nothing + 1, nothing
         angles = mx.arange(length)[:, None] / self._wavelengths
         return mx.cos(angles), mx.sin(angles)
+
+
+def _attend(query: mx.array, key: mx.array, value: mx.array, mask: mx.array | None) -> mx.array:
+    """Attention of ``[B, H, L, D / H]`` each; ``mask`` is added to the scores."""
+    scale = query.shape[-1] ** -0.5
+    if cpu_kernels.usable(query):
+        return softmax((query * scale) @ key.swapaxes(2, 3)) @ value
+    return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=mask)
+
+
+@mx.custom_function
+def softmax(scores: mx.array) -> mx.array:
+    """Softmax over the last axis."""
+    return cpu_kernels.softmax(scores)
+
+
+@softmax.vjp
+def _softmax_gradient(_scores: mx.array, cotangent: mx.array, shares: mx.array) -> mx.array:
+    weighted = shares * cotangent
+    return weighted - shares * weighted.sum(axis=-1, keepdims=True)
 
 
 def _mask(length: int, padded: int, dtype: mx.Dtype) -> mx.array:

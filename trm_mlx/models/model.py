@@ -98,7 +98,8 @@ class RecursiveReasoner(nn.Module):
         states = self.think(carry.states, carry.batch, puzzles)
         states = {name: mx.stop_gradient(state) for name, state in states.items()}
         states, outputs = self.answer(states, carry.batch, puzzles)
-        return self.finish(carry, states, outputs, key)
+        outputs |= self.look_ahead(carry, states, puzzles)
+        return self.finish(carry, states, outputs, key), outputs
 
     def begin(self, carry: Carry, batch: Batch) -> Carry:
         """Give the halted rows their new puzzle, initial states and a step count of zero."""
@@ -180,31 +181,35 @@ class RecursiveReasoner(nn.Module):
         states = recurse(updates, nets, inside, x)
         return {name: to_blocks(state, mlp_t) for name, state in states.items()}
 
+    def look_ahead(self, carry: Carry, states: Batch, puzzles: mx.array | None) -> Batch:
+        """``target_q_continue [B]`` from the step after this one, for variants trained on it."""
+        config = self.config
+        learns = self.training and config.halt_max_steps > 1 and not config.no_ACT_continue
+        if not (learns and config.bootstrap_q_continue):
+            return {}
+        states = {name: mx.stop_gradient(state) for name, state in states.items()}
+        later = self.think(states, carry.batch, puzzles)
+        _, ahead = self.answer(later, carry.batch, puzzles)
+        target = continue_target(
+            config, carry.steps + 1, ahead["q_halt_logits"], ahead["q_continue_logits"]
+        )
+        return {"target_q_continue": mx.stop_gradient(target)}
+
     def finish(
         self, carry: Carry, states: Batch, outputs: dict[str, mx.array], key: mx.array | None
-    ) -> tuple[Carry, dict[str, mx.array]]:
+    ) -> Carry:
         """Count the step, detach the states and decide which rows halt."""
-        config = self.config
-        states = {name: mx.stop_gradient(state) for name, state in states.items()}
         steps = carry.steps + 1
         halted = halting_rows(
-            config,
+            self.config,
             steps,
             mx.stop_gradient(outputs["q_halt_logits"]),
             mx.stop_gradient(outputs["q_continue_logits"]),
             self.training,
             key,
         )
-        explores = self.training and config.halt_max_steps > 1
-        if explores and not config.no_ACT_continue and config.bootstrap_q_continue:
-            puzzles = self.puzzle_rows(carry.batch)
-            later = self.think(states, carry.batch, puzzles)
-            _, ahead = self.answer(later, carry.batch, puzzles)
-            target = continue_target(
-                config, steps, ahead["q_halt_logits"], ahead["q_continue_logits"]
-            )
-            outputs = {**outputs, "target_q_continue": mx.stop_gradient(target)}
-        return Carry(states, steps, halted, carry.batch), outputs
+        states = {name: mx.stop_gradient(state) for name, state in states.items()}
+        return Carry(states, steps, halted, carry.batch)
 
 
 def _initial(state: str) -> str:

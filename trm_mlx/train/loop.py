@@ -102,7 +102,7 @@ class Trainer:
             batch: ``inputs [B, S]``, ``labels [B, S]`` and ``puzzle_identifiers [B]``, int32.
 
         Returns:
-            Sums of metrics over the batch, as lazy arrays; see ``losses.act_loss``.
+            Sums of metrics over the batch, as lazy arrays; see ``losses.act_metrics``.
         """
         batch = {name: mx.array(array) for name, array in batch.items()}
         if self.carry is None:
