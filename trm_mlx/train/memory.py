@@ -15,6 +15,7 @@ from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.models.model import RecursiveReasoner
 
 SHARE = 0.75  # of the memory there is that a plan may use
+CPU_FACTOR = 4  # its loops are run while the gradient is traced, and then nothing is let go
 FEW_ROWS = 32  # fewer at once, and computing products twice is the better deal
 
 
@@ -66,7 +67,10 @@ def row_bytes(model: RecursiveReasoner, recompute: bool) -> int:
     )
     kept = 4 * config.length * config.hidden_size + _attention(config)
     kept += 0 if recompute else products
-    return getattr(mx, dtype).size * (blocks * kept + 3 * products)
+    elements = blocks * kept + 3 * products
+    if device_name() == "cpu":
+        elements *= CPU_FACTOR
+    return getattr(mx, dtype).size * elements
 
 
 def _products(config: ModelConfig) -> tuple[int, int]:
