@@ -131,7 +131,7 @@ def test_help(capsys, verb):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["trian"], "no command 'trian'; choose one of build sudoku, train, eval, solve, convert"),
+        (["trian"], "no command 'trian'; choose one of build sudoku, build arc, "),
         (["build", "chess"], "no command 'build chess'; choose one of "),
         (["solve"], "the following arguments are required: --checkpoint; see trm solve --help"),
         (["eval"], "the following arguments are required: checkpoint; see trm eval --help"),
