@@ -1,7 +1,10 @@
 """The ARC builder: its sources, what it writes, what it draws, and what it refuses."""
 
+import argparse
 import itertools
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -10,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trm_mlx.build import arc as builder
 from trm_mlx.build import arc_augment
 from trm_mlx.cli import main
 from trm_mlx.data import writer
 from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.options import load_config
 from trm_mlx.tasks.arc import Symmetry, grid_key, read_name
 
 LAUNCHER = Path(__file__).resolve().parents[1] / "dataset" / "build_arc_dataset.py"
@@ -509,3 +514,18 @@ def test_what_fails_on_the_way_leaves_no_dataset(
         assert main(options) == 130
     assert contents(tmp_path) == before
     assert (tmp_path / "d").exists() == overwrite
+
+
+def test_commands_of_the_documentation_parse():
+    text = (LAUNCHER.parents[1] / "docs" / "arc.md").read_text(encoding="utf-8")
+    shell = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    commands = [shlex.split(line, comments=True) for line in shell.splitlines()]
+    options = [words[2:] for words in commands if "dataset/build_arc_dataset.py" in words]
+    assert len(options) == 4
+    for words in options:
+        parser = argparse.ArgumentParser()
+        builder.add_arguments(parser)
+        assert parser.parse_args(words).test_set_name in words
+    trained = [load_config(words[2:]) for words in commands if "pretrain.py" in words]
+    assert len(trained) == 3
+    assert all(config.evaluators for config in trained)

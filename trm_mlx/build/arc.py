@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from trm_mlx.build.arc_augment import cells_of, distinct, paint
 from trm_mlx.build.arc_source import Pair, Puzzle, read_subset
-from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.writer import Chunk, SplitStream, check_replaceable, write_dataset
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.arc import ARC, Symmetry
@@ -150,12 +149,11 @@ def _number(puzzles: list[Puzzle], symmetries: list[Symmetry], names: list[str])
 
 
 def _stream(split: str, groups: list[Group], placing: np.random.Generator | None) -> SplitStream:
-    """A split, painted in a thread while what is painted is written."""
+    """A split, painted while it is written."""
     images = [len(group.symmetry) for group in groups]
     examples = np.repeat([len(group.pairs) for group in groups], images)
     return SplitStream(
-        # Groups differ much in size: with fewer ready, the disk would wait for the larger ones.
-        prefetch(_painted(split, groups, int(examples.sum()), placing), depth=8),
+        _painted(split, groups, int(examples.sum()), placing),
         puzzle_identifiers=np.concatenate([group.identifiers for group in groups]),
         puzzle_indices=np.append(0, np.cumsum(examples)),
         group_indices=np.append(0, np.cumsum(images)),

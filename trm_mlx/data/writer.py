@@ -6,12 +6,13 @@ interrupted build leaves a mixture of old and new; here a finished folder is ren
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.schema import (
     IDENTIFIERS_FILE,
     IGNORE_LABEL,
@@ -29,14 +30,15 @@ from trm_mlx.whole_folder import whole_folder
 Chunk = tuple[np.ndarray, np.ndarray]  # inputs and labels of the next n examples, [n, S] each
 
 CHUNK_EXAMPLES = 8192  # of a SplitArrays, checked and written at once
+CHUNKS_AHEAD = 8  # made while others are written; as they may differ in size, more than two
 
 
 @dataclass(frozen=True)
 class SplitStream:
     """A `SplitArrays` whose tokens are made while they are written, so they need not fit in memory.
 
-    The chunks hold the puzzle_indices[-1] examples in order. They are stored in the integer types
-    of the first one.
+    The chunks hold the puzzle_indices[-1] examples in order, and are stored in the integer types of
+    the first one. A few of them are made ahead, in a thread.
     """
 
     chunks: Iterable[Chunk]
@@ -93,8 +95,9 @@ def write_dataset(
                 (finished / split).mkdir()
                 metadata.write(finished / split / METADATA_FILE)
                 _write_indices(finished / split, stream)
-                checked = _checked(stream.chunks, place, vocab_size, ignore_label_id)
-                _write_tokens(finished / split, checked, (examples, seq_len))
+                with closing(prefetch(stream.chunks, CHUNKS_AHEAD)) as chunks:
+                    checked = _checked(chunks, place, vocab_size, ignore_label_id)
+                    _write_tokens(finished / split, checked, (examples, seq_len))
             for name, text in texts.items():
                 (finished / name).write_text(text, encoding="utf-8")
     except OSError as error:
