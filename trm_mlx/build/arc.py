@@ -23,9 +23,7 @@ from trm_mlx.build.arc_augment import cells_of, distinct, paint
 from trm_mlx.build.arc_source import Pair, Puzzle, read_subset
 from trm_mlx.data.writer import Chunk, SplitStream, check_replaceable, write_dataset
 from trm_mlx.errors import InputError
-from trm_mlx.tasks.arc import ARC, Symmetry
-
-PUZZLES_FILE = "test_puzzles.json"  # what the evaluator compares with
+from trm_mlx.tasks.arc import ARC, PUZZLES_FILE, Symmetry
 
 _bar = partial(tqdm, disable=None)  # on a terminal only: a log keeps its one line of error
 

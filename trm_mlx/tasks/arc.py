@@ -18,6 +18,7 @@ SIZE = 30  # rows and columns of a canvas
 COLOURS = 10
 PAD, END, FIRST_COLOUR = 0, 1, 2
 SEPARATOR = "|||"  # between the parts of an augmented puzzle's name
+PUZZLES_FILE = "test_puzzles.json"  # of a dataset: the puzzles held out, with their solutions
 
 # The dihedral group in the published order: whether to transpose, then steps of rows and columns.
 _TRANSFORMS = (

@@ -15,10 +15,16 @@ import numpy as np
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.schema import IDENTIFIERS_FILE
 from trm_mlx.errors import InputError, located
-from trm_mlx.tasks.arc import check_grid, grid_key, grid_of_key, grids_of, read_name
+from trm_mlx.tasks.arc import (
+    PUZZLES_FILE,
+    check_grid,
+    grid_key,
+    grid_of_key,
+    grids_of,
+    read_name,
+)
 from trm_mlx.train.evaluate import Outcome
 
-PUZZLES_FILE = "test_puzzles.json"
 SUBMISSION_FILE = "submission.json"
 PASS_KS = (1, 2, 5, 10, 100, 1000)
 ATTEMPTS = 2  # that a submission has for each test
