@@ -26,7 +26,7 @@ ALLOWED = {
     "data": {"errors", "whole_folder"},
     "build": {"tasks", "data", "errors"},
     "models": {"backend", "config", "options", "errors"},
-    "train": {"models", "data", "config", "options", "backend", "errors", "whole_folder"},
+    "train": {"models", "tasks", "data", "config", "options", "backend", "errors", "whole_folder"},
     "bench": {"models", "train", "data", "config"},
     "solve": {"models", "data", "config", "backend", "errors"},
     "convert": {"models", "config", "options", "errors", "whole_folder"},

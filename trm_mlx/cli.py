@@ -15,6 +15,7 @@ from trm_mlx.errors import InputError
 
 VERBS = {
     "build sudoku": ("trm_mlx.build.sudoku", "build a Sudoku dataset"),
+    "build arc": ("trm_mlx.build.arc", "build an ARC dataset"),
     "train": ("trm_mlx.commands.train", "train a model"),
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
     "solve": ("trm_mlx.commands.solve", "solve puzzles, step by step"),

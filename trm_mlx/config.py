@@ -139,6 +139,22 @@ class ModelConfig(ArchConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluatorConfig:
+    """One task evaluator. The names with @ are the published ones."""
+
+    name: str = _option("task evaluator", choices=("arc", "arc@ARC"))
+    aggregated_voting: bool = _option("keep the votes of earlier evaluations", default=False)
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "evaluators.")
+
+    @property
+    def task(self) -> str:
+        """The name by which `train.evaluators` knows it."""
+        return self.name.partition("@")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run."""
 
@@ -147,7 +163,9 @@ class TrainConfig:
     data_paths_test: tuple[str, ...] = _option(
         "dataset folders to evaluate on; empty: data_paths", default=()
     )
-    evaluators: tuple[str, ...] = _option("task evaluators to run, none by default", default=())
+    evaluators: tuple[EvaluatorConfig, ...] = _option(
+        "task evaluators to run: [arc], or [{name: arc, aggregated_voting: true}]", default=()
+    )
     global_batch_size: int = _option("rows per step, over all processes", default=768)
     batch_size: str = _option(
         "rows computed at once, their gradients added up; auto: as many as memory holds",
@@ -227,11 +245,6 @@ class TrainConfig:
             )
         if not self.data_paths:
             raise InputError("data_paths is empty: name a dataset folder, data_paths=[data/NAME]")
-        if self.evaluators:
-            raise InputError(
-                f"evaluators={list(self.evaluators)}: no task evaluator of that name; "
-                "set evaluators=[]"
-            )
         interval = self.eval_interval
         if interval is not None and (interval < 1 or self.epochs % interval):
             raise InputError(

@@ -8,13 +8,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from trm_mlx import backend
-from trm_mlx.config import TrainConfig
+from trm_mlx.config import EvaluatorConfig, TrainConfig
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.models.weights import find_checkpoint, load
 from trm_mlx.options import train_config
 from trm_mlx.train.checkpoint import STATE_FILE, read_state
-from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_outputs
+from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_files, write_outputs
+from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.losses import LOSSES
 from trm_mlx.train.step import EvaluationStep
 
@@ -31,6 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default="outputs.npz", help="where --save writes (default: %(default)s)"
     )
+    parser.add_argument(
+        "--evaluators", nargs="+", default=[], metavar="NAME", help="task evaluators to run: arc"
+    )
+    parser.add_argument(
+        "--output-dir",
+        default=".",
+        help="folder for the evaluators' files, such as submission.json (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
 
 
@@ -41,6 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
     output = Path(arguments.output)
     if arguments.save and not output.parent.is_dir():
         raise InputError(f"--output {output}: there is no folder {output.parent}, create it first")
+    if arguments.evaluators and not Path(arguments.output_dir).is_dir():
+        raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
     trained = _config_of_run(arguments.checkpoint)
     paths = arguments.data or (trained and (trained.data_paths_test or trained.data_paths))
     if not paths:
@@ -56,6 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
                 f"{name} is {ours} in {arguments.checkpoint} but {theirs} in {paths[0]}: "
                 "name a dataset like the one it was trained on, --data DIR"
             )
+    evaluators = build_evaluators(
+        [EvaluatorConfig(name=name) for name in arguments.evaluators], data
+    )
     backend.announce(config.forward_dtype)
     examples = int(data.puzzle_indices[-1])
     loss = arguments.loss or (trained.loss if trained else "stablemax_cross_entropy")
@@ -66,16 +80,21 @@ def run(arguments: argparse.Namespace) -> None:
             data,
             arguments.batch_size,
             save=tuple(arguments.save),
+            evaluators=evaluators,
             tick=bar.update,
         )
     if outputs:
         write_outputs(output, outputs)
+    outcomes = {evaluator.name: evaluator.result() for evaluator in evaluators}
+    results |= {name: outcome.metrics for name, outcome in outcomes.items()}
     if arguments.json:
         print(json.dumps(results))
-        return
-    for set_name, metrics in results.items():
-        for name, value in metrics.items():
-            print(f"{set_name}/{name:16} {value:.6g}")
+    else:
+        for set_name, metrics in results.items():
+            for name, value in metrics.items():
+                print(f"{set_name}/{name:16} {value:.6g}")
+    for outcome in outcomes.values():
+        write_files(Path(arguments.output_dir), outcome.files)
 
 
 def _config_of_run(checkpoint: str) -> TrainConfig | None:
