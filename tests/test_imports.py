@@ -38,6 +38,7 @@ ALLOWED = {
 LIBRARIES = {
     "mlx": {"models", "train", "solve", "convert", "backend"},
     "torch": {"convert"},
+    "safetensors": {"convert"},
     "wandb": {"train/report.py"},
     "huggingface_hub": {"build"},
     "numba": {"tasks/sudoku_search.py"},

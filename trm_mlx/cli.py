@@ -18,7 +18,8 @@ VERBS = {
     "train": ("trm_mlx.commands.train", "train a model"),
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
     "solve": ("trm_mlx.commands.solve", "solve puzzles, step by step"),
-    "convert": ("trm_mlx.convert", "convert a PyTorch checkpoint"),
+    "convert": ("trm_mlx.commands.convert", "convert a PyTorch checkpoint"),
+    "export": ("trm_mlx.commands.export", "write a checkpoint for PyTorch"),
 }
 
 
@@ -56,7 +57,7 @@ def _dispatch(words: list[str]) -> int:
             module = importlib.import_module(module_name)
             parser = Parser(prog=f"trm {verb}", description=f"{summary.capitalize()}.")
             module.add_arguments(parser)
-            return module.run(parser.parse_args(words[length:])) or 0
+            return module.run(parser.parse_intermixed_args(words[length:])) or 0
     if words == ["--version"]:
         print(__version__)
         return 0
