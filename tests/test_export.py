@@ -53,7 +53,11 @@ def test_pytorch_computes_the_same(tmp_path, capsys, variant):
     model = saved(tmp_path / "ours", variant, forward_dtype="float32")
     model.eval()
     assert export(tmp_path / "ours", tmp_path / "theirs.pth", "--to", "torch") == 0
-    assert f"arch={variant} arch.hidden_size=16 arch.num_heads=2" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"arch={variant} arch.hidden_size=16 arch.num_heads=2" in printed
+    assert "arch.puzzle_emb_ndim=16 " in printed
+    # As in the published config/arch: HRM and the baseline have no such option.
+    assert ("arch.puzzle_emb_len=1 " in printed) == variant.startswith("trm")
     state = torch.load(tmp_path / "theirs.pth", weights_only=True)
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}

@@ -1,5 +1,6 @@
 """A model folder becomes a PyTorch state dict that the published code loads strictly."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,12 @@ OPTIONS = (
     "mlp_t", "pos_encodings", "puzzle_emb_ndim", "puzzle_emb_len", "halt_max_steps",
     "no_ACT_continue",
 )  # fmt: skip
+ABSENT = {
+    "hrm": ("puzzle_emb_len", "no_ACT_continue"),
+    "transformers_baseline": (
+        "puzzle_emb_len", "no_ACT_continue", "L_cycles", "L_layers", "mlp_t",
+    ),
+}  # fmt: skip
 
 
 def export(
@@ -75,8 +82,14 @@ def export(
     say(f"{output}: {count:,} values under {prefix or 'no prefix'}")
     if rounded:
         say(f"rounded to bfloat16, as published: {', '.join(rounded)}")
-    options = " ".join(f"arch.{name}={getattr(config, name)}" for name in OPTIONS)
-    say(f"options of the published code: arch={config.name} {options}")
+    say(f"options of the published code: {_published_options(config)}")
+
+
+def _published_options(config: ModelConfig) -> str:
+    values = dataclasses.asdict(config)
+    values |= {"puzzle_emb_ndim": config.puzzle_dims, "puzzle_emb_len": config.prefix}
+    names = [name for name in OPTIONS if name not in ABSENT.get(config.name, ())]
+    return " ".join([f"arch={config.name}", *(f"arch.{name}={values[name]}" for name in names)])
 
 
 def _check_published(folder: Path, config: ModelConfig) -> None:

@@ -84,7 +84,9 @@ def infer_config(weights: Mapping[str, mx.array], given: Mapping[str, Any]) -> I
         unseen += [name for name in ("num_heads", "pos_encodings") if name not in given | shapes]
     elif "num_heads" not in given:
         values["num_heads"] = min(values["num_heads"], values["hidden_size"])
-    if shapes["puzzle_emb_ndim"] and "puzzle_emb_len" not in given:
+    if not shapes["puzzle_emb_ndim"]:
+        values["puzzle_emb_len"] = 0
+    elif "puzzle_emb_len" not in given:
         unseen.append("puzzle_emb_len")
     lengths, notes = _lengths(values | shapes, given, _vote(weights, POSITIONS))
     config = read_model_config(values | lengths)

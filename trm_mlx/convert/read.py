@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -25,7 +26,7 @@ LARGEST_PICKLE = 16 * 2**20  # that of 39 tensors has 6 kB
 # What zipfile and NumPy raise for archives cut short, overwritten, encrypted, or oddly packed.
 DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, MemoryError,
-    NotImplementedError, OSError, RuntimeError, SyntaxError, TypeError, ValueError,
+    NotImplementedError, OSError, RuntimeError, SyntaxError, TokenError, TypeError, ValueError,
 )  # fmt: skip
 
 
