@@ -25,6 +25,7 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.convert import read
 from trm_mlx.convert.infer import infer_config
 from trm_mlx.convert.names import published_names
+from trm_mlx.convert.sizes import expansion_of
 from trm_mlx.errors import InputError
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import assign_weights, read_weights
@@ -404,6 +405,12 @@ def test_expansion_from_shapes(expansion):
     weights = {name: mx.array(array) for name, array in arrays.items()}
     config, _ = infer_config(weights, {"puzzle_emb_len": 1})
     assign_weights(build_model(config), weights, "file")
+
+
+def test_expansion_below_one():
+    assert expansion_of([(512, 256)]) == 0.75  # no whole number is narrow enough
+    assert expansion_of([(512, 768), (97, 256)]) == 2.0
+    assert expansion_of([(512, 1536), (97, 512)]) == 4.0
 
 
 def test_contradicted_sizes(tmp_path, capsys):

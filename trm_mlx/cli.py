@@ -18,7 +18,7 @@ VERBS = {
     "train": ("trm_mlx.commands.train", "train a model"),
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
     "solve": ("trm_mlx.commands.solve", "solve puzzles, step by step"),
-    "convert": ("trm_mlx.commands.convert", "convert a PyTorch checkpoint"),
+    "convert": ("trm_mlx.commands.convert", "convert a checkpoint from PyTorch"),
     "export": ("trm_mlx.commands.export", "write a checkpoint for PyTorch"),
 }
 
@@ -55,7 +55,7 @@ def _dispatch(words: list[str]) -> int:
         length = len(verb.split())
         if words[:length] == verb.split():
             module = importlib.import_module(module_name)
-            parser = Parser(prog=f"trm {verb}", description=f"{summary.capitalize()}.")
+            parser = Parser(prog=f"trm {verb}", description=f"{summary[0].upper()}{summary[1:]}.")
             module.add_arguments(parser)
             return module.run(parser.parse_intermixed_args(words[length:])) or 0
     if words == ["--version"]:
