@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: filled under another name, flushed to disk, renamed last."""
+"""Folders and files that are whole or absent: filled aside, flushed to disk, renamed last."""
 
 import os
 import shutil
@@ -27,6 +27,25 @@ def whole_folder(final: Path) -> Iterator[Path]:
         for path in [*finished.rglob("*"), finished]:
             _sync(path)
         _move_into_place(finished, final, workspace / "old")
+        _sync(final.parent)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(final: Path) -> Iterator[Path]:
+    """The path of a file to write, which becomes ``final`` once the block has ended.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    try:
+        unfinished = workspace / final.name
+        yield unfinished
+        _sync(unfinished)
+        unfinished.rename(final)
         _sync(final.parent)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
