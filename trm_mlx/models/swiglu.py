@@ -42,10 +42,8 @@ def _channel_input_slope(slope: mx.array, product: mx.array, gate_up: mx.array) 
 def _channel_weight_slopes(
     x: mx.array, product: mx.array, hidden: mx.array, slope: mx.array
 ) -> tuple[mx.array, mx.array]:
-    planes = product.reshape(2, -1, product.shape[1])
-    # x with a batch axis too: for a plain matrix MLX would copy the transposed planes.
-    gate_up = planes.swapaxes(1, 2) @ x[None]
-    return gate_up.reshape(-1, x.shape[1]), slope.T @ hidden
+    gate_up = [part.T @ x for part in mx.split(product, 2)]
+    return mx.concatenate(gate_up), slope.T @ hidden
 
 
 CHANNELS = Axis(
