@@ -20,7 +20,10 @@ _LAZY = {
     "RecursiveReasoner": "trm_mlx.models.model",
     "build_model": "trm_mlx.models.model",
     "load": "trm_mlx.models.weights",
-    "refine": "trm_mlx.solve.solver",
+    "predict": "trm_mlx.solve.solver",
+    "refine": "trm_mlx.solve.refinement",
+    "Search": "trm_mlx.solve.search",
+    "Solver": "trm_mlx.solve.solver",
     "Trainer": "trm_mlx.train.loop",
 }
 

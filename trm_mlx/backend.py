@@ -57,6 +57,14 @@ def default_dtype() -> str:
     return "float32" if device_name() == "cpu" else "bfloat16"
 
 
+def compiles(choice: str = "auto") -> bool:
+    """Whether to `mx.compile` the step functions; ``choice``: "auto", "true" or "false".
+
+    By default on GPUs only: on the CPU it costs a minute of g++ and gains little.
+    """
+    return choice == "true" or (choice == "auto" and device_name() != "cpu")
+
+
 def announce(dtype: str) -> None:
     """Say on stderr, at the start of a run, what it runs on, and warn where that will be slow.
 
