@@ -6,6 +6,7 @@ or by working on a symmetric image of the puzzle (arXiv 2601.19085), in any comb
 one after another, and only until the selector is satisfied.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,9 @@ SELECTORS = {
         "the first to halt, were all to run side by side",
         lambda attempts, left: False,  # but later ones get fewer steps, see `steps_allowed`
         lambda attempts: _best(
-            attempts, lambda a: a.halted, lambda a: -a.steps * a.halted, lambda a: a.confidence
+            attempts,
+            lambda a: -a.steps if a.halted else -math.inf,
+            lambda a: 0 if a.halted else a.confidence,
         ),
     ),
     "mode": Selector(
@@ -126,7 +129,7 @@ class Search:
     def __post_init__(self) -> None:
         if self.trajectories < 1:
             raise InputError(f"trajectories {self.trajectories}: must be at least 1")
-        if not 0 <= self.noise < float("inf"):
+        if not 0 <= self.noise < math.inf:
             raise InputError(f"noise {self.noise}: must be at least 0, and finite")
         if self.select not in SELECTORS:
             raise InputError(f"select {self.select!r}: choose one of {', '.join(SELECTORS)}")
