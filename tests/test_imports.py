@@ -27,7 +27,7 @@ ALLOWED = {
     "build": {"tasks", "data", "errors"},
     "models": {"backend", "config", "options", "errors"},
     "train": {"models", "data", "config", "options", "backend", "errors", "whole_folder"},
-    "solve": {"models", "data", "tasks", "config", "backend", "errors"},
+    "solve": {"models", "data", "tasks", "config", "backend", "errors", "whole_folder"},
     "convert": {"models", "config", "options", "errors", "whole_folder"},
     "commands": {"build", "convert", "train", "solve", "models", "data", "tasks"}
     | {"config", "options", "backend", "errors"},

@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: filled under another name, flushed to disk, renamed last."""
+"""Folders and files that are whole or absent: filled under another name, flushed, renamed last."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
 @contextmanager
@@ -30,6 +31,27 @@ def whole_folder(final: Path) -> Iterator[Path]:
         _sync(final.parent)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(final: Path) -> Iterator[TextIO]:
+    """A text file to write, which takes the place of ``final`` once the block has ended.
+
+    If the block raises, or the disk refuses, what was at ``final`` is there still, untouched.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    aside = final.with_name(f".{final.name}-{os.getpid()}")
+    try:
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(final)
+        _sync(final.parent)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
