@@ -110,7 +110,10 @@ def test_overview(capsys):
     for words in ([], ["--help"], ["-h"]):
         assert main(words) == 0
         text = capsys.readouterr().out
-        assert all(f"trm {verb} " in text for verb in ("build sudoku", "train", "eval", "solve"))
+        assert all(
+            f"trm {verb} " in text
+            for verb in ("build sudoku", "build arc", "train", "eval", "solve")
+        )
     for words in (["build"], ["build", "--help"]):
         assert main(words) == 0
         text = capsys.readouterr().out
@@ -120,7 +123,7 @@ def test_overview(capsys):
     assert capsys.readouterr().out == f"{trm_mlx.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["build sudoku", "train", "eval", "solve", "convert"])
+@pytest.mark.parametrize("verb", ["build sudoku", "build arc", "train", "eval", "solve", "convert"])
 def test_help(capsys, verb):
     with pytest.raises(SystemExit) as stop:
         main([*verb.split(), "--help"])
@@ -131,7 +134,7 @@ def test_help(capsys, verb):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["trian"], "no command 'trian'; choose one of build sudoku, train, eval, solve, convert"),
+        (["trian"], "no command 'trian'; choose one of build sudoku, build arc, "),
         (["build", "chess"], "no command 'build chess'; choose one of "),
         (["solve"], "the following arguments are required: --checkpoint; see trm solve --help"),
         (["eval"], "the following arguments are required: checkpoint; see trm eval --help"),

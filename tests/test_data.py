@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trm_mlx.data import writer
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import TrainStream, iterate_test, total_steps
 from trm_mlx.data.schema import IGNORE_LABEL, DatasetMetadata, SplitArrays
-from trm_mlx.data.writer import write_dataset
+from trm_mlx.data.writer import SplitStream, write_dataset
 from trm_mlx.errors import InputError
 
 S, VOCAB = 3, 200
@@ -173,6 +174,65 @@ def contents(directory):
 def test_two_builds_are_byte_identical(tmp_path):
     first, second = build(tmp_path / "a", ARC), build(tmp_path / "b", ARC)
     assert contents(first) == contents(second)
+
+
+def stream_of(arrays, rows):
+    """The arrays as a stream of chunks of so many rows."""
+    chunks = [
+        (arrays.inputs[start : start + rows], arrays.labels[start : start + rows])
+        for start in range(0, len(arrays.inputs), rows)
+    ]
+    return SplitStream(
+        iter(chunks), arrays.puzzle_identifiers, arrays.puzzle_indices, arrays.group_indices
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 4, 1000])
+def test_a_stream_is_written_as_its_arrays_are(tmp_path, rows):
+    whole = build(tmp_path / "whole", ARC)
+    write_dataset(
+        tmp_path / "stream",
+        {"train": stream_of(make_arrays(ARC), rows)},
+        json.loads((whole / "identifiers.json").read_text()),
+        vocab_size=VOCAB,
+        seq_len=S,
+    )
+    assert contents(tmp_path / "stream") == contents(whole)
+
+
+def test_arrays_on_disk_are_written_in_chunks(tmp_path, monkeypatch):
+    whole = build(tmp_path / "whole", ARC)
+    monkeypatch.setattr(writer, "CHUNK_EXAMPLES", 4)
+    arrays = SplitArrays.read(
+        whole / "train", "all", DatasetMetadata.read(whole / "train/dataset.json")
+    )
+    names = json.loads((whole / "identifiers.json").read_text())
+    write_dataset(tmp_path / "copy", {"train": arrays}, names, vocab_size=VOCAB, seq_len=S)
+    assert contents(tmp_path / "copy") == contents(whole)
+
+
+def test_a_stream_is_checked(tmp_path):
+    def write(stream):
+        write_dataset(
+            tmp_path / "d", {"train": stream}, ["", "a", "b"], vocab_size=VOCAB, seq_len=S
+        )
+
+    arrays = make_arrays([[1, 2]])
+    with pytest.raises(ValueError, match="the chunks hold 2 examples, puzzle_indices counts 3"):
+        write(replace(stream_of(arrays, 1), chunks=[(arrays.inputs[:2], arrays.labels[:2])]))
+    with pytest.raises(InputError, match=r"train/all__group_indices.npy: ends at 3, not 2"):
+        write(replace(stream_of(arrays, 1), group_indices=np.array([0, 3])))
+    large = replace(make_arrays([[1, 2]], np.int64), inputs=np.full((3, S), VOCAB))
+    with pytest.raises(InputError, match=r"train/all__inputs.npy: token 200 is outside"):
+        write(stream_of(large, 1))
+    with pytest.raises(TypeError, match="Cannot cast"):  # rather than a wrong file
+        write(
+            replace(
+                stream_of(arrays, 1),
+                chunks=[(arrays.inputs, arrays.labels), (large.inputs * 0, large.labels)],
+            )
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_dataset_needs_overwrite(tmp_path):

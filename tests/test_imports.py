@@ -26,21 +26,23 @@ ALLOWED = {
     "data": {"errors", "whole_folder"},
     "build": {"tasks", "data", "errors"},
     "models": {"backend", "config", "options", "errors"},
-    "train": {"models", "data", "config", "options", "backend", "errors", "whole_folder"},
+    "train": {"models", "tasks", "data", "config", "options", "backend", "errors", "whole_folder"},
+    "bench": {"models", "train", "data", "config"},
     "solve": {"models", "data", "tasks", "config", "backend", "errors", "whole_folder"},
     "convert": {"models", "config", "options", "errors", "whole_folder"},
-    "commands": {"build", "convert", "train", "solve", "models", "data", "tasks"}
+    "commands": {"bench", "build", "convert", "train", "solve", "models", "data", "tasks"}
     | {"config", "options", "backend", "errors"},
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 
 # Libraries that only some places may import. None: the whole package.
 LIBRARIES = {
-    "mlx": {"models", "train", "solve", "convert", "backend"},
-    "torch": {"convert"},
+    "mlx": {"models", "train", "solve", "bench", "convert", "backend"},
+    "torch": {"convert", "bench/reference.py"},
     "wandb": {"train/report.py"},
     "huggingface_hub": {"build"},
-    "numba": {"tasks/sudoku_search.py"},
+    "numba": {"tasks/sudoku_search.py", "models/cpu_loops.py"},
+    "adam_atan2": {"bench/reference.py"},
     "numpy": None,
     "yaml": None,
     "tqdm": None,

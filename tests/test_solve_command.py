@@ -282,13 +282,7 @@ def test_a_board_in_rows_and_boards_in_lines(checkpoint, tmp_path, capsys, monke
 
 @pytest.fixture
 def data(tmp_path):
-    arrays = SplitArrays(
-        inputs=TASK.encode(QUESTIONS),
-        labels=TASK.encode(ANSWERS),
-        puzzle_identifiers=np.zeros(30, np.int32),
-        puzzle_indices=np.arange(31),
-        group_indices=np.arange(31),
-    )
+    arrays = SplitArrays.of(TASK.encode(QUESTIONS), TASK.encode(ANSWERS))
     write_dataset(tmp_path / "data", {"test": arrays}, ["<blank>"], vocab_size=6, seq_len=16)
     return tmp_path / "data"
 
@@ -323,7 +317,10 @@ def test_eval_says_what_was_spent(checkpoint, data, capsys):
 def test_eval_refuses_what_does_not_go_together(checkpoint, data, capsys):
     words = ["eval", str(checkpoint), "--data", str(data), "--max-steps", "2", "--save", "preds"]
     assert main(words) == 2
-    assert "--save and --loss belong to the published evaluation" in capsys.readouterr().err
+    assert (
+        "--save, --loss and --evaluators belong to the published evaluation"
+        in capsys.readouterr().err
+    )
 
 
 def test_measure_counts_labelled_tokens_only(checkpoint, data):

@@ -15,9 +15,11 @@ from trm_mlx.errors import InputError
 
 VERBS = {
     "build sudoku": ("trm_mlx.build.sudoku", "build a Sudoku dataset"),
+    "build arc": ("trm_mlx.build.arc", "build an ARC dataset"),
     "train": ("trm_mlx.commands.train", "train a model"),
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
     "solve": ("trm_mlx.commands.solve", "solve puzzles, step by step"),
+    "bench": ("trm_mlx.commands.bench", "measure the speed of this machine"),
     "convert": ("trm_mlx.convert", "convert a PyTorch checkpoint"),
 }
 

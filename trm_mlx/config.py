@@ -139,6 +139,22 @@ class ModelConfig(ArchConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluatorConfig:
+    """One task evaluator. The names with @ are the published ones."""
+
+    name: str = _option("task evaluator", choices=("arc", "arc@ARC"))
+    aggregated_voting: bool = _option("keep the votes of earlier evaluations", default=False)
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "evaluators.")
+
+    @property
+    def task(self) -> str:
+        """The name by which `train.evaluators` knows it."""
+        return self.name.partition("@")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run."""
 
@@ -147,8 +163,20 @@ class TrainConfig:
     data_paths_test: tuple[str, ...] = _option(
         "dataset folders to evaluate on; empty: data_paths", default=()
     )
-    evaluators: tuple[str, ...] = _option("task evaluators to run, none by default", default=())
+    evaluators: tuple[EvaluatorConfig, ...] = _option(
+        "task evaluators to run: [arc], or [{name: arc, aggregated_voting: true}]", default=()
+    )
     global_batch_size: int = _option("rows per step, over all processes", default=768)
+    batch_size: str = _option(
+        "rows computed at once, their gradients added up; auto: as many as memory holds",
+        default="auto",
+    )
+    grad_checkpoint: str = _option(
+        "compute products of the forward pass again in the backward pass, to keep less; "
+        "auto: where memory is short",
+        choices=("auto", "true", "false"),
+        default="auto",
+    )
     epochs: int = _option("visits to every group of puzzles", default=50000)
     eval_interval: int | None = _option(
         "epochs between evaluations, a divisor of epochs; null: once, at the end", default=None
@@ -164,6 +192,11 @@ class TrainConfig:
         "loss on the answer tokens",
         choices=("stablemax_cross_entropy", "softmax_cross_entropy"),
         default="stablemax_cross_entropy",
+    )
+    loss_weights: tuple[float, ...] = _option(
+        "weights of the losses of supervision steps 1, 2, ..., the last for all later ones; "
+        "empty: all 1",
+        default=(),
     )
     optimizer: str = _option(
         "optimizer of the weights", choices=("adam_atan2", "adamw"), default="adam_atan2"
@@ -182,7 +215,7 @@ class TrainConfig:
     freeze_weights: bool = _option("train the puzzle embeddings only", default=False)
     seed: int = _option("seed of weights, data order and exploration", default=0)
     compile: str = _option(
-        "mx.compile the step; auto: on a GPU",
+        "mx.compile the whole step; auto: on a Mac",
         choices=("auto", "true", "false"),
         default="auto",
     )
@@ -197,6 +230,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_choices(self, "")
         _check_positive(self, "", "global_batch_size", "epochs")
+        if self.batch_size != "auto" and not (
+            self.batch_size.isdecimal() and int(self.batch_size) > 0
+        ):
+            raise InputError(f"batch_size={self.batch_size}: write a whole number above 0, or auto")
         _check_range(self, "", 0, 1, "ema_rate", "lr_min_ratio")
         _check_range(self, "", 0, math.inf, "lr", "puzzle_emb_lr", "lr_warmup_steps")
         _check_range(self, "", 0, math.inf, "weight_decay", "puzzle_emb_weight_decay")
@@ -204,6 +241,9 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
+        for weight in self.loss_weights:
+            if not 0 <= weight < math.inf:
+                raise InputError(f"loss_weights: {weight} is no weight, write numbers from 0 up")
         if self.grad_clip is not None and not self.grad_clip > 0:
             raise InputError(f"grad_clip={self.grad_clip}: must be greater than 0, or null")
         if self.freeze_weights and not self.arch.puzzle_dims:
@@ -213,11 +253,6 @@ class TrainConfig:
             )
         if not self.data_paths:
             raise InputError("data_paths is empty: name a dataset folder, data_paths=[data/NAME]")
-        if self.evaluators:
-            raise InputError(
-                f"evaluators={list(self.evaluators)}: no task evaluator of that name; "
-                "set evaluators=[]"
-            )
         interval = self.eval_interval
         if interval is not None and (interval < 1 or self.epochs % interval):
             raise InputError(

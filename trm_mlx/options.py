@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
+from trm_mlx.config import ArchConfig, EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.errors import InputError
 
 
@@ -186,14 +186,17 @@ def _check_known(keys: typing.Iterable[str], kinds: dict[str, Any], prefix: str)
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
     """``value`` as ``kind``; PyYAML reads ``1e-4`` as text, so text that is a number counts."""
-    if isinstance(value, ArchConfig):
+    if isinstance(value, ArchConfig | EvaluatorConfig):
         return value
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in options:
         return None
     wanted = options[0]
     if isinstance(value, list | tuple) and typing.get_origin(wanted) is tuple:
-        return tuple(_typed(f"{key}[{i}]", v, str) for i, v in enumerate(value))
+        inner = typing.get_args(wanted)[0]
+        return tuple(_typed(f"{key}[{i}]", v, inner) for i, v in enumerate(value))
+    if wanted is EvaluatorConfig and isinstance(value, str | dict):
+        return _build(wanted, {"name": value} if isinstance(value, str) else value, f"{key}.")
     if wanted is float and isinstance(value, str | int) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -213,5 +216,11 @@ def _type_name(kind: Any) -> str:
         return " or ".join(_type_name(option) for option in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return "a list like [a,b]"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        EvaluatorConfig: "an evaluator's name or {name: ...}",
+    }
     return names.get(kind, "null")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from trm_mlx import backend
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
-from trm_mlx.config import TrainConfig
+from trm_mlx.config import EvaluatorConfig, TrainConfig
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.models.model import RecursiveReasoner
@@ -22,7 +22,8 @@ from trm_mlx.solve.measure import measure
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import fitting
 from trm_mlx.train.checkpoint import STATE_FILE, read_state
-from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_outputs
+from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_files, write_outputs
+from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.losses import LOSSES
 from trm_mlx.train.step import EvaluationStep
 
@@ -39,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default="outputs.npz", help="where --save writes (default: %(default)s)"
     )
+    parser.add_argument(
+        "--evaluators", nargs="+", default=[], metavar="NAME", help="task evaluators to run: arc"
+    )
+    parser.add_argument(
+        "--output-dir",
+        default=".",
+        help="folder for the evaluators' files, such as submission.json (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     add_search_arguments(parser)
 
@@ -47,14 +56,16 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
     check_savable(tuple(arguments.save))
-    if asked_for(arguments) and (arguments.save or arguments.loss):
+    if asked_for(arguments) and (arguments.save or arguments.loss or arguments.evaluators):
         raise InputError(
-            "--save and --loss belong to the published evaluation: leave out the options of "
-            "computation, such as --max-steps, or these"
+            "--save, --loss and --evaluators belong to the published evaluation: leave out the "
+            "options of computation, such as --max-steps, or these"
         )
     output = Path(arguments.output)
     if arguments.save and not output.parent.is_dir():
         raise InputError(f"--output {output}: there is no folder {output.parent}, create it first")
+    if arguments.evaluators and not Path(arguments.output_dir).is_dir():
+        raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
     trained = _config_of_run(arguments.checkpoint)
     paths = arguments.data or (trained and (trained.data_paths_test or trained.data_paths))
     if not paths:
@@ -70,6 +81,9 @@ def run(arguments: argparse.Namespace) -> None:
                 f"{name} is {ours} in {arguments.checkpoint} but {theirs} in {paths[0]}: "
                 "name a dataset like the one it was trained on, --data DIR"
             )
+    evaluators = build_evaluators(
+        [EvaluatorConfig(name=name) for name in arguments.evaluators], data
+    )
     solver = _solver(arguments, model) if asked_for(arguments) else None
     backend.announce(config.forward_dtype)
     with tqdm(total=int(data.puzzle_indices[-1]), unit="puzzle", disable=None) as bar:
@@ -77,17 +91,26 @@ def run(arguments: argparse.Namespace) -> None:
             outputs, results = {}, measure(solver, data, bar.update)
         else:
             loss = arguments.loss or (trained.loss if trained else "stablemax_cross_entropy")
-            step = EvaluationStep(model, loss, backend.compiles())
-            save = tuple(arguments.save)
-            results, outputs = evaluate(step, data, arguments.batch_size, save, bar.update)
+            results, outputs = evaluate(
+                EvaluationStep(model, loss, backend.compiles()),
+                data,
+                arguments.batch_size,
+                save=tuple(arguments.save),
+                evaluators=evaluators,
+                tick=bar.update,
+            )
     if outputs:
         write_outputs(output, outputs)
+    outcomes = {evaluator.name: evaluator.result() for evaluator in evaluators}
+    results |= {name: outcome.metrics for name, outcome in outcomes.items()}
     if arguments.json:
         print(json.dumps(results))
-        return
-    for set_name, metrics in results.items():
-        for name, value in metrics.items():
-            print(f"{set_name}/{name:16} {value:.6g}")
+    else:
+        for set_name, metrics in results.items():
+            for name, value in metrics.items():
+                print(f"{set_name}/{name:16} {value:.6g}")
+    for outcome in outcomes.values():
+        write_files(Path(arguments.output_dir), outcome.files)
 
 
 def _solver(arguments: argparse.Namespace, model: RecursiveReasoner) -> Solver:

@@ -13,6 +13,7 @@ examples (one for Sudoku and mazes, several for ARC).
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from tokenize import TokenError
 
@@ -92,6 +93,12 @@ class SplitArrays:
     group_indices: np.ndarray  # [G+1] group g owns puzzles group_indices[g] .. [g+1] - 1
 
     @classmethod
+    def of(cls, inputs: np.ndarray, labels: np.ndarray) -> "SplitArrays":
+        """Examples on their own: each its own puzzle and group, with the blank identifier."""
+        ends = np.arange(len(inputs) + 1, dtype=np.int32)
+        return cls(inputs, labels, np.zeros(len(inputs), np.int32), ends, ends)
+
+    @classmethod
     def read(cls, folder: Path, set_name: str, metadata: DatasetMetadata) -> "SplitArrays":
         """Opens and validates a set: tokens memory-mapped, the small index arrays as int64.
 
@@ -131,37 +138,65 @@ class SplitArrays:
         Token values are not read here, since the arrays may be large and memory-mapped: see
         `check_tokens`.
         """
-
-        def require(condition: bool, field: str, problem: str) -> None:
-            if not condition:
-                path = array_path(folder, set_name, field)
-                raise InputError(f"{path}: {problem}; rebuild the dataset")
-
-        for field, array in vars(self).items():
-            dimensions = 2 if field in ("inputs", "labels") else 1
-            require(array.dtype.kind in "iu", field, f"holds {array.dtype}, not integers")
-            require(array.ndim == dimensions, field, f"shape {array.shape} is not {dimensions}-D")
-
-        examples, puzzles = len(self.inputs), len(self.puzzle_identifiers)
-        require(examples > 0, "inputs", "holds no examples")
+        examples = len(self.inputs)
         for field, array in (("inputs", self.inputs), ("labels", self.labels)):
+            require = partial(_require, folder, set_name, field)
+            require(array.dtype.kind in "iu", f"holds {array.dtype}, not integers")
+            require(array.ndim == 2, f"shape {array.shape} is not 2-D")
+            require(examples > 0, "holds no examples")
             expected = (examples, seq_len)
-            require(array.shape == expected, field, f"shape {array.shape} is not {expected}")
-        for field, offsets, owners, end in (
-            ("puzzle_indices", self.puzzle_indices, puzzles, examples),
-            ("group_indices", self.group_indices, max(len(self.group_indices) - 1, 1), puzzles),
-        ):
-            length = len(offsets)
-            require(length == owners + 1, field, f"has {length} offsets, not {owners + 1}")
-            require(offsets[0] == 0, field, f"starts at {offsets[0]}, not 0")
-            require(not (offsets[1:] < offsets[:-1]).any(), field, "offsets decrease")
-            require(offsets[-1] == end, field, f"ends at {offsets[-1]}, not {end}")
-        lowest, highest = self.puzzle_identifiers.min(), self.puzzle_identifiers.max()
-        require(
-            lowest >= 0 and highest < num_puzzle_identifiers,
-            "puzzle_identifiers",
-            f"identifiers {lowest} to {highest} do not fit 0 to {num_puzzle_identifiers - 1}",
+            require(array.shape == expected, f"shape {array.shape} is not {expected}")
+        check_offsets(
+            folder,
+            set_name,
+            examples,
+            self.puzzle_identifiers,
+            self.puzzle_indices,
+            self.group_indices,
+            num_puzzle_identifiers,
         )
+
+
+def check_offsets(
+    folder: str | Path,
+    set_name: str,
+    examples: int,
+    puzzle_identifiers: np.ndarray,
+    puzzle_indices: np.ndarray,
+    group_indices: np.ndarray,
+    num_puzzle_identifiers: int,
+) -> None:
+    """Raises InputError, naming the file in `folder`, unless the index arrays of a set agree."""
+    require = partial(_require, folder, set_name)
+    for field, array in (
+        ("puzzle_identifiers", puzzle_identifiers),
+        ("puzzle_indices", puzzle_indices),
+        ("group_indices", group_indices),
+    ):
+        require(field, array.dtype.kind in "iu", f"holds {array.dtype}, not integers")
+        require(field, array.ndim == 1, f"shape {array.shape} is not 1-D")
+    puzzles = len(puzzle_identifiers)
+    for field, offsets, owners, end in (
+        ("puzzle_indices", puzzle_indices, puzzles, examples),
+        ("group_indices", group_indices, max(len(group_indices) - 1, 1), puzzles),
+    ):
+        length = len(offsets)
+        require(field, length == owners + 1, f"has {length} offsets, not {owners + 1}")
+        require(field, offsets[0] == 0, f"starts at {offsets[0]}, not 0")
+        require(field, not (offsets[1:] < offsets[:-1]).any(), "offsets decrease")
+        require(field, offsets[-1] == end, f"ends at {offsets[-1]}, not {end}")
+    lowest, highest = puzzle_identifiers.min(), puzzle_identifiers.max()
+    require(
+        "puzzle_identifiers",
+        lowest >= 0 and highest < num_puzzle_identifiers,
+        f"identifiers {lowest} to {highest} do not fit 0 to {num_puzzle_identifiers - 1}",
+    )
+
+
+def _require(folder: str | Path, set_name: str, field: str, condition: bool, problem: str) -> None:
+    if not condition:
+        path = array_path(folder, set_name, field)
+        raise InputError(f"{path}: {problem}; rebuild the dataset")
 
 
 def merge_metadata(

@@ -1,14 +1,18 @@
-"""Writes a dataset directory: all of it or nothing.
+"""Writes a dataset directory: all of it or nothing, and no more of it in memory than a chunk.
 
 The layout is schema.py's. The published builders write into the final directory file by file, so an
 interrupted build leaves a mixture of old and new; here a finished folder is renamed into place.
 """
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.schema import (
     IDENTIFIERS_FILE,
     IGNORE_LABEL,
@@ -17,16 +21,35 @@ from trm_mlx.data.schema import (
     DatasetMetadata,
     SplitArrays,
     array_path,
+    check_offsets,
     check_tokens,
-    mark_ignored,
 )
 from trm_mlx.errors import InputError
 from trm_mlx.whole_folder import whole_folder
 
+Chunk = tuple[np.ndarray, np.ndarray]  # inputs and labels of the next n examples, [n, S] each
+
+CHUNK_EXAMPLES = 8192  # of a SplitArrays, checked and written at once
+CHUNKS_AHEAD = 8  # made while others are written; as they may differ in size, more than two
+
+
+@dataclass(frozen=True)
+class SplitStream:
+    """A `SplitArrays` whose tokens are made while they are written, so they need not fit in memory.
+
+    The chunks hold the puzzle_indices[-1] examples in order, and are stored in the integer types of
+    the first one. A few of them are made ahead, in a thread.
+    """
+
+    chunks: Iterable[Chunk]
+    puzzle_identifiers: np.ndarray  # [P]
+    puzzle_indices: np.ndarray  # [P+1]
+    group_indices: np.ndarray  # [G+1]
+
 
 def write_dataset(
     directory: str | Path,
-    splits: dict[str, SplitArrays],
+    splits: dict[str, SplitArrays | SplitStream],
     identifiers: list[str],
     *,
     vocab_size: int,
@@ -40,7 +63,7 @@ def write_dataset(
     """Writes every split, dataset.json and identifiers.json under `directory`.
 
     Args:
-        splits: split name ("train", "test") to its arrays.
+        splits: split name ("train", "test") to its arrays, or to a stream where they are large.
         identifiers: the name of every puzzle identifier, the blank one included.
         overwrite: replace a dataset that is there; a folder of anything else is never replaced.
         extra_files: file name to text, stored beside identifiers.json (ARC: test_puzzles.json).
@@ -50,35 +73,31 @@ def write_dataset(
     """
     directory = Path(directory).resolve()
     check_replaceable(directory, overwrite)
-    metadata_of_split = {}
-    for split, arrays in splits.items():
-        folder = directory / split
-        arrays.validate(folder, seq_len=seq_len, num_puzzle_identifiers=len(identifiers))
-        check_tokens(arrays.inputs, vocab_size, array_path(folder, SET_NAME, "inputs"))
-        labels = mark_ignored(arrays.labels, ignore_label_id)
-        labels[labels == IGNORE_LABEL] = 0
-        check_tokens(labels, vocab_size, array_path(folder, SET_NAME, "labels"))
-        puzzles = len(arrays.puzzle_identifiers)
-        metadata_of_split[split] = DatasetMetadata(
-            pad_id=pad_id,
-            ignore_label_id=ignore_label_id,
-            blank_identifier_id=blank_identifier_id,
-            vocab_size=vocab_size,
-            seq_len=seq_len,
-            num_puzzle_identifiers=len(identifiers),
-            total_groups=len(arrays.group_indices) - 1,
-            mean_puzzle_examples=len(arrays.inputs) / puzzles,
-            total_puzzles=puzzles,
-            sets=[SET_NAME],
-        )
-
     texts = {IDENTIFIERS_FILE: json.dumps(identifiers), **(extra_files or {})}
     try:
         with whole_folder(directory) as finished:
             for split, arrays in splits.items():
+                place = directory / split  # what messages name
+                stream = _validated(arrays, place, seq_len, len(identifiers))
+                examples, puzzles = int(stream.puzzle_indices[-1]), len(stream.puzzle_identifiers)
+                metadata = DatasetMetadata(
+                    pad_id=pad_id,
+                    ignore_label_id=ignore_label_id,
+                    blank_identifier_id=blank_identifier_id,
+                    vocab_size=vocab_size,
+                    seq_len=seq_len,
+                    num_puzzle_identifiers=len(identifiers),
+                    total_groups=len(stream.group_indices) - 1,
+                    mean_puzzle_examples=examples / puzzles,
+                    total_puzzles=puzzles,
+                    sets=[SET_NAME],
+                )
                 (finished / split).mkdir()
-                metadata_of_split[split].write(finished / split / METADATA_FILE)
-                _write_arrays(finished / split, arrays)
+                metadata.write(finished / split / METADATA_FILE)
+                _write_indices(finished / split, stream)
+                with closing(prefetch(stream.chunks, CHUNKS_AHEAD)) as chunks:
+                    checked = _checked(chunks, place, vocab_size, ignore_label_id)
+                    _write_tokens(finished / split, checked, (examples, seq_len))
             for name, text in texts.items():
                 (finished / name).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -105,13 +124,70 @@ def check_replaceable(directory: Path, overwrite: bool) -> None:
         )
 
 
-def _write_arrays(folder: Path, arrays: SplitArrays) -> None:
-    """Saves tokens in the smallest integer type that holds them, the index arrays as int32."""
-    for field, array in vars(arrays).items():
-        if field in ("inputs", "labels"):
-            lowest, highest = np.min_scalar_type(array.min()), np.min_scalar_type(array.max())
-            dtype = np.result_type(lowest, highest)
-        else:
-            dtype = np.dtype(np.int32)
+def _validated(
+    arrays: SplitArrays | SplitStream, place: Path, seq_len: int, num_puzzle_identifiers: int
+) -> SplitStream:
+    """The split as a stream, after every check that needs no token."""
+    if isinstance(arrays, SplitArrays):
+        arrays.validate(place, seq_len=seq_len, num_puzzle_identifiers=num_puzzle_identifiers)
+        indices = (arrays.puzzle_identifiers, arrays.puzzle_indices, arrays.group_indices)
+        return SplitStream(_chunks(arrays), *indices)
+    indices = (arrays.puzzle_identifiers, arrays.puzzle_indices, arrays.group_indices)
+    examples = int(arrays.puzzle_indices[-1])
+    check_offsets(place, SET_NAME, examples, *indices, num_puzzle_identifiers)
+    return arrays
+
+
+def _chunks(arrays: SplitArrays) -> Iterator[Chunk]:
+    """The tokens of arrays, which may be memory-mapped, in the smallest types that hold them."""
+    inputs, labels = arrays.inputs, arrays.labels
+    input_type, label_type = _smallest_type(inputs), _smallest_type(labels)
+    for start in range(0, len(inputs), CHUNK_EXAMPLES):
+        rows = slice(start, start + CHUNK_EXAMPLES)
+        yield inputs[rows].astype(input_type), labels[rows].astype(label_type)
+
+
+def _smallest_type(array: np.ndarray) -> np.dtype:
+    return np.result_type(np.min_scalar_type(array.min()), np.min_scalar_type(array.max()))
+
+
+def _checked(
+    chunks: Iterable[Chunk], place: Path, vocab_size: int, ignore_label_id: int | None
+) -> Iterator[Chunk]:
+    """The chunks, each once its tokens were found to be in the vocabulary."""
+    for inputs, labels in chunks:
+        check_tokens(inputs, vocab_size, array_path(place, SET_NAME, "inputs"))
+        counted = labels
+        if labels.min() < 0 or labels.max() >= vocab_size:  # as an ignored label may be
+            ignored = labels == IGNORE_LABEL
+            if ignore_label_id is not None:
+                ignored |= labels == ignore_label_id
+            counted = np.where(ignored, 0, labels)
+        check_tokens(counted, vocab_size, array_path(place, SET_NAME, "labels"))
+        yield inputs, labels
+
+
+def _write_tokens(folder: Path, chunks: Iterable[Chunk], shape: tuple[int, int]) -> None:
+    """Writes the inputs and labels of all chunks, which together have the given shape."""
+    written, kinds = 0, []
+    with ExitStack() as stack:
+        paths = [array_path(folder, SET_NAME, field) for field in ("inputs", "labels")]
+        files = [stack.enter_context(open(path, "wb")) for path in paths]
+        for chunk in chunks:
+            if not kinds:
+                kinds = [tokens.dtype for tokens in chunk]
+                for file, kind in zip(files, kinds, strict=True):
+                    description = np.lib.format.dtype_to_descr(kind)
+                    header = {"descr": description, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+            for file, tokens, kind in zip(files, chunk, kinds, strict=True):
+                file.write(np.ascontiguousarray(tokens.astype(kind, casting="safe", copy=False)))
+            written += len(chunk[0])
+    if written != shape[0]:
+        raise ValueError(f"the chunks hold {written} examples, puzzle_indices counts {shape[0]}")
+
+
+def _write_indices(folder: Path, stream: SplitStream) -> None:
+    for field in ("puzzle_identifiers", "puzzle_indices", "group_indices"):
         with open(array_path(folder, SET_NAME, field), "wb") as file:
-            np.save(file, np.ascontiguousarray(array, dtype=dtype), allow_pickle=False)
+            np.save(file, np.asarray(getattr(stream, field), np.int32), allow_pickle=False)

@@ -1,59 +1,34 @@
-"""The gated activation of SwiGLU, with a backward pass that keeps its two inputs and no more.
-
-MLX's CPU back end computes exp one element at a time; `_vectorised_exp` uses additions,
-multiplications and bit shifts alone, which it vectorises, and is more accurate (1e-7 relative).
-"""
+"""The gated activation of SwiGLU and its gradients."""
 
 import mlx.core as mx
 
 from trm_mlx.backend import device_name
-
-# Adding this to a small float32 rounds it to a whole number, which its low bits then hold.
-_ROUNDER = 1.5 * 2**23
-# exp(r) = 1 + r + r² (...) for |r| <= ln(2) / 2; the coefficients of Cephes' expf, highest first.
-_COEFFICIENTS = (
-    1.9875691500e-4,
-    1.3981999507e-3,
-    8.3334519073e-3,
-    4.1665795894e-2,
-    1.6666665459e-1,
-    5.0000001201e-1,
-    1.0,
-    1.0,
-)
+from trm_mlx.models import cpu_kernels, cuda_kernels
 
 
-def _vectorised_exp(x: mx.array) -> mx.array:
-    """exp of float32 ``x``, clipped to [-87, 88]: 2^n · exp(r) with n = round(x / ln 2)."""
-    x = mx.clip(x, -87.0, 88.0)
-    rounded = x * 1.44269504088896341 + _ROUNDER
-    n = rounded - _ROUNDER
-    # ln 2 in two parts, so that n times the first is exact.
-    r = x - n * 0.693359375 + n * 2.12194440e-4
-    result = mx.array(_COEFFICIENTS[0])
-    for coefficient in _COEFFICIENTS[1:]:
-        result = result * r + coefficient
-    exponent = mx.left_shift(rounded.view(mx.int32), 23)
-    return (result.view(mx.int32) + exponent).view(mx.float32)
+def gated_silu(product: mx.array) -> mx.array:
+    """``silu(gate) * up``, ``[R, C]``, of ``product [2R, C]``, gate above up."""
+    if device_name() == "cuda":
+        return cuda_kernels.gated_silu(product)
+    if cpu_kernels.usable(product):
+        return cpu_kernels.gated_silu(product)
+    gate, up = mx.split(product, 2)
+    wide = gate.astype(mx.float32)
+    return (wide * mx.sigmoid(wide)).astype(gate.dtype) * up
 
 
-def sigmoid(x: mx.array) -> mx.array:
-    """1 / (1 + exp(-x))."""
-    vectorised = x.dtype == mx.float32 and device_name() == "cpu"
-    return 1 / (1 + _vectorised_exp(-x)) if vectorised else mx.sigmoid(x)
+def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> tuple[mx.array, mx.array]:
+    """The gradient ``[2R, C]`` of `gated_silu` at ``product``, and its value once more.
 
-
-@mx.custom_function
-def gated_silu(gate: mx.array, up: mx.array) -> mx.array:
-    """``silu(gate) * up``."""
-    return gate * sigmoid(gate) * up
-
-
-@gated_silu.vjp
-def _gated_silu_vjp(
-    primals: tuple[mx.array, mx.array], cotangent: mx.array, _output: mx.array
-) -> tuple[mx.array, mx.array]:
-    gate, up = primals
-    share = sigmoid(gate)
-    silu = gate * share
-    return cotangent * up * (share + silu * (1 - share)), cotangent * silu
+    The value is cheap to make again, and a gradient needs it next: nobody has to keep it.
+    """
+    if device_name() == "cuda":
+        return cuda_kernels.gated_silu_gradients(product, cotangent)
+    if cpu_kernels.usable(product):
+        return cpu_kernels.gated_silu_gradients(product, cotangent)
+    gate, up = mx.split(product, 2)
+    wide = gate.astype(mx.float32)
+    share = mx.sigmoid(wide)
+    silu = (wide * share).astype(gate.dtype)
+    d_gate = (cotangent * up).astype(mx.float32) * (share + silu * (1 - share))
+    return mx.concatenate([d_gate.astype(gate.dtype), cotangent * silu]), silu * up

@@ -6,6 +6,7 @@ nothing of the early cycles is kept, and on Metal they use the fused attention.
 """
 
 import math
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,15 +15,8 @@ from trm_mlx.backend import default_dtype
 from trm_mlx.config import ModelConfig
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry, continue_target, halting_rows, replace_rows
-from trm_mlx.models.layers import (
-    Embedding,
-    Level,
-    Linear,
-    PuzzleEmbedding,
-    from_blocks,
-    to_blocks,
-    truncated_normal,
-)
+from trm_mlx.models.blocks import Level, to_blocks
+from trm_mlx.models.layers import Embedding, Linear, PuzzleEmbedding, truncated_normal
 from trm_mlx.models.recursion import Update, recurse
 from trm_mlx.models.variants import VARIANTS
 
@@ -104,7 +98,8 @@ class RecursiveReasoner(nn.Module):
         states = self.think(carry.states, carry.batch, puzzles)
         states = {name: mx.stop_gradient(state) for name, state in states.items()}
         states, outputs = self.answer(states, carry.batch, puzzles)
-        return self.finish(carry, states, outputs, key)
+        outputs |= self.look_ahead(carry, states, puzzles)
+        return self.finish(carry, states, outputs, key), outputs
 
     def begin(self, carry: Carry, batch: Batch) -> Carry:
         """Give the halted rows their new puzzle, initial states and a step count of zero."""
@@ -146,10 +141,21 @@ class RecursiveReasoner(nn.Module):
         return self._recurse(self.recursion.free_updates, states, batch, puzzles)
 
     def answer(
-        self, states: Batch, batch: Batch, puzzles: mx.array | None
+        self,
+        states: Batch,
+        batch: Batch,
+        puzzles: mx.array | None,
+        graded: bool = False,
+        recompute: bool = False,
     ) -> tuple[Batch, dict[str, mx.array]]:
-        """The updates inside the gradient, and the heads."""
-        states = self._recurse(self.recursion.graded_updates, states, batch, puzzles)
+        """The updates inside the gradient, and the heads.
+
+        ``graded`` says that a gradient will be asked for, ``recompute`` that it shall keep less
+        and compute more; the values are the same.
+        """
+        updates = self.recursion.graded_updates
+        options = {"graded": graded, "recompute": recompute}
+        states = self._recurse(updates, states, batch, puzzles, **options)
         readout = states[self.recursion.readout]
         q_logits = self.q_head(readout[:, 0]).astype(mx.float32)
         return states, {
@@ -164,40 +170,46 @@ class RecursiveReasoner(nn.Module):
         states: Batch,
         batch: Batch,
         puzzles: mx.array | None,
+        **options: bool,
     ) -> Batch:
         if not updates:
             return states
-        mlp_t, length = self.config.mlp_t, self.config.length
+        mlp_t = self.config.mlp_t
         inside = {name: to_blocks(state, mlp_t) for name, state in states.items()}
         x = to_blocks(self.embed(batch, puzzles), mlp_t)
-        states = recurse(updates, self, inside, x)
-        return {name: from_blocks(state, length, mlp_t) for name, state in states.items()}
+        nets = {name: partial(self[name], **options) for name in self.recursion.nets}
+        states = recurse(updates, nets, inside, x)
+        return {name: to_blocks(state, mlp_t) for name, state in states.items()}
+
+    def look_ahead(self, carry: Carry, states: Batch, puzzles: mx.array | None) -> Batch:
+        """``target_q_continue [B]`` from the step after this one, for variants trained on it."""
+        config = self.config
+        learns = self.training and config.halt_max_steps > 1 and not config.no_ACT_continue
+        if not (learns and config.bootstrap_q_continue):
+            return {}
+        states = {name: mx.stop_gradient(state) for name, state in states.items()}
+        later = self.think(states, carry.batch, puzzles)
+        _, ahead = self.answer(later, carry.batch, puzzles)
+        target = continue_target(
+            config, carry.steps + 1, ahead["q_halt_logits"], ahead["q_continue_logits"]
+        )
+        return {"target_q_continue": mx.stop_gradient(target)}
 
     def finish(
         self, carry: Carry, states: Batch, outputs: dict[str, mx.array], key: mx.array | None
-    ) -> tuple[Carry, dict[str, mx.array]]:
+    ) -> Carry:
         """Count the step, detach the states and decide which rows halt."""
-        config = self.config
-        states = {name: mx.stop_gradient(state) for name, state in states.items()}
         steps = carry.steps + 1
         halted = halting_rows(
-            config,
+            self.config,
             steps,
             mx.stop_gradient(outputs["q_halt_logits"]),
             mx.stop_gradient(outputs["q_continue_logits"]),
             self.training,
             key,
         )
-        explores = self.training and config.halt_max_steps > 1
-        if explores and not config.no_ACT_continue and config.bootstrap_q_continue:
-            puzzles = self.puzzle_rows(carry.batch)
-            later = self.think(states, carry.batch, puzzles)
-            _, ahead = self.answer(later, carry.batch, puzzles)
-            target = continue_target(
-                config, steps, ahead["q_halt_logits"], ahead["q_continue_logits"]
-            )
-            outputs = {**outputs, "target_q_continue": mx.stop_gradient(target)}
-        return Carry(states, steps, halted, carry.batch), outputs
+        states = {name: mx.stop_gradient(state) for name, state in states.items()}
+        return Carry(states, steps, halted, carry.batch)
 
 
 def _initial(state: str) -> str:

@@ -78,10 +78,14 @@ def recurse(
 ) -> dict[str, mx.array]:
     """Apply ``updates`` in order and return the new states, each ``[batch, length, dims]``."""
     values = {**states, INPUT: x}
+    sums: dict[tuple[str, ...], mx.array] = {}  # of injected states, until one of them changes
     for update in updates:
         hidden = reduce(add, (values[name] for name in update.sources))
         if update.inject:
-            hidden = hidden + reduce(add, (values[name] for name in update.inject))
+            if update.inject not in sums:
+                sums[update.inject] = reduce(add, (values[name] for name in update.inject))
+            hidden = hidden + sums[update.inject]
         values[update.target] = nets[update.net](hidden)
+        sums = {names: total for names, total in sums.items() if update.target not in names}
     del values[INPUT]
     return values

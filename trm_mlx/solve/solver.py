@@ -41,7 +41,7 @@ class Solver:
         search: what to try beyond one trajectory.
         task: knows the rules and symmetries that ``search`` may want.
         intermediates: give every `Solution` its ``thoughts``.
-        compiled: `mx.compile` the step; by default on a GPU.
+        compiled: `mx.compile` the step; by default on Metal.
 
     Raises:
         InputError: a value that makes no sense, or a search that needs a task or another model.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from trm_mlx.models import cpu_kernels
 from trm_mlx.models.act import Carry, halting_logit
 from trm_mlx.models.model import Batch, RecursiveReasoner
 
@@ -94,7 +95,8 @@ class Stream:
     ):
         self.model, self.perturb, self.keep_thoughts = model, perturb, keep_thoughts
         self._bound = math.inf if threshold is None else _logit(threshold)
-        self._step = mx.compile(self._advance, inputs=model.state) if compiled else self._advance
+        advance = cpu_kernels.disabled()(self._advance)
+        self._step = mx.compile(advance, inputs=model.state) if compiled else self._advance
 
     def run(self, jobs: Iterator[Job | None], rows: int) -> Iterator[Finished]:
         """Yield results as they come; the order is that of halting.

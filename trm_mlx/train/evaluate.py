@@ -1,9 +1,10 @@
 """Evaluation of a model over the test split: every row runs all its supervision steps."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -27,11 +28,42 @@ SAVABLE = (
 )
 
 
+class Outcome(NamedTuple):
+    """What an evaluator has found out: numbers by name, and files by name, as text."""
+
+    metrics: dict[str, float]
+    files: dict[str, str]
+
+
+class Evaluator(Protocol):
+    """Judges a model's answers by the rules of a task, batch by batch.
+
+    It sees every example of the split once between `begin` and `result`.
+    """
+
+    name: str  # goes before its metrics, as in ARC/pass@1
+
+    def begin(self) -> None:
+        """Start an evaluation."""
+
+    def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
+        """Take the next n examples, without padding.
+
+        Args:
+            batch: ``inputs [n, S]``, ``labels [n, S]``, ``puzzle_identifiers [n]``.
+            outputs: of the last supervision step, ``preds [n, S]``, ``q_halt_logits [n]``.
+        """
+
+    def result(self) -> Outcome:
+        """Sum up the evaluation."""
+
+
 def evaluate(
     step: EvaluationStep,
     dataset: PuzzleDataset,
     batch_size: int,
     save: tuple[str, ...] = (),
+    evaluators: Sequence[Evaluator] = (),
     tick: Callable[[int], object] = lambda rows: None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
     """Metrics of the last supervision step, per set of the dataset, as means over its examples.
@@ -39,6 +71,7 @@ def evaluate(
     Args:
         step: of the model to evaluate; keep it for the next evaluation, it may be compiled.
         save: names in `SAVABLE` to return for every example, in the dataset's order.
+        evaluators: are shown every example; ask them for their `result` afterwards.
         tick: called with the number of examples done after each batch.
 
     Returns:
@@ -47,6 +80,8 @@ def evaluate(
     check_savable(save)
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
+    for evaluator in evaluators:
+        evaluator.begin()
     with evaluation_mode(step.model):
         for set_name, arrays, rows in prefetch(iterate_test(dataset, batch_size)):
             batch = {name: mx.array(array) for name, array in arrays.items()}
@@ -56,7 +91,13 @@ def evaluate(
                 totals[name] += value.item()
             outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
             for name in save:
-                saved[name].append(np.array(outputs[name].astype(_portable(outputs[name])))[:rows])
+                saved[name].append(_portable(outputs[name])[:rows])
+            if evaluators:
+                asked = {name: array[:rows] for name, array in arrays.items()}
+                judged = ("preds", "q_halt_logits")
+                answered = {name: _portable(outputs[name])[:rows] for name in judged}
+                for evaluator in evaluators:
+                    evaluator.update(asked, answered)
             tick(rows)
     means = {
         set_name: {
@@ -104,6 +145,17 @@ def write_outputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
         raise InputError(f"cannot write {path}: {error}") from error
 
 
-def _portable(array: mx.array) -> mx.Dtype:
-    """NumPy has no bfloat16."""
-    return mx.float32 if mx.issubdtype(array.dtype, mx.floating) else array.dtype
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    """An evaluator's files, in a folder that is made for them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error}") from error
+
+
+def _portable(array: mx.array) -> np.ndarray:
+    """As NumPy, which has no bfloat16."""
+    floating = mx.issubdtype(array.dtype, mx.floating)
+    return np.array(array.astype(mx.float32) if floating else array)

@@ -25,7 +25,8 @@ from trm_mlx.train.checkpoint import (
     save_checkpoint,
     start_from,
 )
-from trm_mlx.train.evaluate import check_savable, evaluate, write_outputs
+from trm_mlx.train.evaluate import check_savable, evaluate, write_files, write_outputs
+from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.report import Report, check_wandb, mean_metrics
 from trm_mlx.train.step import EvaluationStep, Training, compiles
 
@@ -76,6 +77,7 @@ class Trainer:
             num_puzzle_identifiers=sizes.num_puzzle_identifiers,
         )
         _check_same_puzzles(self.data, self.test_data)
+        self.evaluators = build_evaluators(config.evaluators, self.test_data)
         self.training = Training(build_model(model_config, config.seed), config, self.total_steps)
         self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
         self.carry = None
@@ -102,7 +104,7 @@ class Trainer:
             batch: ``inputs [B, S]``, ``labels [B, S]`` and ``puzzle_identifiers [B]``, int32.
 
         Returns:
-            Sums of metrics over the batch, as lazy arrays; see ``losses.act_loss``.
+            Sums of metrics over the batch, as lazy arrays; see ``losses.act_metrics``.
         """
         batch = {name: mx.array(array) for name, array in batch.items()}
         if self.carry is None:
@@ -116,7 +118,10 @@ class Trainer:
         return metrics
 
     def fit(self) -> dict[str, dict[str, float]]:
-        """Train to the end and return the last evaluation, ``{set: {metric: mean}}``."""
+        """Train to the end and return the last evaluation, ``{set: {metric: mean}}``.
+
+        The metrics of task evaluators stand among the sets, by the evaluator's name.
+        """
         config, intervals = self.config, self.config.epochs // self.config.epochs_per_interval
         self._open_run()
         results: dict[str, dict[str, float]] = {}
@@ -156,13 +161,25 @@ class Trainer:
 
     def _evaluate(self, report: Report) -> dict[str, dict[str, float]]:
         config = self.config
-        with averaged(self.training):
+        examples = int(self.test_data.puzzle_indices[-1])
+        with averaged(self.training), report.evaluating(examples) as bar:
             results, outputs = evaluate(
-                self.evaluation, self.test_data, config.global_batch_size, config.eval_save_outputs
+                self.evaluation,
+                self.test_data,
+                config.global_batch_size,
+                config.eval_save_outputs,
+                self.evaluators,
+                tick=bar.update,
             )
-        report.evaluation(self.progress.step, results)
+        step = self.progress.step
+        report.evaluation(step, results)
         if outputs:
-            write_outputs(self.run / f"outputs_{self.progress.step:07d}.npz", outputs)
+            write_outputs(self.run / f"outputs_{step:07d}.npz", outputs)
+        for evaluator in self.evaluators:
+            metrics, files = evaluator.result()
+            report.judgement(step, evaluator.name, metrics)
+            write_files(self.run / f"evaluation_{step:07d}", files)
+            results[evaluator.name] = metrics
         return results
 
     def _open_run(self) -> None:

@@ -72,6 +72,16 @@ class Report:
                 file=sys.stderr,
             )
 
+    def evaluating(self, examples: int) -> tqdm:
+        """A bar for one evaluation, on a terminal only."""
+        return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=None)
+
+    def judgement(self, step: int, name: str, metrics: dict[str, float]) -> None:
+        """What a task evaluator has found."""
+        self._write(step, {f"{name}/{metric}": value for metric, value in metrics.items()})
+        shown = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
+        self.say(f"step {step}: {name} {shown}")
+
     def say(self, line: str) -> None:
         """A line of text above the progress bar."""
         self.bar.write(line, file=sys.stderr)

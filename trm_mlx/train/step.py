@@ -1,16 +1,18 @@
-"""One optimisation step and one evaluation step: the only file that compiles."""
+"""One optimisation step and one evaluation step, compiled where that pays."""
 
 from functools import partial
 
 import mlx.core as mx
 import mlx.optimizers as optim
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
-from trm_mlx.backend import device_name
+from trm_mlx import backend
 from trm_mlx.config import TrainConfig
+from trm_mlx.models import cpu_kernels
 from trm_mlx.models.act import Carry
 from trm_mlx.models.model import Batch, RecursiveReasoner
-from trm_mlx.train.losses import act_loss
+from trm_mlx.train.losses import act_metrics, row_losses, step_weights, total_loss
+from trm_mlx.train.memory import plan
 from trm_mlx.train.optim import build_optimizer, moving_average, sign_descent, warmup_cosine
 
 Metrics = dict[str, mx.array]
@@ -32,6 +34,7 @@ class Training:
         self.optimizer = build_optimizer(config, total_steps)
         self.optimizer.init(model.trainable_parameters())
         self.average = tree_map(mx.array, model.trainable_parameters()) if config.ema else {}
+        self.plan = plan(config, model)
         self._puzzle_rate = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
         self._step = None
 
@@ -52,33 +55,59 @@ class Training:
         if self._step is None:
             self._step = self._update
             if compiles(self.config):
-                self._step = mx.compile(self._update, inputs=self.state, outputs=self.state)
+                update = cpu_kernels.disabled()(self._update)
+                self._step = mx.compile(update, inputs=self.state, outputs=self.state)
         return self._step(carry, batch, key)
 
     def gradients(self, carry: Carry, batch: Batch, key: mx.array):
         """Gradients of loss / global_batch_size, without updating anything.
 
+        A batch too large for the memory goes through in several passes whose gradients are added.
+
         Returns:
             ``(carry, metrics, gradients of the weights as a tree, gradients [B, E] of the puzzle
             rows or None)``.
         """
-        model = self.model
-        carry = model.begin(carry, batch)
+        carry = self.model.begin(carry, batch)
+        passes, total = [], None
+        for start in range(0, len(carry.steps), self.plan.rows):
+            rows = slice(start, start + self.plan.rows)
+            states, outputs, losses, gradients = self._pass(carry, rows, after=total)
+            weights, puzzles = gradients["weights"], gradients.get("puzzles")
+            total = weights if total is None else tree_map(mx.add, total, weights)
+            passes.append((states, outputs, losses, puzzles))
+        states, outputs, losses, puzzles = _joined(passes)
+        carry = self.model.finish(carry, states, outputs, key)
+        return carry, act_metrics(carry, outputs, losses), total, puzzles
+
+    def _pass(self, carry: Carry, rows: slice, after: dict | None):
+        """States, outputs, losses and gradients of some rows, begun when ``after`` is there."""
+        model, recompute = self.model, self.plan.recompute
+        carry = tree_map(lambda array: array[rows], carry)
+        if after is not None:
+            waited_for = [array for _, array in tree_flatten(after)]
+            states = dict(
+                zip(carry.states, mx.depends(list(carry.states.values()), waited_for), strict=True)
+            )
+            carry = carry._replace(states=states)
         puzzles = model.puzzle_rows(carry.batch)
         states = model.think(carry.states, carry.batch, puzzles)
 
         def objective(trained: dict):
             model.update(trained["weights"])
-            new_states, outputs = model.answer(states, carry.batch, trained.get("puzzles"))
-            new_carry, outputs = model.finish(carry, new_states, outputs, key)
-            loss, metrics = act_loss(new_carry, outputs, self.config.loss)
-            return loss / self.config.global_batch_size, (new_carry, metrics)
+            puzzles = trained.get("puzzles")
+            new_states, outputs = model.answer(states, carry.batch, puzzles, True, recompute)
+            outputs |= model.look_ahead(carry, new_states, puzzles)
+            losses = row_losses(outputs, carry.batch["labels"], self.config.loss)
+            weights = step_weights(self.config.loss_weights, carry.steps)
+            loss = total_loss(losses, weights) / self.config.global_batch_size
+            return loss, (new_states, outputs, losses)
 
         weights = model.trainable_parameters()
         trained = {"weights": weights} | ({} if puzzles is None else {"puzzles": puzzles})
-        (_, (carry, metrics)), gradients = mx.value_and_grad(objective)(trained)
+        (_, made), gradients = mx.value_and_grad(objective)(trained)
         model.update(weights)
-        return carry, metrics, gradients["weights"], gradients.get("puzzles")
+        return *made, gradients
 
     def _update(self, carry: Carry, batch: Batch, key: mx.array) -> tuple[Carry, Metrics]:
         config, model = self.config, self.model
@@ -101,9 +130,16 @@ class Training:
         return carry, metrics
 
 
+def _joined(passes: list):
+    """The results of several passes as those of one: row by row."""
+    if len(passes) == 1:
+        return passes[0]
+    return tree_map(lambda *parts: mx.concatenate(parts), *passes)
+
+
 def compiles(config: TrainConfig) -> bool:
-    """Whether the step is compiled; on the CPU that costs a minute of g++ and gains little."""
-    return config.compile == "true" or (config.compile == "auto" and device_name() != "cpu")
+    """Whether the step is compiled as a whole."""
+    return backend.compiles(config.compile)
 
 
 class EvaluationStep:
@@ -111,12 +147,13 @@ class EvaluationStep:
 
     def __init__(self, model: RecursiveReasoner, loss: str, compiled: bool = False):
         self.model, self.loss = model, loss
-        self._step = mx.compile(self._run, inputs=model.state) if compiled else self._run
+        run = cpu_kernels.disabled()(self._run)
+        self._step = mx.compile(run, inputs=model.state) if compiled else self._run
 
     def __call__(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
         return self._step(carry, batch)
 
     def _run(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
         carry, outputs = self.model(carry, batch)
-        _, metrics = act_loss(carry, outputs, self.loss, skip_unlabelled=True)
-        return carry, outputs, metrics
+        losses = row_losses(outputs, carry.batch["labels"], self.loss)
+        return carry, outputs, act_metrics(carry, outputs, losses, skip_unlabelled=True)

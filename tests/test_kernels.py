@@ -1,0 +1,150 @@
+"""The fast ways of computing beside the plain ones: loops, CUDA kernels, written-out gradients."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from trm_mlx.models import activations, attention, cpu_kernels, norms
+from trm_mlx.models.attention import Attention
+from trm_mlx.models.swiglu import CHANNELS, POSITIONS, residual_swiglu
+
+ON_CUDA = mx.cuda.is_available()
+SHAPES = [(37, 24), (64, 1536), (5, 7)]
+
+
+def normal(*shape, seed=0, dtype=mx.float32, scale=3.0):
+    return (mx.random.normal(shape, key=mx.random.key(seed)) * scale).astype(dtype)
+
+
+def close(ours, plain, tolerance):
+    ours, plain = (np.array(array.astype(mx.float32)) for array in (ours, plain))
+    np.testing.assert_allclose(ours, plain, rtol=tolerance, atol=tolerance * np.abs(plain).max())
+
+
+# The CPU's loops
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_loops_compute_the_plain_functions(shape):
+    rows, columns = shape
+    product, slope = normal(2 * rows, columns), normal(rows, columns, seed=1)
+    assert cpu_kernels.usable(product)
+    fast = activations.gated_silu(product), *activations.gated_silu_gradients(product, slope)
+    with cpu_kernels.disabled():
+        assert not cpu_kernels.usable(product)
+        plain = activations.gated_silu(product), *activations.gated_silu_gradients(product, slope)
+    for ours, theirs in zip(fast, plain, strict=True):
+        close(ours, theirs, 1e-6)
+
+
+def test_loops_read_what_lies_scattered_in_memory():
+    product = normal(24, 36).T[::2]
+    expected = activations.gated_silu(mx.array(np.array(product)))
+    assert mx.array_equal(activations.gated_silu(product), expected)
+
+
+def test_softmax_of_any_scores():
+    scores = mx.concatenate([normal(2, 5, 33), normal(2, 5, 33, scale=200.0)])
+    close(attention.softmax(scores), mx.softmax(scores, axis=-1), 1e-6)
+    slope = normal(4, 5, 33, seed=1)
+    _, (ours,) = mx.vjp(attention.softmax, [scores], [slope])
+    _, (plain,) = mx.vjp(lambda x: mx.softmax(x, axis=-1), [scores], [slope])
+    close(ours, plain, 2e-6)
+
+
+def test_attention_with_loops_and_without():
+    layer, x = Attention(32, 4, rope=True), normal(2, 9, 32, scale=1.0)
+    fast = layer(x, graded=False)
+    with cpu_kernels.disabled():
+        close(fast, layer(x, graded=False), 1e-6)
+
+
+# Written-out gradients
+
+
+def plain_swiglu(x, gate_up, down, axis):
+    """A statement in products, without the residual_swiglu's care for memory."""
+    tokens = x if axis is CHANNELS else x.T
+    gate, up = mx.split(tokens @ gate_up.T, 2, axis=1)
+    y = tokens + (gate * mx.sigmoid(gate) * up) @ down.T
+    return y if axis is CHANNELS else y.T
+
+
+@pytest.mark.parametrize("axis", [CHANNELS, POSITIONS], ids=["channels", "positions"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_swiglu_and_its_gradients(axis, recompute):
+    x = normal(12, 20, scale=1.0) if axis is CHANNELS else normal(20, 12, scale=1.0)
+    weights = normal(2 * 16, 20, seed=1, scale=0.3), normal(20, 16, seed=2, scale=0.3)
+    slope = normal(*x.shape, seed=3)
+    (value,), ours = mx.vjp(residual_swiglu(axis, recompute), [x, *weights], [slope])
+    (expected,), plain = mx.vjp(lambda *a: plain_swiglu(*a, axis), [x, *weights], [slope])
+    close(value, expected, 2e-6)
+    for gradient, wanted in zip(ours, plain, strict=True):
+        close(gradient, wanted, 5e-6)
+
+
+@pytest.mark.parametrize(
+    ("norm", "axis"), [(norms.norm_channels, 1), (norms.norm_positions, 0)], ids=["rows", "columns"]
+)
+def test_gradients_of_norms(norm, axis):
+    x, slope = normal(13, 24), normal(13, 24, seed=1)
+
+    def plain(x):
+        return x / mx.sqrt(x.square().mean(axis=axis, keepdims=True) + norms.EPSILON)
+
+    (value,), (ours,) = mx.vjp(norm, [x], [slope])
+    (expected,), (wanted,) = mx.vjp(plain, [x], [slope])
+    close(value, expected, 1e-6)
+    close(ours, wanted, 5e-6)
+
+
+# CUDA's kernels, where there is a GPU to run them
+
+
+def both_ways(monkeypatch, function):
+    """The results of a function with CUDA's kernels and with the plain functions."""
+    with mx.stream(mx.gpu):
+        results = []
+        for name in ("cuda", "metal"):
+            for module in (activations, attention, cpu_kernels, norms):
+                monkeypatch.setattr(module, "device_name", lambda name=name: name)
+            results.append(function())
+            mx.eval(results[-1])
+    return zip(*results, strict=True)
+
+
+@pytest.mark.skipif(not ON_CUDA, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [*SHAPES, (200, 16)])
+def test_kernels_compute_the_plain_functions(monkeypatch, dtype, shape):
+    rows, columns = shape
+    product = normal(2 * rows, columns, dtype=dtype)
+    x, slope = normal(rows, columns, dtype=dtype), normal(rows, columns, seed=1, dtype=dtype)
+
+    def results():
+        return [
+            activations.gated_silu(product),
+            *activations.gated_silu_gradients(product, slope),
+            *(norm(x) for norm in (norms.norm_channels, norms.norm_positions)),
+            mx.vjp(norms.norm_channels, [x], [slope])[1][0],
+            mx.vjp(norms.norm_positions, [x], [slope])[1][0],
+        ]
+
+    for ours, plain in both_ways(monkeypatch, results):
+        close(ours, plain, 2e-6 if dtype == mx.float32 else 2**-7)
+
+
+@pytest.mark.skipif(not ON_CUDA, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("length", [97, 128, 20])
+@pytest.mark.parametrize("rope", [True, False])
+def test_padded_attention_is_attention(monkeypatch, length, rope):
+    with mx.stream(mx.gpu):
+        layer = Attention(64, 4, rope)
+        x, slope = normal(3, length, 64, scale=1.0), normal(3, length, 64, seed=1)
+
+    def results():
+        values, gradients = mx.vjp(lambda x: layer(x, graded=True), [x], [slope])
+        return [layer(x, graded=False), *values, *gradients]
+
+    for ours, plain in both_ways(monkeypatch, results):
+        close(ours, plain, 1e-5)

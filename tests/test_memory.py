@@ -1,0 +1,129 @@
+"""Large batches in several passes: the plan, and that it changes nothing but memory."""
+
+import dataclasses
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from trm_mlx.config import ModelConfig
+from trm_mlx.errors import InputError
+from trm_mlx.models import cpu_kernels
+from trm_mlx.models.model import build_model
+from trm_mlx.options import arch_config, load_config
+from trm_mlx.train import memory
+from trm_mlx.train.step import Training
+
+WORDS = ["data_paths=[none]", "global_batch_size=7", "ema=true", "compile=false"]
+SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 2, "L_cycles": 2, "halt_max_steps": 3}
+
+
+def make(name="trm", words=(), **changes):
+    arch = arch_config(name, **{**SMALL, **changes})
+    config = dataclasses.replace(load_config([*WORDS, *words]), arch=arch)
+    sizes = {"seq_len": 9, "vocab_size": 6, "num_puzzle_identifiers": 3}
+    return Training(build_model(ModelConfig.of(arch, **sizes)), config, total_steps=10)
+
+
+def make_batch(step):
+    rng = np.random.default_rng(step)
+    batch = {
+        "inputs": rng.integers(1, 6, (7, 9)),
+        "labels": rng.integers(1, 6, (7, 9)),
+        "puzzle_identifiers": rng.integers(0, 3, 7),
+    }
+    return {name: mx.array(array, mx.int32) for name, array in batch.items()}
+
+
+def run(training, steps=4):
+    """States, halting, metrics and weights after some steps."""
+    carry, trace = training.model.initial_carry(make_batch(0)), []
+    for step in range(steps):
+        carry, metrics = training.step(carry, make_batch(step), mx.random.key(step))
+        mx.eval(carry, metrics, training.state)
+        trace.append({name: value.item() for name, value in metrics.items()})
+    return carry, trace, dict(tree_flatten(training.model.parameters()))
+
+
+CASES = {
+    "attention": ("trm", {}),
+    "tokens": ("trm", {"mlp_t": True, "pos_encodings": "none"}),
+    "q_continue": ("hrm", {"H_layers": 1, "L_layers": 1, "no_ACT_continue": False}),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("words", [["batch_size=3"], ["batch_size=1"]], ids=" ".join)
+def test_passes_add_up_to_the_large_batch(case, words):
+    name, changes = case
+    whole, cut = make(name, **changes), make(name, words, **changes)
+    assert (whole.plan.rows, cut.plan.rows) == (7, int(words[0][-1]))
+    (carry, trace, weights), (cut_carry, cut_trace, cut_weights) = run(whole), run(cut)
+    assert mx.array_equal(carry.steps, cut_carry.steps)
+    assert mx.array_equal(carry.halted, cut_carry.halted)
+    for sums, cut_sums in zip(trace, cut_trace, strict=True):
+        assert sums == pytest.approx(cut_sums, rel=1e-5)
+    for name, weight in weights.items():
+        np.testing.assert_allclose(np.array(weight), cut_weights[name], rtol=1e-4, atol=2e-6)
+
+
+def test_passes_when_compiled():
+    trace = run(make(words=["batch_size=4"]))[1]
+    compiled = run(make(words=["batch_size=4", "compile=true"]))[1]
+    for sums, other in zip(trace, compiled, strict=True):
+        assert sums == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_recomputing_changes_no_number(case):
+    name, changes = case
+    kept, again = make(name, **changes), make(name, ["grad_checkpoint=true"], **changes)
+    assert (kept.plan.recompute, again.plan.recompute) == (False, True)
+    (_, trace, weights), (_, other_trace, other) = run(kept), run(again)
+    assert trace == other_trace
+    assert all(mx.array_equal(weight, other[name]) for name, weight in weights.items())
+
+
+def test_recomputing_keeps_less():
+    """With the plain functions; the CPU's loops hold on to every intermediate array."""
+
+    def peak(words):
+        training = make(words=words, hidden_size=64, L_cycles=6)
+        batch = make_batch(0)
+        carry = training.model.initial_carry(batch)
+        mx.eval(carry, training.state)
+        mx.reset_peak_memory()
+        with cpu_kernels.disabled():
+            _, _, gradients, _ = training.gradients(carry, batch, mx.random.key(0))
+        mx.eval(gradients)
+        return mx.get_peak_memory()
+
+    assert peak(["grad_checkpoint=true"]) < 0.9 * peak([])
+
+
+def test_plan_follows_the_memory(monkeypatch):
+    model = make().model
+    config = dataclasses.replace(load_config(WORDS), global_batch_size=1000)
+    whole, twice = memory.row_bytes(model, recompute=False), memory.row_bytes(model, recompute=True)
+    assert twice < whole
+
+    def plan_with(room, **changes):
+        size = (memory.fixed_bytes(model) + room) / memory.SHARE
+        monkeypatch.setattr(memory, "memory_size", lambda: size)
+        return memory.plan(dataclasses.replace(config, **changes), model)
+
+    assert plan_with(1001 * whole) == (1000, False)
+    assert plan_with(600 * whole) == (500, False)  # two equal passes
+    assert plan_with(10 * whole, grad_checkpoint="false").rows == 10
+    few = plan_with(10 * whole)
+    assert few.recompute
+    assert few.rows > 10
+    assert plan_with(0).rows == 1
+    assert plan_with(0, batch_size="250") == (250, True)
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])
+def test_batch_sizes_that_cannot_be(value):
+    with pytest.raises(InputError, match=r"batch_size=.*whole number above 0, or auto"):
+        load_config([*WORDS, f"batch_size={value}"])

@@ -1,0 +1,78 @@
+"""Times this package on random puzzles: training step, forward pass, data loading."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from trm_mlx.config import ModelConfig, TrainConfig
+from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.data.prefetch import prefetch
+from trm_mlx.data.sampler import TrainStream
+from trm_mlx.data.schema import SplitArrays
+from trm_mlx.data.writer import write_dataset
+from trm_mlx.models.model import build_model
+from trm_mlx.train.step import EvaluationStep, Training, compiles
+
+
+class Ours:
+    """A model with a batch of random tokens, and what can be timed of it."""
+
+    def __init__(self, config: TrainConfig, seq_len: int, vocab_size: int):
+        self.config, self.sizes = config, {"seq_len": seq_len, "vocab_size": vocab_size}
+        shape = (config.global_batch_size, seq_len)
+        self.batch = {
+            "inputs": mx.random.randint(1, vocab_size, shape),
+            "labels": mx.random.randint(1, vocab_size, shape),
+            "puzzle_identifiers": mx.zeros(shape[:1], mx.int32),
+        }
+        sizes = ModelConfig.of(config.arch, num_puzzle_identifiers=1, **self.sizes)
+        self.model = build_model(sizes)
+        self.training = Training(self.model, config, total_steps=10_000)
+        self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
+        self.carry = self.model.initial_carry(self.batch)
+        mx.eval(self.training.state, self.carry, self.batch)
+
+    def step(self) -> None:
+        self.model.train()
+        self.carry, metrics = self.training.step(self.carry, self.batch, mx.random.key(0))
+        mx.async_eval(self.training.state, self.carry, metrics)
+
+    def forward(self) -> None:
+        self.model.eval()
+        carry = self.model.initial_carry(self.batch)
+        mx.async_eval(self.evaluation(carry, self.batch))
+
+    def measure(self, name: str, runs: int) -> dict:
+        """Seconds of each of ``runs`` calls on average, and the peak of memory in bytes."""
+        run: Callable[[], None] = getattr(self, name)
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        start = time.perf_counter()
+        for _ in range(runs):
+            run()
+        mx.synchronize()
+        return {
+            "seconds": (time.perf_counter() - start) / runs,
+            "peak": mx.get_peak_memory(),
+        }
+
+
+def loading_seconds(config: TrainConfig, seq_len: int, vocab_size: int, batches: int) -> float:
+    """Seconds to get one training batch from a dataset of 100,000 puzzles."""
+    puzzles = 100_000
+    tokens = np.random.default_rng(0).integers(1, vocab_size, (puzzles, seq_len), np.uint8)
+    offsets = np.arange(puzzles + 1)
+    arrays = SplitArrays(tokens, tokens, np.zeros(puzzles, np.int32), offsets, offsets)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random"
+        write_dataset(path, {"train": arrays}, ["<blank>"], vocab_size=vocab_size, seq_len=seq_len)
+        data = PuzzleDataset([str(path)], "train")
+        stream = TrainStream(data, config.global_batch_size, epochs_per_interval=10_000, seed=0)
+        start = time.perf_counter()
+        for _, _ in zip(range(batches), prefetch(stream), strict=False):
+            pass
+        return (time.perf_counter() - start) / batches

@@ -1,0 +1,142 @@
+"""Multi-head attention over all positions, with its residual and rotary position encoding.
+
+cuDNN's attention has a fused gradient for lengths that are multiples of 128 only; on CUDA a
+sequence is padded to one inside a gradient, and the padding masked.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from trm_mlx.backend import device_name
+from trm_mlx.models import cpu_kernels, cuda_kernels
+from trm_mlx.models.layers import Linear
+
+ROPE_BASE = 10000.0
+FUSED_LENGTH = 128
+
+
+class Attention(nn.Module):
+    """``x + o_proj(attention(qkv_proj(x)))`` for ``x [B, L, D]``."""
+
+    def __init__(self, dims: int, heads: int, rope: bool):
+        super().__init__()
+        self._heads, self._head_dims = heads, dims // heads
+        # Wavelengths in float32 as PyTorch rounds them; MLX's own differ in the last digits.
+        exponents = mx.arange(0, self._head_dims, 2) / self._head_dims
+        self._wavelengths = mx.power(ROPE_BASE, exponents) if rope else None
+        self.qkv_proj = Linear(dims, 3 * heads * self._head_dims)
+        self.o_proj = Linear(heads * self._head_dims, dims)
+
+    def __call__(self, x: mx.array, graded: bool) -> mx.array:
+        batch, length, dims = x.shape
+        qkv = self.qkv_proj(x).reshape(batch, length, 3, self._heads, self._head_dims)
+        query, key, value = self._heads_of(qkv, graded)
+        padded = query.shape[1]
+        heads = [part.swapaxes(1, 2) for part in (query, key, value)]
+        mask = None if padded == length else _mask(length, padded, x.dtype)
+        mixed = _attend(*heads, mask).swapaxes(1, 2)
+        if padded != length:
+            mixed = _unpad(length, padded)(mixed)
+        weight = self.o_proj.weight.astype(x.dtype)
+        mixed = mixed.reshape(batch * length, -1)
+        return mx.addmm(x.reshape(-1, dims), mixed, weight.T).reshape(x.shape)
+
+    def _heads_of(self, qkv: mx.array, graded: bool) -> Sequence[mx.array]:
+        """Rotated queries, rotated keys and values, each ``[B, L or more, H, D / H]``."""
+        length = qkv.shape[1]
+        query, key, value = (part.squeeze(2) for part in mx.split(qkv, 3, axis=2))
+        if device_name() != "cuda" or self._head_dims % 2:
+            return self._rotate(query), self._rotate(key), value
+        if graded:
+            return _split_padded(length)(qkv, *self._rotation(length))
+        query, key = cuda_kernels.split_heads(
+            qkv, *self._rotation(length), rotated=2, padded=length, moved=2
+        )
+        return query, key, value
+
+    def _rotate(self, x: mx.array) -> mx.array:
+        """The rotary encoding of ``x [B, L, H, D / H]``, if the model has it."""
+        if self._wavelengths is None:
+            return x
+        dims, wavelengths = self._head_dims, self._wavelengths
+        return mx.fast.rope(
+            x.swapaxes(1, 2),
+            dims,
+            traditional=False,
+            base=None,
+            scale=1.0,
+            offset=0,
+            freqs=wavelengths,
+        ).swapaxes(1, 2)
+
+    def _rotation(self, length: int) -> tuple[mx.array, mx.array]:
+        """Cosines and sines ``[L, D / 2H]`` of the angles that `_rotate` turns by."""
+        if self._wavelengths is None:
+            nothing = mx.zeros((length, self._head_dims // 2))
+            return nothing + 1, nothing
+        angles = mx.arange(length)[:, None] / self._wavelengths
+        return mx.cos(angles), mx.sin(angles)
+
+
+def _attend(query: mx.array, key: mx.array, value: mx.array, mask: mx.array | None) -> mx.array:
+    """Attention of ``[B, H, L, D / H]`` each; ``mask`` is added to the scores."""
+    scale = query.shape[-1] ** -0.5
+    if cpu_kernels.usable(query):
+        return softmax((query * scale) @ key.swapaxes(2, 3)) @ value
+    return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=mask)
+
+
+@mx.custom_function
+def softmax(scores: mx.array) -> mx.array:
+    """Softmax over the last axis."""
+    return cpu_kernels.softmax(scores)
+
+
+@softmax.vjp
+def _softmax_gradient(_scores: mx.array, cotangent: mx.array, shares: mx.array) -> mx.array:
+    weighted = shares * cotangent
+    return weighted - shares * weighted.sum(axis=-1, keepdims=True)
+
+
+def _mask(length: int, padded: int, dtype: mx.Dtype) -> mx.array:
+    """Added to the scores so that nothing attends to the padding."""
+    return mx.where(mx.arange(padded) < length, 0.0, mx.finfo(dtype).min).astype(dtype)
+
+
+@functools.cache
+def _split_padded(length: int) -> Callable:
+    """``(qkv, cosines, sines)`` to padded queries, keys and values, one kernel each way."""
+    padded = -(-length // FUSED_LENGTH) * FUSED_LENGTH
+
+    @mx.custom_function
+    def split(qkv: mx.array, cosines: mx.array, sines: mx.array) -> list[mx.array]:
+        return cuda_kernels.split_heads(qkv, cosines, sines, rotated=2, padded=padded, moved=3)
+
+    @split.vjp
+    def _(primals, cotangents, _outputs):
+        _qkv, cosines, sines = primals
+        merged = cuda_kernels.merge_heads(cotangents, cosines, sines, rotated=2, length=length)
+        return merged, mx.zeros_like(cosines), mx.zeros_like(sines)
+
+    return split
+
+
+@functools.cache
+def _unpad(length: int, padded: int) -> Callable:
+    """``[B, padded, H, D]`` cut to ``[B, length, H, D]``, one kernel each way."""
+    unturned = {"cosines": mx.zeros((1,)), "sines": mx.zeros((1,)), "rotated": 0}
+
+    @mx.custom_function
+    def merge(heads: mx.array) -> mx.array:
+        return cuda_kernels.merge_heads([heads], **unturned, length=length).squeeze(2)
+
+    @merge.vjp
+    def _(_heads, cotangent, _output):
+        return cuda_kernels.split_heads(cotangent[:, :, None], **unturned, padded=padded, moved=1)[
+            0
+        ]
+
+    return merge

@@ -1,0 +1,183 @@
+"""ARC evaluation: all augmented versions of a test vote on its answer.
+
+As in the published evaluator (``evaluators/arc.py`` of TRM): every predicted grid is cropped, its
+symmetry undone, and it is one vote for an answer to the original test. Answers are ranked by their
+number of votes, then by the mean probability of halting, then by who came first. Unlike there, it
+needs no process group, and a test without any vote keeps its place in the submission.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.data.schema import IDENTIFIERS_FILE
+from trm_mlx.errors import InputError, located
+from trm_mlx.tasks.arc import (
+    PUZZLES_FILE,
+    check_grid,
+    grid_key,
+    grid_of_key,
+    grids_of,
+    read_name,
+)
+from trm_mlx.train.evaluate import Outcome
+
+SUBMISSION_FILE = "submission.json"
+PASS_KS = (1, 2, 5, 10, 100, 1000)
+ATTEMPTS = 2  # that a submission has for each test
+NO_ANSWER = grid_key(np.zeros((1, 1), np.uint8))  # submitted where there is no vote
+
+Test = tuple[bytes, bytes]  # keys of its input and of its solution
+Question = tuple[str, bytes]  # a puzzle and the key of one test input
+Votes = dict[Question, dict[bytes, tuple[int, float]]]  # answer: votes, sum of their halting
+
+
+def merge_votes(ranks: Iterable[Votes]) -> Votes:
+    """The votes of all processes together, in the order of the processes."""
+    merged: Votes = {}
+    for votes in ranks:
+        for question, answers in votes.items():
+            into = merged.setdefault(question, {})
+            for answer, (count, halting) in answers.items():
+                known, sum_known = into.get(answer, (0, 0.0))
+                into[answer] = known + count, sum_known + halting
+    return merged
+
+
+def ranked(answers: dict[bytes, tuple[int, float]]) -> list[bytes]:
+    """The answers to one question, most votes first."""
+
+    def weight(answer: bytes) -> tuple[int, float]:
+        count, halting = answers[answer]
+        return count, halting / count
+
+    return sorted(answers, key=weight, reverse=True)
+
+
+def score(tests: dict[str, list[Test]], votes: Votes) -> Outcome:
+    """pass@k as means over puzzles of the share of their tests solved, and the submission.
+
+    Also reports how many tests are ``unanswered``, having no vote.
+    """
+    solved = dict.fromkeys(PASS_KS, 0.0)
+    unanswered = 0
+    submission = {}
+    for puzzle, pairs in tests.items():
+        submission[puzzle] = []
+        for question, solution in pairs:
+            ranking = ranked(votes.get((puzzle, question), {}))
+            for k in PASS_KS:
+                solved[k] += (solution in ranking[:k]) / len(pairs)
+            unanswered += not ranking
+            attempts = ranking[:ATTEMPTS] or [NO_ANSWER]
+            attempts += attempts[:1] * (ATTEMPTS - len(attempts))
+            submission[puzzle].append(
+                {
+                    f"attempt_{number}": grid_of_key(answer).tolist()
+                    for number, answer in enumerate(attempts, start=1)
+                }
+            )
+    metrics = {f"pass@{k}": value / len(tests) for k, value in solved.items()}
+    metrics["unanswered"] = float(unanswered)
+    return Outcome(metrics, {SUBMISSION_FILE: json.dumps(submission)})
+
+
+class ArcVote:
+    """The `Evaluator` of an ARC test split.
+
+    Of several processes each has its own; ``evaluator.votes = merge_votes(...)`` of all of them,
+    in one, makes its `result` that of the whole split.
+
+    Args:
+        names: of the puzzle identifiers, by identifier.
+        tests: of every puzzle to score, its tests in order.
+        aggregated_voting: keep the votes of earlier evaluations, of earlier checkpoints that is.
+    """
+
+    name = "ARC"
+
+    def __init__(
+        self, names: list[str], tests: dict[str, list[Test]], aggregated_voting: bool = False
+    ):
+        self.names, self.tests, self.aggregated_voting = names, tests, aggregated_voting
+        self.votes: Votes = {}
+        self._questions = {(puzzle, asked) for puzzle, pairs in tests.items() for asked, _ in pairs}
+
+    @classmethod
+    def of(cls, data: PuzzleDataset, aggregated_voting: bool = False) -> "ArcVote":
+        """For a dataset of the ARC builder.
+
+        Raises:
+            InputError: it lacks the builder's JSON files, or they do not belong to it.
+        """
+        names: list[str] = []
+        tests: dict[str, list[Test]] = {}
+        for directory in dict.fromkeys(part.folder.parent for part in data.parts):
+            own = _read_json(directory / IDENTIFIERS_FILE, list)
+            names += own[1:] if names else own  # as in the loader, they share the blank one
+            tests |= _read_tests(directory / PUZZLES_FILE)
+        if len(names) != data.metadata.num_puzzle_identifiers:
+            raise InputError(
+                f"{directory / IDENTIFIERS_FILE}: {len(names)} puzzles are named, but the dataset "
+                f"counts {data.metadata.num_puzzle_identifiers}; rebuild the dataset"
+            )
+        return cls(names, tests, aggregated_voting)
+
+    def begin(self) -> None:
+        """Start an evaluation."""
+        if not self.aggregated_voting:
+            self.votes = {}
+
+    def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
+        """Count the votes of a batch; rows of other puzzles, padding for one, have none."""
+        names = [self.names[identifier] for identifier in batch["puzzle_identifiers"]]
+        halting = np.exp(-np.logaddexp(0, -outputs["q_halt_logits"].astype(np.float64)))
+        asked, answered = grids_of(batch["inputs"]), grids_of(outputs["preds"])
+        for name, before, after, probability in zip(names, asked, answered, halting, strict=True):
+            puzzle, symmetry = read_name(name)
+            if puzzle not in self.tests:
+                continue
+            undo = symmetry.inverse()
+            question = puzzle, grid_key(undo.image(before))
+            if question in self._questions:
+                answer = grid_key(undo.image(after))
+                answers = self.votes.setdefault(question, {})
+                count, total = answers.get(answer, (0, 0.0))
+                answers[answer] = count + 1, total + float(probability)
+
+    def result(self) -> Outcome:
+        """pass@k and ``submission.json`` after all batches; see `score`."""
+        return score(self.tests, self.votes)
+
+
+def _read_tests(path: Path) -> dict[str, list[Test]]:
+    """The tests of every puzzle in a ``test_puzzles.json``."""
+    tests = {}
+    for puzzle, content in _read_json(path, dict).items():
+        with located(f"{path}: puzzle {puzzle}"):
+            pairs = content.get("test") if isinstance(content, dict) else None
+            if not pairs or not all(isinstance(pair, dict) for pair in pairs):
+                raise InputError("has no list of tests; rebuild the dataset")
+            tests[puzzle] = [
+                tuple(grid_key(check_grid(pair.get(side))) for side in ("input", "output"))
+                for pair in pairs
+            ]
+    return tests
+
+
+def _read_json(path: Path, kind: type) -> list | dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; the evaluator arc is for datasets of "
+            "'trm build arc', for others set evaluators=[]"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}; rebuild the dataset") from error
+    if not isinstance(content, kind) or not content:
+        raise InputError(f"{path} holds no {kind.__name__} of puzzles; rebuild the dataset")
+    return content
