@@ -1,5 +1,7 @@
 """Test-time compute: which trajectories run, what makes them differ, and which answer is taken."""
 
+import itertools
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -44,6 +46,7 @@ def attempt(answer, confidence=0.1, halted=False, steps=3, residual=1.0, passes=
         ("mode", [attempt(1, 0.9), attempt(2), attempt(2, 0.2)], 2, 3),
         ("mode", [attempt(1, 0.2), attempt(1, 0.1), attempt(2, 0.9)], 0, 2),
         ("mode", [attempt(1), attempt(2, 0.3), attempt(3)], 1, 3),
+        ("mode", [attempt(1), attempt(1), attempt(2), attempt(2, 0.9)], 3, 4),
         ("residual", [attempt(1, 0.9, True), attempt(2, residual=0.5), attempt(3)], 1, 3),
         ("rule", [attempt(1, 0.9, passes=False), attempt(2, passes=True), attempt(3)], 1, 2),
         ("rule", [attempt(a, a / 10, passes=False) for a in (1, 3, 2)], 1, 3),
@@ -155,6 +158,26 @@ def test_only_unsettled_puzzles_get_more(model):
         solver = Solver(Copier(model, confidence), task=TASK, search=search, max_steps=2)
         solutions = list(solver.solve(inputs))
         assert {(s.trajectories, s.passes) for s in solutions} == {(trajectories, None)}
+
+
+def test_a_puzzle_that_takes_long_does_not_fill_the_memory(model):
+    """The solutions after it wait for it, so new puzzles have to wait as well."""
+    read = [0]
+
+    def puzzles():
+        yield INPUTS[0]
+        for answer in TASK.encode(np.tile(ANSWERS, (40, 1))):
+            read[0] += 1
+            yield answer
+
+    search = Search(trajectories=100, symmetries=True, select="rule")
+    copier = Copier(model, -1.0)
+    solver = Solver(copier, task=TASK, search=search, max_steps=1, batch_size=2)
+    first, *others = solver.solve(itertools.islice(puzzles(), 200))
+    assert (first.trajectories, {s.trajectories for s in others}) == (100, {1})
+    read[0] = 0
+    assert next(solver.solve(puzzles())).trajectories == 100
+    assert read[0] <= 16 * 2 + 2
 
 
 @pytest.mark.parametrize("select", SELECTORS)

@@ -153,6 +153,17 @@ def test_reads_and_answers_as_needed(model):
     assert next(read) < 30 + 16 * 4 + 8
 
 
+@pytest.mark.parametrize(("batch_size", "rows"), [(None, 3), (2, 2), (8, 8)])
+def test_rows(model, monkeypatch, batch_size, rows):
+    """By default no more rows than puzzles: on a CPU each costs its time."""
+    seen = []
+    solver = Solver(model, batch_size=batch_size)
+    run = solver._stream.run
+    monkeypatch.setattr(solver._stream, "run", lambda jobs, n: seen.append(n) or run(jobs, n))
+    assert len(list(solver.solve(INPUTS[:3]))) == 3
+    assert seen == [rows]
+
+
 def test_new_weights_are_used(model):
     solver = Solver(model, halt_threshold=None)
     before = solver.predict(INPUTS)[0]
