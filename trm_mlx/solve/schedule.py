@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trm_mlx.solve.desk import Finished, Job, Thought
 from trm_mlx.solve.search import SELECTORS, Attempt, Search
-from trm_mlx.solve.stream import Finished, Job, Thought
 from trm_mlx.tasks.base import Symmetry, Task
 
 

@@ -21,7 +21,7 @@ from trm_mlx.models.model import Batch
 
 
 class Attempt(NamedTuple):
-    """How one trajectory of a puzzle ended; fields as in ``stream.Finished``.
+    """How one trajectory of a puzzle ended; fields as in ``desk.Finished``.
 
     passes: whether the answer obeys the rules of its task, None where nobody asked.
     """
