@@ -1,9 +1,9 @@
-"""A plain, slow PyTorch statement of the published recursive reasoning models.
+"""A plain, slow PyTorch statement of how the published models are trained.
 
-TRM, its single-state and six-state variants, HRM and the transformer baseline, with their adaptive
-computation (ACT) wrapper, loss, metrics and optimisation, written out once more so that the MLX
-package has something independent to be compared with. It agrees with the traces of the published
-code. Exploration is taken to be 0, so nothing here is random except `random_weights`/`perturbed`.
+Around the network of `trm_mlx.convert.torch_model`: the adaptive computation (ACT) wrapper, loss,
+metrics and optimisation, written out once more so that the MLX package has something independent
+to be compared with. It agrees with the traces of the published code. Exploration is taken to be 0,
+so nothing here is random except `random_weights` and `perturbed`.
 """
 
 import math
@@ -11,15 +11,10 @@ import math
 import torch
 import torch.nn.functional as F
 
+from trm_mlx.convert.torch_model import STATES, TorchModel, prefix_length
+
 IGNORE_LABEL = -100
 STABLEMAX = "stablemax_cross_entropy"
-STATES = {
-    "trm": ["z_H", "z_L"],
-    "trm_singlez": ["z_L"],
-    "trm_hier6": ["z_H", "z_L1", "z_L2", "z_L3", "z_L4", "z_L5", "z_L6"],
-    "hrm": ["z_H", "z_L"],
-    "transformers_baseline": ["z_H"],
-}
 LEVELS = {
     "trm": ["L_level"],
     "trm_singlez": ["L_level"],
@@ -32,32 +27,6 @@ LEVELS = {
 def is_trained(name):
     """True for what AdamATan2 and the EMA see: not puzzle embeddings, not initial states."""
     return name != "puzzle_emb.weights" and not name.endswith("_init")
-
-
-def prefix_length(config):
-    """Positions in front of the answer that hold the puzzle embedding."""
-    if config["puzzle_emb_ndim"] == 0:
-        return 0
-    if config["name"] not in ("hrm", "transformers_baseline") and config.get("puzzle_emb_len", 0):
-        return config["puzzle_emb_len"]
-    return math.ceil(config["puzzle_emb_ndim"] / config["hidden_size"])
-
-
-def rms_norm(x):
-    """Root mean square normalisation of the last axis, without weight, in float32."""
-    x32 = x.float()
-    return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + 1e-5)).to(x.dtype)
-
-
-def rotate(x):
-    """Rotary position embedding of x [B, heads, L, head_dim], half-split, in float32."""
-    length, head_dim = x.shape[-2:]
-    frequency = 10000.0 ** (-torch.arange(0, head_dim, 2).float() / head_dim)
-    angle = torch.arange(length).float()[:, None] * frequency[None, :]
-    cos = torch.cat([angle.cos(), angle.cos()], dim=-1)
-    sin = torch.cat([angle.sin(), angle.sin()], dim=-1)
-    first, second = x.float().chunk(2, dim=-1)
-    return (x.float() * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
 
 
 def cross_entropy(logits, labels, loss_type):
@@ -122,117 +91,20 @@ def scheduled(lr, step, hyper):
     return lr * (hyper["lr_min_ratio"] + (1 - hyper["lr_min_ratio"]) * cosine)
 
 
-class Oracle:
+class Oracle(TorchModel):
     """One model with its weights, optimiser moments, EMA and step count."""
 
     def __init__(self, config, weights):
-        self.config = config
-        self.dtype = getattr(torch, config["forward_dtype"])
-        self.weights = {
+        weights = {
             name: value.detach().float().clone().requires_grad_(is_trained(name))
             for name, value in weights.items()
         }
+        super().__init__(config, weights)
         trained = {k: v.detach() for k, v in self.weights.items() if is_trained(k)}
         self.step = 0
         self.first_moment = {name: torch.zeros_like(value) for name, value in trained.items()}
         self.second_moment = {name: torch.zeros_like(value) for name, value in trained.items()}
         self.ema = {name: value.clone() for name, value in trained.items()}
-
-    # The network
-
-    def linear(self, x, name):
-        """A linear map without bias, its weight cast to the type of x."""
-        return F.linear(x, self.weights[name + ".weight"].to(x.dtype))
-
-    def swiglu(self, x, name):
-        """down(silu(gate) * up)."""
-        gate, up = self.linear(x, name + ".gate_up_proj").chunk(2, dim=-1)
-        return self.linear(F.silu(gate) * up, name + ".down_proj")
-
-    def attention(self, x, name):
-        """Non-causal multi-head attention."""
-        heads = self.config["num_heads"]
-        qkv = self.linear(x, name + ".qkv_proj").unflatten(-1, (3, heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, head_dim]
-        if self.config["pos_encodings"] == "rope":
-            query, key = rotate(query), rotate(key)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.linear(mixed.transpose(1, 2).flatten(-2), name + ".o_proj")
-
-    def level(self, name, hidden, injection):
-        """The blocks of one level, applied to the state plus the injected sum."""
-        x = hidden + injection
-        for index in range(self.config[name[0] + "_layers"]):
-            layer = f"{name}.layers.{index}"
-            if self.config.get("mlp_t", False):
-                x = x.transpose(1, 2)
-                x = rms_norm(x + self.swiglu(x, layer + ".mlp_t"))
-                x = x.transpose(1, 2)
-            else:
-                x = rms_norm(x + self.attention(x, layer + ".self_attn"))
-            x = rms_norm(x + self.swiglu(x, layer + ".mlp"))
-        return x
-
-    def embed(self, batch):
-        """Puzzle embedding in front of the token embeddings: [B, P + S, D]."""
-        width, prefix = self.config["hidden_size"], prefix_length(self.config)
-        table = self.weights["embed_tokens.embedding_weight"].to(self.dtype)
-        x = table[batch["inputs"].long()]
-        if prefix > 0:
-            rows = self.weights["puzzle_emb.weights"][batch["puzzle_identifiers"].long()]
-            rows = F.pad(rows.to(self.dtype), (0, prefix * width - rows.shape[-1]))
-            x = torch.cat([rows.view(-1, prefix, width), x], dim=1)
-        if self.config["pos_encodings"] == "learned":
-            x = 0.707106781 * (x + self.weights["embed_pos.embedding_weight"].to(self.dtype))
-        return math.sqrt(width) * x
-
-    def net(self, name, hidden, injection, gradient=True):
-        """A level that lets gradients through, or not (then its result is a constant)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and gradient):
-            return self.level(name, hidden, injection)
-
-    def recur(self, z, x):
-        """One recursion of the states z on the embedded input x."""
-        variant, H_cycles = self.config["name"], self.config["H_cycles"]
-        L_cycles = self.config.get("L_cycles", 0)
-        if variant == "trm":
-            for cycle in range(H_cycles):
-                last = cycle == H_cycles - 1
-                for _ in range(L_cycles):
-                    z["z_L"] = self.net("L_level", z["z_L"], z["z_H"] + x, last)
-                z["z_H"] = self.net("L_level", z["z_H"], z["z_L"], last)
-        elif variant == "trm_singlez":
-            for cycle in range(H_cycles):
-                last = cycle == H_cycles - 1
-                for _ in range(L_cycles):
-                    z["z_L"] = self.net("L_level", z["z_L"], x, last)
-                z["z_L"] = self.net("L_level", z["z_L"], 0, last)
-        elif variant == "trm_hier6":
-            low = [f"z_L{i}" for i in range(1, 7)]
-            for cycle in range(H_cycles):
-                last = cycle == H_cycles - 1
-                for name in low[:L_cycles]:
-                    z[name] = self.net("L_level", sum(z[i] for i in low), z["z_H"] + x, last)
-                z["z_H"] = self.net("L_level", z["z_H"], sum(z[i] for i in low), last)
-        elif variant == "hrm":
-            for H_step in range(H_cycles):
-                last = H_step == H_cycles - 1
-                for L_step in range(L_cycles):
-                    very_last = last and L_step == L_cycles - 1
-                    z["z_L"] = self.net("L_level", z["z_L"], z["z_H"] + x, very_last)
-                z["z_H"] = self.net("H_level", z["z_H"], z["z_L"], last)
-        elif variant == "transformers_baseline":
-            z["z_H"] = self.net("H_level", z["z_H"], x)
-        return z
-
-    def one_pass(self, states, batch):
-        """One recursion with its read-out: new states, answer logits, q_halt, q_continue."""
-        states = self.recur(dict(states), self.embed(batch))
-        hidden = states["z_L" if self.config["name"] == "trm_singlez" else "z_H"]
-        logits = self.linear(hidden, "lm_head")[:, prefix_length(self.config) :]
-        bias = self.weights["q_head.bias"].to(hidden.dtype)
-        q = (self.linear(hidden[:, 0], "q_head") + bias).float()
-        return {k: v.detach() for k, v in states.items()}, logits, q[:, 0], q[:, 1]
 
     # The ACT wrapper
 
@@ -251,9 +123,8 @@ class Oracle:
     def forward(self, carry, batch, training):
         """One supervision step."""
         fresh, states, current = carry["halted"], {}, {}
-        for name, old in carry["states"].items():  # z_L1 starts from L1_init
-            initial = self.weights[name.removeprefix("z_") + "_init"].to(self.dtype)
-            states[name] = torch.where(fresh[:, None, None], initial, old)
+        for name, old in carry["states"].items():
+            states[name] = torch.where(fresh[:, None, None], self.initial(name), old)
         for name, old in carry["batch"].items():
             rows = fresh.view(-1, *[1] * (old.ndim - 1))
             current[name] = torch.where(rows, batch[name], old)

@@ -39,6 +39,7 @@ ALLOWED = {
 LIBRARIES = {
     "mlx": {"models", "train", "solve", "bench", "convert", "backend"},
     "torch": {"convert", "bench/reference.py"},
+    "safetensors": {"convert"},
     "wandb": {"train/report.py"},
     "huggingface_hub": {"build"},
     "numba": {"tasks/sudoku_search.py", "models/cpu_loops.py"},

@@ -20,7 +20,8 @@ VERBS = {
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
     "solve": ("trm_mlx.commands.solve", "solve puzzles, step by step"),
     "bench": ("trm_mlx.commands.bench", "measure the speed of this machine"),
-    "convert": ("trm_mlx.convert", "convert a PyTorch checkpoint"),
+    "convert": ("trm_mlx.commands.convert", "convert a checkpoint from PyTorch"),
+    "export": ("trm_mlx.commands.export", "write a checkpoint for PyTorch"),
 }
 
 
@@ -56,9 +57,9 @@ def _dispatch(words: list[str]) -> int:
         length = len(verb.split())
         if words[:length] == verb.split():
             module = importlib.import_module(module_name)
-            parser = Parser(prog=f"trm {verb}", description=f"{summary.capitalize()}.")
+            parser = Parser(prog=f"trm {verb}", description=f"{summary[0].upper()}{summary[1:]}.")
             module.add_arguments(parser)
-            return module.run(parser.parse_args(words[length:])) or 0
+            return module.run(parser.parse_intermixed_args(words[length:])) or 0
     if words == ["--version"]:
         print(__version__)
         return 0

@@ -69,10 +69,14 @@ def arch_config(name: str = "trm", **changes: Any) -> ArchConfig:
 
 def typed_overrides(words: typing.Sequence[str]) -> dict[str, Any]:
     """``key=value`` words for the fields of a `ModelConfig`, checked and typed."""
+    return typed_fields(dict(_split_override(word) for word in words))
+
+
+def typed_fields(values: typing.Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values for some fields of a `ModelConfig`, checked and typed."""
     kinds = typing.get_type_hints(ModelConfig)
-    pairs = [_split_override(word) for word in words]
-    _check_known({key for key, _ in pairs}, kinds, "")
-    return {key: _typed(key, value, kinds[key]) for key, value in pairs}
+    _check_known(values, kinds, "")
+    return {key: _typed(key, value, kinds[key]) for key, value in values.items()}
 
 
 def plain(config: Any) -> dict:

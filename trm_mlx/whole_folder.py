@@ -1,4 +1,4 @@
-"""Folders and files that are whole or absent: filled under another name, flushed, renamed last."""
+"""Folders and files that are whole or absent: filled aside, flushed to disk, renamed last."""
 
 import os
 import shutil
@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 
 @contextmanager
@@ -34,24 +33,22 @@ def whole_folder(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(final: Path) -> Iterator[TextIO]:
-    """A text file to write, which takes the place of ``final`` once the block has ended.
-
-    If the block raises, or the disk refuses, what was at ``final`` is there still, untouched.
+def whole_file(final: Path) -> Iterator[Path]:
+    """The path of a file to write, which becomes ``final`` once the block has ended.
 
     Raises:
         OSError: the disk refuses.
     """
-    aside = final.with_name(f".{final.name}-{os.getpid()}")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(final)
+        unfinished = workspace / final.name
+        yield unfinished
+        _sync(unfinished)
+        unfinished.rename(final)
         _sync(final.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -1,20 +1,21 @@
-"""Times this package on random puzzles: training step, forward pass, data loading."""
+"""Times this package on random puzzles: training step, forward pass, training loop."""
 
+import dataclasses
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.sampler import TrainStream
 from trm_mlx.data.schema import SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.models.model import build_model
+from trm_mlx.train.loop import Trainer
+from trm_mlx.train.report import mean_metrics
 from trm_mlx.train.step import EvaluationStep, Training, compiles
 
 
@@ -46,6 +47,17 @@ class Ours:
         carry = self.model.initial_carry(self.batch)
         mx.async_eval(self.evaluation(carry, self.batch))
 
+    def least_memory(self) -> int:
+        """Peak bytes of a step that waits for memory: what it needs, not what it may use.
+
+        Left alone, MLX sends work ahead of the GPU and keeps the arrays of all of it.
+        """
+        before = mx.set_memory_limit(0)
+        try:
+            return self.measure("step", 1)["peak"]
+        finally:
+            mx.set_memory_limit(before)
+
     def measure(self, name: str, runs: int) -> dict:
         """Seconds of each of ``runs`` calls on average, and the peak of memory in bytes."""
         run: Callable[[], None] = getattr(self, name)
@@ -61,18 +73,36 @@ class Ours:
         }
 
 
-def loading_seconds(config: TrainConfig, seq_len: int, vocab_size: int, batches: int) -> float:
-    """Seconds to get one training batch from a dataset of 100,000 puzzles."""
+def loop_seconds(
+    config: TrainConfig, seq_len: int, vocab_size: int, steps: int
+) -> tuple[float, float]:
+    """Seconds to get a batch of a dataset of 100,000 puzzles, and of a step of the training loop.
+
+    The loop is the trainer's: data from a thread, metrics fetched a step late.
+    """
     puzzles = 100_000
     tokens = np.random.default_rng(0).integers(1, vocab_size, (puzzles, seq_len), np.uint8)
     offsets = np.arange(puzzles + 1)
     arrays = SplitArrays(tokens, tokens, np.zeros(puzzles, np.int32), offsets, offsets)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random"
-        write_dataset(path, {"train": arrays}, ["<blank>"], vocab_size=vocab_size, seq_len=seq_len)
-        data = PuzzleDataset([str(path)], "train")
-        stream = TrainStream(data, config.global_batch_size, epochs_per_interval=10_000, seed=0)
+        path = f"{folder}/random"
+        splits = {"train": arrays, "test": arrays}
+        write_dataset(path, splits, ["<blank>"], vocab_size=vocab_size, seq_len=seq_len)
+        config = dataclasses.replace(config, data_paths=(path,), checkpoint_path=f"{folder}/run")
+        trainer = Trainer(config)
         start = time.perf_counter()
-        for _, _ in zip(range(batches), prefetch(stream), strict=False):
+        for _ in itertools.islice(trainer.stream, steps):
             pass
-        return (time.perf_counter() - start) / batches
+        loading = (time.perf_counter() - start) / steps
+        warm = 2
+        waiting = None
+        for done, (batch, _) in enumerate(prefetch(itertools.islice(trainer.stream, steps + warm))):
+            if done == warm:
+                mx.synchronize()
+                start = time.perf_counter()
+            metrics = trainer.train_step(batch)
+            if waiting is not None:
+                mean_metrics(waiting, config.global_batch_size)
+            waiting = metrics
+        mx.synchronize()
+        return loading, (time.perf_counter() - start) / steps

@@ -11,6 +11,7 @@ import json
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 from trm_mlx import backend
 from trm_mlx.config import TrainConfig
@@ -50,19 +51,36 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{'':30} {'ours':>10} {'published':>10} {'ratio':>7}")
     for name, (ours, published) in rows:
         compared = f"{published:10.2f} {ours / published:7.2f}" if published else ""
-        print(f"{name:30} {ours:10.2f} {compared}")
+        print(f"{name:30} {ours:10.2f} {compared}".rstrip())
 
 
 def measure(
     config: TrainConfig, arguments: argparse.Namespace
 ) -> list[tuple[str, tuple[float, float | None]]]:
     """Rows of a table: a name, our figure and, where there is one, the published code's."""
-    from trm_mlx.bench.ours import Ours, loading_seconds
+    from trm_mlx.bench.ours import Ours, loop_seconds
 
     ours = Ours(config, arguments.seq_len, arguments.vocab_size)
-    rivals = [ours]
     if arguments.reference:
-        rivals.append(Reference(arguments.reference, config, arguments))
+        with Reference(arguments.reference, config, arguments) as reference:
+            rows = _compare([ours, reference], arguments)
+    else:
+        rows = _compare([ours], arguments)
+    if backend.device_name() != "cpu":
+        least = ours.least_memory() / GIBIBYTE
+        published = rows[2][1][1]
+        rows.append(("training step, least GiB", (least, published)))
+    steps = arguments.rounds * arguments.runs
+    loading, loop = loop_seconds(config, arguments.seq_len, arguments.vocab_size, steps)
+    return [
+        *rows,
+        ("training loop, ms a step", (1e3 * loop, None)),
+        ("loading a batch, ms", (1e3 * loading, None)),
+    ]
+
+
+def _compare(rivals: list, arguments: argparse.Namespace) -> list[tuple[str, tuple]]:
+    """Times and peaks of all rivals, in turns."""
     rows = []
     for name, label in (("step", "training step"), ("forward", "forward pass")):
         first = [rival.measure(name, 1)["seconds"] for rival in rivals]
@@ -78,8 +96,7 @@ def measure(
             (f"first {label}, s", _pair(first)),
             (f"{label}, peak GiB", _pair(peaks)),
         ]
-    loading = loading_seconds(config, arguments.seq_len, arguments.vocab_size, batches=50)
-    return [*rows, ("loading a batch, ms", (1e3 * loading, None))]
+    return rows
 
 
 def _pair(values: list[float]) -> tuple[float, float | None]:
@@ -90,9 +107,15 @@ class Reference:
     """The published code in a process of its own, which measures when told to."""
 
     def __init__(self, checkout: str, config: TrainConfig, arguments: argparse.Namespace):
-        arch = dataclasses.asdict(config.arch)
+        variant = Path(checkout, "models", "recursive_reasoning", f"{config.arch.name}.py")
+        if not variant.is_file():
+            raise InputError(
+                f"--reference {checkout}: no published code there, {variant} is missing; "
+                "clone SamsungSAILMontreal/TinyRecursiveModels"
+            )
         dtype = config.arch.forward_dtype
-        arch["forward_dtype"] = backend.default_dtype() if dtype == "auto" else dtype
+        dtype = backend.default_dtype() if dtype == "auto" else dtype
+        arch = {**dataclasses.asdict(config.arch), "forward_dtype": dtype}
         arch["puzzle_emb_ndim"] = config.arch.puzzle_dims
         sizes = {
             "arch": arch,
@@ -110,9 +133,19 @@ class Reference:
 
     def measure(self, name: str, runs: int) -> dict:
         """As `Ours.measure`, over there."""
-        self._process.stdin.write(json.dumps([name, runs]) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise InputError("--reference: the published code failed; see its message above")
-        return json.loads(answer)
+        try:
+            self._process.stdin.write(json.dumps([name, runs]) + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError) as error:
+            raise InputError(
+                "--reference: the published code stopped, see above; it needs torch, einops and "
+                "pydantic in this environment"
+            ) from error
+
+    def __enter__(self) -> "Reference":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.communicate()

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="checkpoint or run folder")
     parser.add_argument("--data", nargs="+", help="dataset folders (default: the run's own)")
     parser.add_argument("--split", default="test", help="default: %(default)s")
-    parser.add_argument("--batch-size", type=int, default=256, help="default: %(default)s")
+    parser.add_argument(
+        "--batch-size", type=int, help="rows at once (default: as many as memory holds)"
+    )
     parser.add_argument("--loss", choices=LOSSES, help="default: the run's own")
     parser.add_argument(
         "--save", nargs="+", default=[], metavar="NAME", help=f"save arrays: {', '.join(SAVABLE)}"
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.batch_size < 1:
+    if arguments.batch_size is not None and arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
     check_savable(tuple(arguments.save))
     if asked_for(arguments) and (arguments.save or arguments.loss or arguments.evaluators):

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.errors import InputError, located
@@ -107,12 +107,16 @@ def assign_weights(model: RecursiveReasoner, weights: dict[str, mx.array], sourc
     model.load_weights([(name, array.astype(mx.float32)) for name, array in weights.items()])
 
 
-def save_model(folder: Path, model: RecursiveReasoner) -> None:
-    """Write ``config.json`` and ``model.safetensors`` into an existing folder."""
+def save_model(folder: Path, model: RecursiveReasoner, dtype: mx.Dtype = mx.float32) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into an existing folder.
+
+    ``dtype`` is that of the stored weights; loaded, they are float32 again.
+    """
     (folder / CONFIG_FILE).write_text(
         json.dumps(plain(model.config), indent=2) + "\n", encoding="utf-8"
     )
-    save_arrays(folder / MODEL_FILE, model.parameters())
+    weights = tree_map(lambda array: array.astype(dtype), model.parameters())
+    save_arrays(folder / MODEL_FILE, weights)
 
 
 def save_arrays(path: Path, tree) -> None:

@@ -1,4 +1,4 @@
-"""The host's side of a stream: which jobs wait, which rows work on which, and what comes of them."""
+"""The host's side of a stream: which jobs wait, which rows work on which, what comes of them."""
 
 from collections import deque
 from collections.abc import Iterator

@@ -57,7 +57,10 @@ def solve_table(
     tally, rows = Tally(), _Rows(task, source, complain)
     solutions = solver.solve(rows.readable())
     try:
-        with whole_file(target) as file:
+        with (
+            whole_file(target) as unfinished,
+            unfinished.open("w", encoding="utf-8", newline="") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             while True:

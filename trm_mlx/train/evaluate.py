@@ -15,6 +15,7 @@ from trm_mlx.data.sampler import iterate_test
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import unroll
 from trm_mlx.models.model import Batch, RecursiveReasoner
+from trm_mlx.train.memory import evaluation_rows
 from trm_mlx.train.step import EvaluationStep, Metrics
 
 SAVABLE = (
@@ -61,7 +62,7 @@ class Evaluator(Protocol):
 def evaluate(
     step: EvaluationStep,
     dataset: PuzzleDataset,
-    batch_size: int,
+    batch_size: int | None = None,
     save: tuple[str, ...] = (),
     evaluators: Sequence[Evaluator] = (),
     tick: Callable[[int], object] = lambda rows: None,
@@ -70,6 +71,7 @@ def evaluate(
 
     Args:
         step: of the model to evaluate; keep it for the next evaluation, it may be compiled.
+        batch_size: rows at once; as many as memory holds by default.
         save: names in `SAVABLE` to return for every example, in the dataset's order.
         evaluators: are shown every example; ask them for their `result` afterwards.
         tick: called with the number of examples done after each batch.
@@ -78,6 +80,8 @@ def evaluate(
         ``{set: {metric: mean}}`` with the number of examples as ``count``, and the saved arrays.
     """
     check_savable(save)
+    if batch_size is None:
+        batch_size = evaluation_rows(step.model, int(dataset.puzzle_indices[-1]))
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
     for evaluator in evaluators:

@@ -166,9 +166,8 @@ class Trainer:
             results, outputs = evaluate(
                 self.evaluation,
                 self.test_data,
-                config.global_batch_size,
-                config.eval_save_outputs,
-                self.evaluators,
+                save=config.eval_save_outputs,
+                evaluators=self.evaluators,
                 tick=bar.update,
             )
         step = self.progress.step

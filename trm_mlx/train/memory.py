@@ -42,6 +42,14 @@ def plan(config: TrainConfig, model: RecursiveReasoner) -> Plan:
     return Plan(-(-batch // passes), recompute)
 
 
+def evaluation_rows(model: RecursiveReasoner, examples: int) -> int:
+    """Rows of a batch of an evaluation: as many as memory holds and still make it faster."""
+    available = SHARE * memory_size() - fixed_bytes(model)
+    rows = available // (row_bytes(model, recompute=True))
+    most = 128 if device_name() == "cpu" else 1024
+    return max(1, min(examples, most, int(rows)))
+
+
 def memory_size() -> int:
     """Bytes that arrays of the default device may take."""
     if device_name() == "cpu":

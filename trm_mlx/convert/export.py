@@ -1,0 +1,110 @@
+"""A model folder becomes a PyTorch state dict that the published code loads strictly."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+
+from trm_mlx.config import ModelConfig
+from trm_mlx.convert.torch_files import write_torch
+from trm_mlx.errors import InputError
+from trm_mlx.models.model import build_model
+from trm_mlx.models.weights import (
+    EMA_FILE,
+    MODEL_FILE,
+    assign_weights,
+    find_checkpoint,
+    read_config,
+    read_weights,
+)
+from trm_mlx.whole_folder import whole_file
+
+PREFIX = "_orig_mod.model.inner."
+# What the published code needs to be told to build the same model, in its own spelling.
+OPTIONS = (
+    "hidden_size", "num_heads", "expansion", "H_cycles", "L_cycles", "H_layers", "L_layers",
+    "mlp_t", "pos_encodings", "puzzle_emb_ndim", "puzzle_emb_len", "halt_max_steps",
+    "no_ACT_continue",
+)  # fmt: skip
+ABSENT = {
+    "hrm": ("puzzle_emb_len", "no_ACT_continue"),
+    "transformers_baseline": (
+        "puzzle_emb_len", "no_ACT_continue", "L_cycles", "L_layers", "mlp_t",
+    ),
+}  # fmt: skip
+
+
+def export(
+    folder: Path,
+    output: Path,
+    prefix: str = PREFIX,
+    average: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Write ``output``, as `torch.save` does, from a checkpoint or run folder.
+
+    Initial states are saved in the dtype of activations, which is bfloat16 unless the model's
+    ``forward_dtype`` says otherwise; all other weights in float32. That is what the published code
+    saves.
+
+    Args:
+        prefix: put in front of every name.
+        average: take the averaged weights; otherwise those last trained.
+        say: takes each line of the account of what was written.
+
+    Raises:
+        InputError: a folder that holds no such model, a model that the published code has not, or
+            an ``output`` that exists or cannot be written.
+    """
+    if output.exists():
+        raise InputError(f"{output} exists: remove it or name another file")
+    folder = find_checkpoint(folder)
+    config = read_config(folder)
+    _check_published(folder, config)
+    weights = read_weights(folder / MODEL_FILE)
+    if average:
+        if not (folder / EMA_FILE).exists():
+            raise InputError(f"{folder} holds no averaged weights ({EMA_FILE}): leave out --ema")
+        weights |= read_weights(folder / EMA_FILE)
+    assign_weights(build_model(config), weights, str(folder))
+
+    halves = config.forward_dtype in ("auto", "bfloat16")
+    halved = [name for name in weights if halves and name.endswith("_init")]
+    rounded = [n for n in halved if not _survives_bfloat16(weights[n])]
+    named = {prefix + name: array for name, array in sorted(weights.items())}
+    try:
+        with whole_file(output) as unfinished:
+            write_torch(unfinished, named, frozenset(prefix + name for name in halved))
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"cannot write {output}: {error}") from error
+    count = sum(array.size for array in weights.values())
+    say(f"{output}: {count:,} values under {prefix or 'no prefix'}")
+    if rounded:
+        say(f"rounded to bfloat16, as published: {', '.join(rounded)}")
+    say(f"options of the published code: {_published_options(config)}")
+
+
+def _published_options(config: ModelConfig) -> str:
+    values = dataclasses.asdict(config)
+    values |= {"puzzle_emb_ndim": config.puzzle_dims, "puzzle_emb_len": config.prefix}
+    names = [name for name in OPTIONS if name not in ABSENT.get(config.name, ())]
+    return " ".join([f"arch={config.name}", *(f"arch.{name}={values[name]}" for name in names)])
+
+
+def _check_published(folder: Path, config: ModelConfig) -> None:
+    """HRM and the baseline take the prefix from the width; the baseline has no token mixing."""
+    if config.name not in ("hrm", "transformers_baseline"):
+        return
+    published = -(-config.puzzle_dims // config.hidden_size)
+    if config.prefix != published:
+        raise InputError(
+            f"{folder}: puzzle_emb_len={config.prefix}, where the published {config.name} always "
+            f"has {published}: it could not load this model"
+        )
+    if config.mlp_t and config.name == "transformers_baseline":
+        raise InputError(f"{folder}: mlp_t=true, which the published {config.name} does not know")
+
+
+def _survives_bfloat16(array: mx.array) -> bool:
+    return bool((array.astype(mx.bfloat16).astype(mx.float32) == array.astype(mx.float32)).all())

@@ -1,0 +1,159 @@
+"""Checkpoint files of strangers to named arrays: PyTorch, safetensors and npz.
+
+The kind of a file is told by its first bytes, so names need no ending. Nothing in a file is
+executed, and sizes it claims are held against its own before memory is set aside for them.
+"""
+
+import math
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from trm_mlx.convert.names import published_names
+from trm_mlx.convert.torch_files import read_torch
+from trm_mlx.errors import InputError
+
+# The largest published checkpoint, ARC's with its table of puzzles, has a quarter of this.
+LARGEST_BYTES = 8 * 2**30
+LARGEST_PICKLE = 16 * 2**20  # that of 39 tensors has 6 kB
+# What zipfile and NumPy raise for archives cut short, overwritten, encrypted, or oddly packed.
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, MemoryError,
+    NotImplementedError, OSError, RuntimeError, SyntaxError, TokenError, TypeError, ValueError,
+)  # fmt: skip
+
+
+class Checkpoint(NamedTuple):
+    """Arrays under the published names, without prefix.
+
+    ``settings`` are the fields of a `ModelConfig` that the file itself states; ``notes`` say, a
+    line each, what was done to the arrays.
+    """
+
+    weights: dict[str, mx.array]
+    settings: dict[str, Any]
+    notes: list[str]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file of weights of any kind.
+
+    Raises:
+        InputError: the file is missing, damaged, hostile or of another kind, or is of a model that
+            is known but cannot be converted.
+    """
+    kind = _kind(path)
+    beside: dict[str, Any] = {}
+    if kind == "PyTorch":
+        arrays, beside = read_torch(path)
+    else:
+        arrays = _read_safetensors(path) if kind == "safetensors" else _read_npz(path)
+    weights, settings, notes = published_names(arrays, beside, str(path))
+    for name, array in weights.items():
+        if not mx.issubdtype(array.dtype, mx.floating):
+            raise InputError(f"{path}: {name} holds {array.dtype}; only floating point converts")
+        if not mx.isfinite(array).all():
+            raise InputError(f"{path}: {name} holds values that are not finite numbers")
+    return Checkpoint(weights, settings, [f"{path}: {kind} file", *notes])
+
+
+def _kind(path: Path) -> str:
+    """PyTorch, safetensors or npz, by content."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name the file in it, such as {path}/step_65104")
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if start.startswith(b"PK"):
+        return _kind_of_archive(path)
+    if start[8:] == b"{":
+        return "safetensors"
+    what = "is empty" if not start else "is no such file, or was written before PyTorch 1.6"
+    raise InputError(
+        f"{path} {what}: expected weights as torch.save writes them, .safetensors or .npz; plain "
+        "pickles are refused, as loading them could execute code"
+    )
+
+
+def _kind_of_archive(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_sizes(path, entries)
+            damaged = archive.testzip()  # PyTorch writes check sums, but does not look at them
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise InputError(f"{path} is cut short or damaged: copy it again") from error
+    if damaged:
+        raise InputError(f"{path} is damaged: the check sum of {damaged} is wrong; copy it again")
+    names = [entry.filename for entry in entries]
+    if any(name.endswith("/data.pkl") for name in names):
+        return "PyTorch"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
+    raise InputError(f"{path} is an archive, but neither a PyTorch file nor an .npz of arrays")
+
+
+def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    unpacked = sum(entry.file_size for entry in entries)
+    pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
+    pickled = sum(entry.file_size for entry in pickles)
+    if unpacked > LARGEST_BYTES or pickled > LARGEST_PICKLE:
+        raise InputError(
+            f"{path} unpacks to {unpacked:,} bytes, {pickled:,} of them a pickle; refused above "
+            f"{LARGEST_BYTES:,} and {LARGEST_PICKLE:,}: no published model is as large"
+        )
+    if pickles and unpacked > path.stat().st_size:
+        raise InputError(f"{path} is compressed, which torch.save never does: save it again")
+
+
+def _read_safetensors(path: Path) -> dict[str, mx.array]:
+    try:
+        with safe_open(path, "numpy") as file:  # checks the header against the file
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        for name, kind in kinds.items():
+            if kind not in ("F32", "F16", "BF16", "I32", "I64"):
+                raise InputError(f"{path}: {name} holds {kind}; save it as F32, F16 or BF16")
+        return mx.load(str(path), format="safetensors")
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise InputError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _read_npz(path: Path) -> dict[str, mx.array]:
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                with archive.open(entry) as stream:
+                    arrays[name] = _read_npy(stream, entry.file_size, f"{path}: {name}")
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise InputError(f"{path} is not a whole .npz file: {error}") from error
+    return arrays
+
+
+def _read_npy(stream: Any, size: int, place: str) -> mx.array:
+    """One array; its header is believed only as far as the bytes behind it go."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        read = np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    if dtype.kind not in "fiu":
+        raise InputError(f"{place} holds {dtype} values; numbers convert, pickled objects never")
+    if math.prod(shape) * dtype.itemsize != size - stream.tell() or min(shape, default=0) < 0:
+        raise InputError(f"{place} claims shape {shape}, the file holds {size:,} bytes of it")
+    values = np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
+    return mx.array(values.astype(np.float32) if dtype.kind == "f" else values)
