@@ -481,7 +481,7 @@ def test_solve_an_argument(place, capsys):
     capsys.readouterr()
     status = main(["solve", PUZZLE, "--checkpoint", str(place / "run"), "--max-steps", "3"])
     output = capsys.readouterr().out
-    solved = "rules satisfied, givens kept" in output
+    solved = "rules satisfied" in output
     assert status == (0 if solved else 1)
     assert output.startswith(" 1 . | 3 4\n 3 4 | 1 2\n")
     assert [line[:7] for line in output.splitlines() if line.startswith("step")] == [
@@ -489,7 +489,8 @@ def test_solve_an_argument(place, capsys):
         "step  2",
         "step  3",
     ]
-    assert "would halt at step" in output
+    assert "stopped at step 3 with probability 0.00" in output
+    assert "trajectories 1, network evaluations 3, chosen by q" in output
     assert "label" not in output
 
 
@@ -527,20 +528,21 @@ def test_solve_from_a_dataset(place, capsys):
 
 def test_a_right_answer_exits_with_0(place, capsys, monkeypatch):
     """With a model that knows: the status is for scripts."""
-    from trm_mlx.commands import solve
-    from trm_mlx.solve.solver import Refinement
+    from trm_mlx.solve.schedule import Solution
+    from trm_mlx.solve.solver import Solver
     from trm_mlx.tasks.sudoku import Sudoku
 
-    def refine(model, inputs, max_steps=None):
-        answers = Sudoku(4).encode(Sudoku(4).parse("1234341221434321"))[None]
-        yield Refinement(1, answers, np.ones((1, 16)), np.array([0.9]), np.array([True]))
+    def solve(solver, inputs):
+        answer = Sudoku(4).encode(Sudoku(4).parse("1234341221434321"))
+        for _ in inputs:
+            yield Solution(answer, 1, 0.9, True, 1, 1, None, ())
 
-    monkeypatch.setattr(solve, "refine", refine)
+    monkeypatch.setattr(Solver, "solve", solve)
     assert main(["solve", PUZZLE, "--checkpoint", str(place / "run")]) == 0
-    wanted = "rules satisfied, givens kept, would halt at step 1 with probability 0.900"
+    wanted = "rules satisfied, halted at step 1 with probability 0.900"
     assert wanted in capsys.readouterr().out
     assert main(["solve", "2" + "." * 15, "--checkpoint", str(place / "run")]) == 1
-    assert "rules satisfied, givens changed" in capsys.readouterr().out
+    assert "rules broken" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -569,7 +571,7 @@ def test_bad_solve_options(place, tmp_path, capsys, monkeypatch):
     words = ["solve", "--checkpoint", place / "run"]
     data = place / "data"
     assert "name one source" in refusal(capsys, *words, PUZZLE, "--data", data)
-    assert "--max-steps 0: must be at least 1" in refusal(capsys, *words, PUZZLE, "--max-steps", 0)
+    assert "max_steps 0: must be at least 1" in refusal(capsys, *words, PUZZLE, "--max-steps", 0)
     for index in (-1, 5):
         line = refusal(capsys, *words, "--data", data, "--index", 0, index)
         assert line == f"--index {index}: {data} has examples 0 to 4"

@@ -1,82 +1,220 @@
-"""Solving step by step: the same answers as evaluation, and when a model would stop."""
+"""The solver: the answers of evaluation, in order, whatever shares a batch and when rows halt."""
+
+import itertools
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 import trm_mlx
-from trm_mlx import InputError
+from trm_mlx import InputError, Search, Solver
 from trm_mlx.config import ModelConfig
 from trm_mlx.models.model import build_model
 from trm_mlx.options import arch_config
+from trm_mlx.train.evaluate import run_to_halt
+from trm_mlx.train.step import EvaluationStep
+
+STEPS = 5
+INPUTS = np.random.default_rng(0).integers(0, 6, (13, 9))
+IDENTIFIERS = np.random.default_rng(1).integers(0, 3, 13)
 
 
-@pytest.fixture(params=["trm", "hrm"])
+@pytest.fixture(params=["trm", "hrm", "trm_singlez"])
 def model(request):
+    """Untrained, with a halting head that lets its puzzles halt at various steps."""
     arch = arch_config(
-        request.param, hidden_size=16, num_heads=2, H_layers=1, L_layers=1, halt_max_steps=4
+        request.param,
+        hidden_size=16,
+        num_heads=2,
+        H_layers=1,
+        L_layers=1,
+        puzzle_emb_len=1,
+        halt_max_steps=STEPS,
     )
     sizes = {"seq_len": 9, "vocab_size": 6, "num_puzzle_identifiers": 3}
-    return build_model(ModelConfig.of(arch, **sizes))
+    model = build_model(ModelConfig.of(arch, **sizes))
+    model.puzzle_emb.weights = mx.random.normal(model.puzzle_emb.weights.shape)
+    model.q_head.weight = 2 * mx.random.normal(model.q_head.weight.shape, key=mx.random.key(5))
+    # Half of the puzzles halt at their second step.
+    second = list(trm_mlx.refine(model, INPUTS, IDENTIFIERS))[1].halt_probability
+    middle = float(np.sort(np.log(second / (1 - second)))[6:8].mean())
+    model.q_head.bias = mx.array([-5.0 - middle, -5.0])
+    return model
 
 
-INPUTS = np.random.default_rng(0).integers(0, 6, (5, 9))
+def by_hand(model, inputs, identifier, threshold, max_steps=STEPS):
+    """One puzzle alone: (answer, steps, probability) by the definition."""
+    for refinement in trm_mlx.refine(model, inputs[None], [identifier], max_steps):
+        if refinement.halt_probability[0] > threshold:
+            break
+    return refinement.answers[0], refinement.step, refinement.halt_probability[0]
 
 
-def test_last_step_is_the_published_evaluation(model):
-    steps = list(trm_mlx.refine(model, INPUTS, puzzle_identifiers=[0, 1, 2, 1, 0]))
-    assert [refinement.step for refinement in steps] == [1, 2, 3, 4]
-    batch = {
-        "inputs": mx.array(INPUTS.astype(np.int32)),
-        "puzzle_identifiers": mx.array([0, 1, 2, 1, 0]),
-    }
-    carry = model.initial_carry(batch)
-    for refinement in steps:
-        carry, outputs = model(carry, batch)
+@pytest.mark.parametrize("batch_size", [1, 4, 20, None])
+def test_any_batch_size_solves_as_one_by_one(model, batch_size):
+    solutions = list(Solver(model, batch_size=batch_size).solve(INPUTS, IDENTIFIERS))
+    assert len(solutions) == len(INPUTS)
+    for inputs, identifier, solution in zip(INPUTS, IDENTIFIERS, solutions, strict=True):
+        answer, steps, probability = by_hand(model, inputs, identifier, 0.5)
+        np.testing.assert_array_equal(solution.answer, answer)
+        assert solution.steps == solution.evaluations == steps
+        assert solution.confidence == pytest.approx(probability, abs=1e-4)
+        assert solution.halted == (solution.confidence > 0.5)
+        assert (solution.trajectories, solution.passes, solution.thoughts) == (1, None, ())
+    # The test is about rows that halt at different times.
+    assert len({solution.steps for solution in solutions}) >= 2
+
+
+def test_fixed_steps_are_the_published_evaluation_bit_by_bit(model):
+    """Also for the last batch, which is not full."""
+    step = EvaluationStep(model, "stablemax_cross_entropy")
+    solver = Solver(model, halt_threshold=None, batch_size=5, intermediates=True)
+    solutions = list(solver.solve(INPUTS, IDENTIFIERS))
+    assert [solution.steps for solution in solutions] == [STEPS] * 13
+    for start in range(0, 13, 5):
+        inputs, identifiers = np.zeros((5, 9), np.int32), np.zeros(5, np.int32)
+        rows = min(5, 13 - start)
+        inputs[:rows], identifiers[:rows] = INPUTS[start:][:5], IDENTIFIERS[start:][:5]
+        batch = {
+            "inputs": mx.array(inputs),
+            "labels": mx.array(inputs),
+            "puzzle_identifiers": mx.array(identifiers),
+        }
+        model.eval()
+        outputs, _ = run_to_halt(step, batch)
+        boundary = 0 if model.config.no_ACT_continue else outputs["q_continue_logits"]
+        confidence = np.array(mx.sigmoid(outputs["q_halt_logits"] - boundary))
         answers = np.array(mx.argmax(outputs["logits"], axis=-1))
-        np.testing.assert_array_equal(refinement.answers, answers)
-    assert carry.halted.all()
+        carry = model.initial_carry(batch)
+        for _ in range(STEPS):
+            carry, _ = model(carry, batch)
+        for row in range(rows):
+            solution = solutions[start + row]
+            np.testing.assert_array_equal(solution.answer, answers[row])
+            assert solution.confidence == confidence[row]
+            for name, state in carry.states.items():
+                np.testing.assert_array_equal(solution.thoughts[-1].states[name], state[row])
 
 
-def test_more_steps_than_trained_go_on_from_the_same_states(model):
-    few, many = (list(trm_mlx.refine(model, INPUTS, max_steps=count)) for count in (4, 7))
-    assert len(many) == 7
-    for first, second in zip(few, many, strict=False):
-        np.testing.assert_array_equal(first.answers, second.answers)
-    states = [refinement.confidence for refinement in many]
-    assert not np.array_equal(states[0], states[4])  # step 5 is no fresh start
+def test_more_steps_than_trained(model):
+    solutions = list(Solver(model, max_steps=9, halt_threshold=None).solve(INPUTS))
+    *_, last = trm_mlx.refine(model, INPUTS, max_steps=9)
+    np.testing.assert_array_equal([solution.answer for solution in solutions], last.answers)
+    assert {solution.evaluations for solution in solutions} == {9}
 
 
-def test_halting_follows_the_q_values(model):
-    model.q_head.bias = mx.array([4.0, 0.0])
-    first, *_, last = trm_mlx.refine(model, INPUTS)
-    assert first.halts.all()
-    np.testing.assert_allclose(first.halt_probability, 1 / (1 + np.exp(-4.0)), rtol=1e-5)
-    model.q_head.bias = mx.array([-4.0, 0.0])
-    first, *_, last = trm_mlx.refine(model, INPUTS)
-    assert not first.halts.any()
-    assert last.halts.all()  # there is no next step
+def test_threshold(model):
+    def steps(threshold):
+        return Solver(model, halt_threshold=threshold).predict(INPUTS, IDENTIFIERS)[1]
+
+    assert (steps(0) == 1).all()
+    assert (steps(1) == STEPS).all()
+    assert (steps(0.9) >= steps(0.5)).all()
+    assert steps(0.9).sum() > steps(0.5).sum()
 
 
-def test_confidence_is_the_probability_of_the_answer(model):
-    *_, last = trm_mlx.refine(model, INPUTS)
-    assert last.confidence.shape == last.answers.shape == (5, 9)
-    assert (last.confidence >= 1 / 6).all()
-    assert (last.confidence <= 1).all()
+def test_intermediates_are_every_step_of_the_answer(model):
+    refinements = list(trm_mlx.refine(model, INPUTS, IDENTIFIERS))
+    solver = Solver(model, batch_size=4, intermediates=True)
+    for row, solution in enumerate(solver.solve(INPUTS, IDENTIFIERS)):
+        assert len(solution.thoughts) == solution.steps
+        for thought, refinement in zip(solution.thoughts, refinements, strict=False):
+            np.testing.assert_array_equal(thought.answer, refinement.answers[row])
+            assert thought.confidence == pytest.approx(refinement.halt_probability[row], abs=1e-4)
+            for name, state in thought.states.items():
+                np.testing.assert_allclose(state, refinement.states[name][row], atol=1e-4)
+
+
+def test_compiled_is_the_same():
+    arch = arch_config("trm", hidden_size=8, num_heads=1, L_layers=1, H_cycles=1, L_cycles=1)
+    model = build_model(ModelConfig.of(arch, seq_len=4, vocab_size=3, num_puzzle_identifiers=1))
+    inputs = np.random.default_rng(0).integers(0, 3, (5, 4))
+    search = Search(trajectories=2, noise=0.5, restarts=True, select="residual")
+    results = [
+        list(Solver(model, max_steps=2, batch_size=2, compiled=c, search=search).solve(inputs))
+        for c in (False, True)
+    ]
+    for plain, compiled in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain.answer, compiled.answer)
+        assert plain.confidence == pytest.approx(compiled.confidence, abs=1e-4)
+
+
+def test_reads_and_answers_as_needed(model):
+    """An endless input: read a bounded number of puzzles ahead, first results at once."""
+    read = itertools.count()
+
+    def endless():
+        while True:
+            yield INPUTS[next(read) % len(INPUTS)]
+
+    solutions = Solver(model, batch_size=4).solve(endless())
+    for _ in range(30):
+        next(solutions)
+    assert next(read) < 30 + 16 * 4 + 8
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), [(None, 3), (2, 2), (8, 8)])
+def test_rows(model, monkeypatch, batch_size, rows):
+    """By default no more rows than puzzles: on a CPU each costs its time."""
+    seen = []
+    solver = Solver(model, batch_size=batch_size)
+    run = solver._stream.run
+    monkeypatch.setattr(solver._stream, "run", lambda jobs, n: seen.append(n) or run(jobs, n))
+    assert len(list(solver.solve(INPUTS[:3]))) == 3
+    assert seen == [rows]
+
+
+def test_new_weights_are_used(model):
+    solver = Solver(model, halt_threshold=None)
+    before = solver.predict(INPUTS)[0]
+    model.lm_head.weight = -model.lm_head.weight
+    assert (solver.predict(INPUTS)[0] != before).any()
+
+
+def test_predict(model):
+    answers, steps = trm_mlx.predict(model, INPUTS, max_steps=3, halt_threshold=0.6)
+    assert answers.shape == INPUTS.shape
+    for row, (inputs, answer) in enumerate(zip(INPUTS, answers, strict=True)):
+        expected = by_hand(model, inputs, 0, 0.6, max_steps=3)
+        np.testing.assert_array_equal(answer, expected[0])
+        assert steps[row] == expected[1]
+    answers, steps = trm_mlx.predict(model, INPUTS[:0])
+    assert (answers.shape, steps.shape) == ((0, 9), (0,))
 
 
 @pytest.mark.parametrize(
-    ("inputs", "message"),
+    ("options", "message"),
     [
-        (np.zeros((2, 8)), r"shape \(2, 8\).*9 positions"),
-        (np.zeros(9), r"shape \(9,\)"),
-        (np.full((1, 9), 6), r"outside the model's vocabulary 0\.\.5"),
-        (np.full((1, 9), -1), r"outside the model's vocabulary"),
+        ({"max_steps": 0}, "max_steps 0: must be at least 1"),
+        ({"halt_threshold": 1.5}, "halt_threshold 1.5: must lie between 0 and 1"),
+        ({"halt_threshold": float("nan")}, "halt_threshold nan"),
+        ({"batch_size": 0}, "batch_size 0: must be at least 1"),
+        ({"search": Search(select="rule")}, "select 'rule' needs a task"),
+        ({"search": Search(trajectories=2, symmetries=True)}, "symmetries needs a task"),
+        (
+            {"search": Search(trajectories=2, noise=1.0, noise_on="z_X")},
+            "noise_on z_X: this model has the states z_L",
+        ),
     ],
 )
-def test_inputs_that_do_not_fit(model, inputs, message):
+def test_options_that_make_no_sense(options, message):
+    arch = arch_config("trm_singlez", hidden_size=8, num_heads=1, L_layers=1)
+    model = build_model(ModelConfig.of(arch, seq_len=4, vocab_size=3, num_puzzle_identifiers=1))
     with pytest.raises(InputError, match=message):
-        next(trm_mlx.refine(model, inputs))
+        Solver(model, **options)
+
+
+def test_puzzles_that_do_not_fit(model):
+    solver = Solver(model)
+    for bad, message in (
+        (np.full(9, 6), r"puzzle 2: a token lies outside the model's vocabulary 0\.\.5"),
+        (np.zeros(8, int), r"puzzle 2: inputs of shape \(1, 8\) do not fit"),
+    ):
+        with pytest.raises(InputError, match=message):
+            list(solver.solve([INPUTS[0], INPUTS[1], bad]))
+    for identifiers in ([0], [0, 3]):
+        with pytest.raises(InputError, match=r"puzzle 1: puzzle identifier .*0 to 2 per puzzle"):
+            list(solver.solve(INPUTS[:2], identifiers))
 
 
 @pytest.mark.parametrize("name", trm_mlx.__all__)

@@ -223,6 +223,38 @@ def test_average_moves_by_its_rate(data, tmp_path):
         np.testing.assert_allclose(np.array(array), expected, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+def test_loss_weights_count_by_the_step_of_the_row():
+    from trm_mlx.train.losses import step_weights, total_loss
+
+    weights = step_weights((0.5, 2.0), mx.array([0, 1, 2, 7]))
+    np.testing.assert_array_equal(weights, [0.5, 2, 2, 2])
+    losses = {"lm_loss": mx.array([1.0, 2, 3, 4]), "q_halt_loss": mx.array([2.0, 0, 0, 2])}
+    assert total_loss(losses, weights).item() == 0.5 * 2 + 2 * 2 + 2 * 3 + 2 * 5
+    assert total_loss(losses, step_weights((), mx.array([0, 1, 2, 7]))).item() == 12
+
+
+def test_loss_weights_scale_the_gradients(data, tmp_path):
+    """The first step of every puzzle counts half: so do its gradients, and nothing reported."""
+    results = []
+    for weights in ([], [0.5, 1.0]):
+        trainer = Trainer(config(data, tmp_path / "r", loss_weights=weights))
+        batch, _ = next(iter(trainer.stream))
+        batch = {name: mx.array(array) for name, array in batch.items()}
+        carry = trainer.model.initial_carry(batch)
+        results.append(trainer.training.gradients(carry, batch, mx.random.key(0)))
+    (_, metrics, whole, _), (_, same, half, _) = results
+    for name, gradient in tree_flatten(whole):
+        got = dict(tree_flatten(half))[name]
+        np.testing.assert_allclose(np.array(got), 0.5 * np.array(gradient), rtol=1e-5, atol=1e-9)
+    assert metrics["lm_loss"].item() == same["lm_loss"].item()
+
+
+@pytest.mark.parametrize("weights", [[-1.0], [".inf"], ["x"]])
+def test_bad_loss_weights(data, weights):
+    with pytest.raises(InputError, match="loss_weights"):
+        config(data, loss_weights=weights)
+
+
 def test_gradient_clipping_bounds_the_norm(data, tmp_path):
     metrics = take_steps(Trainer(config(data, tmp_path / "r", grad_clip=1e-3)), 1)[0]
     assert metrics["grad_norm"] > 1e-3  # reported before clipping

@@ -16,12 +16,20 @@ _LAZY = {
     "ArchConfig": "trm_mlx.config",
     "ModelConfig": "trm_mlx.config",
     "TrainConfig": "trm_mlx.config",
+    "PuzzleDataset": "trm_mlx.data.loader",
+    "SplitArrays": "trm_mlx.data.schema",
+    "write_dataset": "trm_mlx.data.writer",
+    "arch_config": "trm_mlx.options",
     "load_config": "trm_mlx.options",
     "RecursiveReasoner": "trm_mlx.models.model",
     "build_model": "trm_mlx.models.model",
     "load": "trm_mlx.models.weights",
-    "refine": "trm_mlx.solve.solver",
+    "predict": "trm_mlx.solve.solver",
+    "refine": "trm_mlx.solve.refinement",
+    "Search": "trm_mlx.solve.search",
+    "Solver": "trm_mlx.solve.solver",
     "Trainer": "trm_mlx.train.loop",
+    "averaged": "trm_mlx.train.loop",
 }
 
 __all__ = ["InputError", "__version__", *_LAZY]

@@ -57,6 +57,15 @@ def default_dtype() -> str:
     return "float32" if device_name() == "cpu" else "bfloat16"
 
 
+def compiles(choice: str = "auto") -> bool:
+    """Whether to `mx.compile` a step as a whole; ``choice``: "auto", "true" or "false".
+
+    ``auto``: on Metal. On the CPU it costs a minute of g++ and gains little; on CUDA every fused
+    kernel costs seconds of nvrtc, and the large ones are written by hand.
+    """
+    return choice == "true" or (choice == "auto" and device_name() == "metal")
+
+
 def announce(dtype: str) -> None:
     """Say on stderr, at the start of a run, what it runs on, and warn where that will be slow.
 

@@ -193,6 +193,11 @@ class TrainConfig:
         choices=("stablemax_cross_entropy", "softmax_cross_entropy"),
         default="stablemax_cross_entropy",
     )
+    loss_weights: tuple[float, ...] = _option(
+        "weights of the losses of supervision steps 1, 2, ..., the last for all later ones; "
+        "empty: all 1",
+        default=(),
+    )
     optimizer: str = _option(
         "optimizer of the weights", choices=("adam_atan2", "adamw"), default="adam_atan2"
     )
@@ -236,6 +241,9 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
+        for weight in self.loss_weights:
+            if not 0 <= weight < math.inf:
+                raise InputError(f"loss_weights: {weight} is no weight, write numbers from 0 up")
         if self.grad_clip is not None and not self.grad_clip > 0:
             raise InputError(f"grad_clip={self.grad_clip}: must be greater than 0, or null")
         if self.freeze_weights and not self.arch.puzzle_dims:

@@ -1,18 +1,26 @@
-"""``trm eval``: the metrics of a checkpoint on a dataset."""
+"""``trm eval``: the metrics of a checkpoint on a dataset.
+
+By default those of the published evaluation, in which every puzzle takes all steps; with any option
+of computation, accuracy and cost of a `Solver`.
+"""
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
 from trm_mlx import backend
+from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
 from trm_mlx.config import EvaluatorConfig, TrainConfig
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError
+from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.weights import find_checkpoint, load
 from trm_mlx.options import train_config
+from trm_mlx.solve.measure import measure
+from trm_mlx.solve.solver import Solver
+from trm_mlx.tasks import fitting
 from trm_mlx.train.checkpoint import STATE_FILE, read_state
 from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_files, write_outputs
 from trm_mlx.train.evaluators import build_evaluators
@@ -43,12 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the evaluators' files, such as submission.json (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    add_search_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
     check_savable(tuple(arguments.save))
+    if asked_for(arguments) and (arguments.save or arguments.loss or arguments.evaluators):
+        raise InputError(
+            "--save, --loss and --evaluators belong to the published evaluation: leave out the "
+            "options of computation, such as --max-steps, or these"
+        )
     output = Path(arguments.output)
     if arguments.save and not output.parent.is_dir():
         raise InputError(f"--output {output}: there is no folder {output.parent}, create it first")
@@ -72,19 +86,21 @@ def run(arguments: argparse.Namespace) -> None:
     evaluators = build_evaluators(
         [EvaluatorConfig(name=name) for name in arguments.evaluators], data
     )
+    solver = _solver(arguments, model) if asked_for(arguments) else None
     backend.announce(config.forward_dtype)
-    examples = int(data.puzzle_indices[-1])
-    loss = arguments.loss or (trained.loss if trained else "stablemax_cross_entropy")
-    step = EvaluationStep(model, loss, compiled=backend.device_name() == "metal")
-    with tqdm(total=examples, unit="puzzle", disable=not sys.stderr.isatty()) as bar:
-        results, outputs = evaluate(
-            step,
-            data,
-            arguments.batch_size,
-            save=tuple(arguments.save),
-            evaluators=evaluators,
-            tick=bar.update,
-        )
+    with tqdm(total=int(data.puzzle_indices[-1]), unit="puzzle", disable=None) as bar:
+        if solver is not None:
+            outputs, results = {}, measure(solver, data, bar.update)
+        else:
+            loss = arguments.loss or (trained.loss if trained else "stablemax_cross_entropy")
+            results, outputs = evaluate(
+                EvaluationStep(model, loss, backend.compiles()),
+                data,
+                arguments.batch_size,
+                save=tuple(arguments.save),
+                evaluators=evaluators,
+                tick=bar.update,
+            )
     if outputs:
         write_outputs(output, outputs)
     outcomes = {evaluator.name: evaluator.result() for evaluator in evaluators}
@@ -97,6 +113,13 @@ def run(arguments: argparse.Namespace) -> None:
                 print(f"{set_name}/{name:16} {value:.6g}")
     for outcome in outcomes.values():
         write_files(Path(arguments.output_dir), outcome.files)
+
+
+def _solver(arguments: argparse.Namespace, model: RecursiveReasoner) -> Solver:
+    config = model.config
+    knows_task = "symmetries" in arguments or getattr(arguments, "select", None) == "rule"
+    task = fitting(config.vocab_size, config.seq_len) if knows_task else None
+    return build_solver(arguments, model, task)
 
 
 def _config_of_run(checkpoint: str) -> TrainConfig | None:

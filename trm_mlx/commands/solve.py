@@ -1,58 +1,108 @@
-"""``single_inference.py`` and ``trm solve``: puzzles in, every step of their refinement out."""
+"""``single_inference.py`` and ``trm solve``: puzzles in, every step of their solution out.
+
+With ``-o``, a CSV file in and a CSV file out.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from trm_mlx import backend
+from trm_mlx.commands.search_options import add_search_arguments, build_solver
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.weights import load
-from trm_mlx.solve.solver import refine
+from trm_mlx.solve.schedule import Solution
+from trm_mlx.solve.solver import Solver
+from trm_mlx.solve.table import solve_table
 from trm_mlx.tasks import fitting
-from trm_mlx.tasks.sudoku import Sudoku, cells_of
+from trm_mlx.tasks.base import Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "puzzle",
         nargs="?",
-        help="81, 36 or 16 cells, 0 or . for a blank; without it, --file, --data or stdin",
+        help="a puzzle as text, such as 81 cells of a Sudoku, 0 or . for a blank; without it, "
+        "--file, --data or stdin. With -o, a CSV file with a column question",
     )
     parser.add_argument("--checkpoint", required=True, help="checkpoint or run folder")
+    parser.add_argument("-o", "--output", help="CSV file to write, for a CSV file of puzzles")
     parser.add_argument("--file", help="text file: one puzzle, or one a line")
     parser.add_argument("--data", help="dataset folder to take a puzzle from")
     parser.add_argument("--split", default="test", help="of --data (default: %(default)s)")
     parser.add_argument(
         "--index", type=int, nargs="+", default=[0], help="examples of --data (default: 0)"
     )
-    parser.add_argument("--max-steps", type=int, help="supervision steps (default: the model's)")
+    parser.add_argument(
+        "--batch-size", type=int, help="puzzles worked on at once (default: by the device)"
+    )
+    add_search_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Solve and print; the exit status is 1 if an answer breaks the rules or changes a given."""
+    """Solve and print or write.
+
+    The exit status is 1 if an answer shown breaks the rules, or a row of a CSV file is no puzzle.
+    """
     if sum(given is not None for given in (arguments.puzzle, arguments.file, arguments.data)) > 1:
         raise InputError("name one source: a puzzle, --file or --data")
-    if arguments.max_steps is not None and arguments.max_steps < 1:
-        raise InputError(f"--max-steps {arguments.max_steps}: must be at least 1")
+    if arguments.output is not None and arguments.puzzle is None:
+        raise InputError("-o goes with a CSV file: trm solve IN.csv -o OUT.csv --checkpoint DIR")
     model, config = load(arguments.checkpoint)
     with located(arguments.checkpoint):
         task = fitting(config.vocab_size, config.seq_len)
+    shows = arguments.output is None
+    solver = build_solver(arguments, model, task, intermediates=shows)
+    if not shows:
+        backend.announce(config.forward_dtype)
+        return _solve_table(solver, task, Path(arguments.puzzle), Path(arguments.output))
     if arguments.data is not None:
         puzzles = _from_dataset(task, arguments)
     else:
         puzzles = [(question, None) for question in _from_text(task, arguments)]
     backend.announce(config.forward_dtype)
+    solutions = solver.solve(task.encode(question) for question, _ in puzzles)
     solved = [
-        _show(task, model, question, arguments.max_steps, label) for question, label in puzzles
+        _show(task, solver, question, label, solution)
+        for (question, label), solution in zip(puzzles, solutions, strict=True)
     ]
     return 0 if all(solved) else 1
 
 
-def _from_text(task: Sudoku, arguments: argparse.Namespace) -> list[np.ndarray]:
-    """Questions from the command line, a file or stdin: one board in rows, or one board a line."""
+def _solve_table(solver: Solver, task: Task, source: Path, target: Path) -> int:
+    with tqdm(total=_count_lines(source), unit="puzzle", disable=None) as bar:
+
+        def complain(line: str) -> None:
+            bar.write(line, file=sys.stderr)
+
+        tally = solve_table(solver, task, source, target, complain, bar.update)
+    attempted = max(tally.rows - tally.unreadable, 1)
+    print(
+        f"{target}: {tally.rows} rows, {tally.solved} solved, {tally.unreadable} unreadable; "
+        f"{tally.trajectories / attempted:.2f} trajectories and "
+        f"{tally.evaluations / attempted:.2f} network evaluations a puzzle, "
+        f"chosen by {solver.search.select}"
+    )
+    return 1 if tally.unreadable else 0
+
+
+def _count_lines(path: Path) -> int:
+    """Rows after the header, for the progress bar."""
+    try:
+        with path.open("rb") as file:
+            return max(
+                sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b"")) - 1, 0
+            )
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _from_text(task: Task, arguments: argparse.Namespace) -> list[np.ndarray]:
+    """Questions from the command line, a file or stdin: a board a line, or one board in rows."""
     if arguments.puzzle is not None:
         return [task.parse(arguments.puzzle)]
     source = arguments.file or "standard input"
@@ -62,21 +112,28 @@ def _from_text(task: Sudoku, arguments: argparse.Namespace) -> list[np.ndarray]:
         raise InputError(f"cannot read {source}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{source} is not a text file: {error}") from error
-    lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if cells_of(line)}
+    lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
     if not lines:
         raise InputError(f"{source} is empty: write a puzzle")
-    if all(len(cells_of(line)) <= task.size for line in lines.values()):
-        lines = {1: text}
+    if not any(_is_puzzle(task, line) for line in lines.values()):
+        with located(source):
+            return [task.parse(text)]
     questions = []
     for number, line in lines.items():
-        with located(source if line is text else f"{source} line {number}"):
+        with located(f"{source} line {number}"):
             questions.append(task.parse(line))
     return questions
 
 
-def _from_dataset(
-    task: Sudoku, arguments: argparse.Namespace
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _is_puzzle(task: Task, line: str) -> bool:
+    try:
+        task.parse(line)
+    except InputError:
+        return False
+    return True
+
+
+def _from_dataset(task: Task, arguments: argparse.Namespace) -> list[tuple[np.ndarray, np.ndarray]]:
     """Questions and their labels, as cell values."""
     data = PuzzleDataset([arguments.data], arguments.split)
     examples = np.array(arguments.index)
@@ -95,28 +152,31 @@ def _from_dataset(
     return list(zip(task.decode(batch["inputs"]), task.decode(batch["labels"]), strict=True))
 
 
-def _show(task: Sudoku, model, question: np.ndarray, max_steps: int | None, label) -> bool:
-    """Print the refinement of one puzzle and its answer; whether the answer is right."""
+def _show(
+    task: Task, solver: Solver, question: np.ndarray, label: np.ndarray | None, solution: Solution
+) -> bool:
+    """Print how one puzzle was solved, and its answer; whether the answer obeys the rules."""
     print(f"{task.render(question)}\n")
-    answer, halt = question, None
-    for refinement in refine(model, task.encode(question)[None], max_steps=max_steps):
-        previous, answer = answer, task.decode(refinement.answers[0])
-        probability = refinement.halt_probability[0]
-        if halt is None and refinement.halts[0]:
-            halt = refinement.step, probability
+    answer = question
+    for step, thought in enumerate(solution.thoughts, start=1):
+        previous, answer = answer, task.decode(thought.answer)
         print(
-            f"step {refinement.step:2}  {(answer != previous).sum():3} cells changed  "
-            f"{task.violations(answer).sum():3} in conflict  halting {probability:.3f}  "
-            f"{''.join(map(str, answer))}"
+            f"step {step:2}  {(answer != previous).sum():3} cells changed  "
+            f"halting {thought.confidence:.3f}  {task.line(answer)}"
         )
+    answer = task.decode(solution.answer)
     print(f"\n{task.render(answer, givens=question)}\n")
-    keeps = bool(((question == 0) | (question == answer)).all())
-    valid = bool(task.check(np.zeros_like(answer), answer))
+    solved = bool(task.check(question, answer))
     print(
-        f"rules {'satisfied' if valid else 'broken'}, givens {'kept' if keeps else 'changed'}, "
-        f"would halt at step {halt[0]} with probability {halt[1]:.3f}"
+        f"rules {'satisfied' if solved else 'broken'}, "
+        f"{'halted' if solution.halted else 'stopped'} at step {solution.steps} "
+        f"with probability {solution.confidence:.3f}"
+    )
+    print(
+        f"trajectories {solution.trajectories}, network evaluations {solution.evaluations}, "
+        f"chosen by {solver.search.select}"
     )
     if label is not None:
         print(f"label {'matched' if (label == answer).all() else 'missed'}")
     print()
-    return valid and keeps
+    return solved

@@ -93,6 +93,12 @@ class SplitArrays:
     group_indices: np.ndarray  # [G+1] group g owns puzzles group_indices[g] .. [g+1] - 1
 
     @classmethod
+    def of(cls, inputs: np.ndarray, labels: np.ndarray) -> "SplitArrays":
+        """Examples on their own: each its own puzzle and group, with the blank identifier."""
+        ends = np.arange(len(inputs) + 1, dtype=np.int32)
+        return cls(inputs, labels, np.zeros(len(inputs), np.int32), ends, ends)
+
+    @classmethod
     def read(cls, folder: Path, set_name: str, metadata: DatasetMetadata) -> "SplitArrays":
         """Opens and validates a set: tokens memory-mapped, the small index arrays as int64.
 

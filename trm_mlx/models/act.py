@@ -4,6 +4,7 @@ One call of a model is one supervision step. A row of the batch keeps its puzzle
 until it halts; then it takes the row of the next batch (HRM, arXiv 2506.21734, section 2).
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -66,3 +67,23 @@ def continue_target(
     """What ``q_continue`` should be, ``[batch]``: the value of the best choice one step later."""
     last = steps >= arch.halt_max_steps
     return mx.sigmoid(mx.where(last, next_q_halt, mx.maximum(next_q_halt, next_q_continue)))
+
+
+def halting_logit(arch: ArchConfig, outputs: dict[str, mx.array]) -> mx.array:
+    """How much a model prefers halting to going on, ``[batch]``: it would halt above 0."""
+    q_halt = outputs["q_halt_logits"]
+    return q_halt if arch.no_ACT_continue else q_halt - outputs["q_continue_logits"]
+
+
+def unroll(step: Callable, carry: Carry, batch: dict[str, mx.array], steps: int) -> Iterator[tuple]:
+    """Take every row of a batch through the same number of supervision steps.
+
+    A row that would halt goes on. Yields what ``step(carry, batch)`` returns, a carry first, for
+    every step, already dispatched to the device.
+    """
+    for _ in range(steps):
+        carry, *results = step(carry, batch)
+        # A halted row would start anew with the next call.
+        carry = carry._replace(halted=mx.zeros_like(carry.halted))
+        mx.async_eval(carry, results)
+        yield carry, *results

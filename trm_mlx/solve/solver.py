@@ -1,83 +1,140 @@
-"""Solving puzzles with a trained model, one supervision step at a time."""
+"""The solver: puzzles in, answers out, with as much computation for each as it needs.
 
-from collections.abc import Iterator
+Puzzles stream through a batch of fixed size (``stream.py``); what is tried on each, and which
+answer is taken, is a `Search`.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import mlx.core as mx
 import numpy as np
 
-from trm_mlx.errors import InputError
+from trm_mlx import backend
+from trm_mlx.errors import InputError, located
 from trm_mlx.models.model import RecursiveReasoner
+from trm_mlx.solve.refinement import check_tokens
+from trm_mlx.solve.schedule import Schedule, Solution
+from trm_mlx.solve.search import Perturbation, Search
+from trm_mlx.solve.stream import Stream
+from trm_mlx.tasks.base import Task
 
 
-class Refinement(NamedTuple):
-    """What a model thinks after a supervision step.
+class Puzzle(NamedTuple):
+    """Tokens int32 ``[S]`` and the identifier of the puzzle embedding."""
 
-    step: counted from 1; answers: tokens ``[B, S]``; confidence: probability of each answered
-    token ``[B, S]``; halt_probability: ``[B]``; halts: whether it would stop here, bool ``[B]``.
-    """
-
-    step: int
-    answers: np.ndarray
-    confidence: np.ndarray
-    halt_probability: np.ndarray
-    halts: np.ndarray
+    inputs: np.ndarray
+    identifier: int
 
 
-def refine(
-    model: RecursiveReasoner,
-    inputs: np.ndarray,
-    puzzle_identifiers: np.ndarray | None = None,
-    max_steps: int | None = None,
-) -> Iterator[Refinement]:
-    """Work on every puzzle for all supervision steps, yielding each step as it is computed.
-
-    The last step's answers are those of the published evaluation.
+class Solver:
+    """Solves any number of puzzles with one model.
 
     Args:
         model: put into evaluation mode.
-        inputs: tokens ``[B, S]``.
-        puzzle_identifiers: ``[B]``; all blank by default.
-        max_steps: supervision steps; the model's ``halt_max_steps`` by default, more are allowed.
+        max_steps: supervision steps a trajectory takes at most; the model's ``halt_max_steps`` by
+            default, more are allowed.
+        halt_threshold: the halting probability above which the model's word is taken; None: every
+            trajectory takes all ``max_steps``, as in the published evaluation.
+        batch_size: rows worked on at once; 256 by default (32 on the CPU), or the number of
+            puzzles if those are fewer.
+        search: what to try beyond one trajectory.
+        task: knows the rules and symmetries that ``search`` may want.
+        intermediates: give every `Solution` its ``thoughts``.
+        compiled: `mx.compile` the step; by default on Metal.
 
     Raises:
-        InputError: inputs that do not fit the model.
+        InputError: a value that makes no sense, or a search that needs a task or another model.
     """
-    batch = _batch(model, np.asarray(inputs), puzzle_identifiers)
-    model.eval()
-    carry = model.initial_carry(batch)
-    steps = max_steps or model.config.halt_max_steps
-    for step in range(1, steps + 1):
-        carry, outputs = model(carry, batch)
-        # A row that has halted would start anew with the next call.
-        carry = carry._replace(halted=mx.zeros_like(carry.halted))
-        q_halt = outputs["q_halt_logits"]
-        boundary = 0.0 if model.config.no_ACT_continue else outputs["q_continue_logits"]
-        probabilities = mx.softmax(outputs["logits"].astype(mx.float32), axis=-1)
-        refinement = (
-            mx.argmax(outputs["logits"], axis=-1),
-            probabilities.max(axis=-1),
-            mx.sigmoid(q_halt - boundary),
-            (q_halt > boundary) | (step == steps),
+
+    def __init__(
+        self,
+        model: RecursiveReasoner,
+        max_steps: int | None = None,
+        halt_threshold: float | None = 0.5,
+        batch_size: int | None = None,
+        search: Search | None = None,
+        task: Task | None = None,
+        intermediates: bool = False,
+        compiled: bool | None = None,
+    ):
+        self.model, self.task = model, task
+        self.search = search = search or Search()
+        self.max_steps = model.config.halt_max_steps if max_steps is None else max_steps
+        if self.max_steps < 1:
+            raise InputError(f"max_steps {max_steps}: must be at least 1")
+        if halt_threshold is not None and not 0 <= halt_threshold <= 1:
+            raise InputError(f"halt_threshold {halt_threshold}: must lie between 0 and 1")
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size {batch_size}: must be at least 1")
+        if task is None and (search.symmetries or search.select == "rule"):
+            wish = "symmetries" if search.symmetries else "select 'rule'"
+            raise InputError(f"{wish} needs a task: pass task=trm_mlx.tasks.get(...)")
+        self._batch_size = batch_size
+        self._stream = Stream(
+            model,
+            halt_threshold,
+            Perturbation.of(search, model.recursion.states),
+            intermediates,
+            backend.compiles() if compiled is None else compiled,
         )
-        mx.eval(carry, refinement)
-        yield Refinement(step, *map(np.array, refinement))
+
+    def solve(
+        self, inputs: Iterable[np.ndarray], puzzle_identifiers: Iterable[int] | None = None
+    ) -> Iterator[Solution]:
+        """One `Solution` a puzzle, in the order of the puzzles, as soon as it is known.
+
+        Args:
+            inputs: tokens ``[N, S]``, or any iterable of tokens ``[S]``, which is read as needed.
+            puzzle_identifiers: one a puzzle; all blank by default.
+
+        Raises:
+            InputError: a puzzle that does not fit the model, by its number.
+        """
+        puzzles = self._puzzles(inputs, puzzle_identifiers)
+        rows = self._batch_size or (32 if backend.device_name() == "cpu" else 256)
+        first = list(itertools.islice(puzzles, rows))
+        if not first:
+            return
+        if self._batch_size is None:
+            rows = len(first)
+        schedule = Schedule(
+            itertools.chain(first, puzzles), self.search, self.task, self.max_steps, 16 * rows
+        )
+        for finished in self._stream.run(schedule.jobs(), rows):
+            schedule.record(finished)
+            yield from schedule.solutions()
+
+    def predict(
+        self, inputs: Iterable[np.ndarray], puzzle_identifiers: Iterable[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The answers, int32 ``[N, S]``, and the steps each took, int32 ``[N]``."""
+        solutions = list(self.solve(inputs, puzzle_identifiers))
+        answers = np.array([s.answer for s in solutions], np.int32)
+        steps = np.array([s.steps for s in solutions], np.int32)
+        return answers.reshape(-1, self.model.config.seq_len), steps
+
+    def _puzzles(
+        self, inputs: Iterable[np.ndarray], identifiers: Iterable[int] | None
+    ) -> Iterator[Puzzle]:
+        known = self.model.config.num_puzzle_identifiers
+        blank, missing = itertools.repeat(0), itertools.repeat(-1)
+        identifiers = blank if identifiers is None else itertools.chain(identifiers, missing)
+        for number, (tokens, identifier) in enumerate(zip(inputs, identifiers, strict=False)):
+            with located(f"puzzle {number}"):
+                (tokens,) = check_tokens(self.model, np.asarray(tokens)[None])
+                if not 0 <= identifier < known:
+                    raise InputError(
+                        f"puzzle identifier {identifier}: pass one of 0 to {known - 1} per puzzle"
+                    )
+            yield Puzzle(tokens, int(identifier))
 
 
-def _batch(
-    model: RecursiveReasoner, inputs: np.ndarray, identifiers: np.ndarray | None
-) -> dict[str, mx.array]:
-    config = model.config
-    if inputs.ndim != 2 or inputs.shape[1] != config.seq_len:
-        raise InputError(
-            f"inputs of shape {inputs.shape} do not fit a model of {config.seq_len} positions: "
-            f"pass tokens [batch, {config.seq_len}]"
-        )
-    if inputs.min() < 0 or inputs.max() >= config.vocab_size:
-        raise InputError(f"a token lies outside the model's vocabulary 0..{config.vocab_size - 1}")
-    if identifiers is None:
-        identifiers = np.zeros(len(inputs))
-    return {
-        "inputs": mx.array(inputs.astype(np.int32)),
-        "puzzle_identifiers": mx.array(np.asarray(identifiers).astype(np.int32)),
-    }
+def predict(
+    model: RecursiveReasoner,
+    inputs: np.ndarray,
+    max_steps: int | None = None,
+    halt_threshold: float | None = 0.5,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Answers ``[N, S]`` and the steps each took ``[N]``; options as of `Solver`."""
+    return Solver(model, max_steps=max_steps, halt_threshold=halt_threshold).predict(inputs)

@@ -32,6 +32,9 @@ class Task(Protocol):
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
         """Plain text for one board; with ``givens``, what was not given is marked."""
 
+    def line(self, values: np.ndarray) -> str:
+        """One board in one line, as a CSV file holds it; `parse` reads it back."""
+
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Cell values of any shape to tokens, uint8."""
 

@@ -125,6 +125,10 @@ class Sudoku:
                 raise InputError(f"row {row}: {error}") from None
         return values
 
+    def line(self, values):
+        """One board [seq_len] in one line: a digit a cell, 0 for a blank."""
+        return "".join(map(str, np.asarray(values).tolist()))
+
     def render(self, values, givens=None):
         """Plain text for one board [seq_len]; with `givens`, digits that are not given show a +."""
         values = np.asarray(values).reshape(self.size, self.size)

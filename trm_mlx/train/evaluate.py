@@ -1,6 +1,6 @@
 """Evaluation of a model over the test split: every row runs all its supervision steps."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import iterate_test
 from trm_mlx.errors import InputError
+from trm_mlx.models.act import unroll
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.train.memory import evaluation_rows
 from trm_mlx.train.step import EvaluationStep, Metrics
@@ -115,9 +116,8 @@ def evaluate(
 def run_to_halt(step: EvaluationStep, batch: Batch) -> tuple[Batch, Metrics]:
     """All supervision steps of a batch; the outputs and metrics of the last one."""
     carry = step.model.initial_carry(batch)
-    for _ in range(step.model.config.halt_max_steps):
-        carry, outputs, metrics = step(carry, batch)
-        mx.async_eval(carry, outputs, metrics)
+    steps = step.model.config.halt_max_steps
+    ((_, outputs, metrics),) = deque(unroll(step, carry, batch, steps), maxlen=1)
     return outputs, metrics
 
 

@@ -3,6 +3,8 @@
 Published in float64 (PyTorch ``losses.py``); written here for float32, which GPUs have.
 """
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -60,10 +62,22 @@ def row_losses(outputs: dict[str, mx.array], labels: mx.array, loss: str) -> dic
     return losses
 
 
-def total_loss(losses: dict[str, mx.array]) -> mx.array:
-    """The loss of all rows together, a float32 scalar."""
+def step_weights(weights: Sequence[float], steps_before: mx.array) -> mx.array | float:
+    """What the loss of each row counts, by the supervision steps it has taken before this one.
+
+    Args:
+        weights: of the first step, the second and so on, the last of them for all later steps;
+            none: every step counts 1, as published.
+    """
+    if not weights:
+        return 1.0
+    return mx.array(weights)[mx.minimum(steps_before, len(weights) - 1)]
+
+
+def total_loss(losses: dict[str, mx.array], weights: mx.array | float = 1.0) -> mx.array:
+    """The loss of all rows together, a float32 scalar; ``weights [B]`` as of `step_weights`."""
     halting = losses["q_halt_loss"] + losses.get("q_continue_loss", 0.0)
-    return (losses["lm_loss"] + 0.5 * halting).sum()
+    return (weights * (losses["lm_loss"] + 0.5 * halting)).sum()
 
 
 def act_metrics(

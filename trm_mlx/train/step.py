@@ -6,12 +6,12 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map
 
-from trm_mlx.backend import device_name
+from trm_mlx import backend
 from trm_mlx.config import TrainConfig
 from trm_mlx.models import cpu_kernels
 from trm_mlx.models.act import Carry
 from trm_mlx.models.model import Batch, RecursiveReasoner
-from trm_mlx.train.losses import act_metrics, row_losses, total_loss
+from trm_mlx.train.losses import act_metrics, row_losses, step_weights, total_loss
 from trm_mlx.train.memory import plan
 from trm_mlx.train.optim import build_optimizer, moving_average, sign_descent, warmup_cosine
 
@@ -99,7 +99,8 @@ class Training:
             new_states, outputs = model.answer(states, carry.batch, puzzles, True, recompute)
             outputs |= model.look_ahead(carry, new_states, puzzles)
             losses = row_losses(outputs, carry.batch["labels"], self.config.loss)
-            loss = total_loss(losses) / self.config.global_batch_size
+            weights = step_weights(self.config.loss_weights, carry.steps)
+            loss = total_loss(losses, weights) / self.config.global_batch_size
             return loss, (new_states, outputs, losses)
 
         weights = model.trainable_parameters()
@@ -137,12 +138,8 @@ def _joined(passes: list):
 
 
 def compiles(config: TrainConfig) -> bool:
-    """Whether the step is compiled as a whole.
-
-    ``auto``: on Metal. On the CPU it costs a minute of g++ and gains little; on CUDA every fused
-    kernel costs seconds of nvrtc, and the large ones are written by hand.
-    """
-    return config.compile == "true" or (config.compile == "auto" and device_name() == "metal")
+    """Whether the step is compiled as a whole."""
+    return backend.compiles(config.compile)
 
 
 class EvaluationStep:

@@ -1,0 +1,338 @@
+"""``trm solve`` on CSV files, its options of computation, and the same options of ``trm eval``."""
+
+import csv
+import errno
+import io
+import json
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import trm_mlx
+from trm_mlx import Search, Solver
+from trm_mlx.cli import main
+from trm_mlx.config import ModelConfig
+from trm_mlx.data.schema import SplitArrays
+from trm_mlx.data.writer import write_dataset
+from trm_mlx.models.model import build_model
+from trm_mlx.models.weights import save_model
+from trm_mlx.options import arch_config
+from trm_mlx.solve import table
+from trm_mlx.solve.measure import measure
+from trm_mlx.tasks.sudoku import Sudoku
+
+TASK = Sudoku(4)
+QUESTIONS, ANSWERS, _ = TASK.generate(30, np.random.default_rng(0), extra_givens=4)
+COLUMNS = "question,answer,solved,steps,confidence,trajectories,evaluations,rule_checked"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """An untrained model that halts its puzzles at its first step, or never."""
+    arch = arch_config(
+        "trm", hidden_size=16, num_heads=2, L_layers=1, puzzle_emb_ndim=0, halt_max_steps=3
+    )
+    model = build_model(ModelConfig.of(arch, seq_len=16, vocab_size=6, num_puzzle_identifiers=1))
+    model.q_head.weight = mx.random.normal(model.q_head.weight.shape, key=mx.random.key(3))
+    first, *_ = trm_mlx.refine(model, TASK.encode(QUESTIONS))
+    logits = np.log(first.halt_probability / (1 - first.halt_probability))
+    model.q_head.bias = mx.array([-5.0 - float(np.median(logits)), 0.0])
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, model)
+    return folder
+
+
+@pytest.fixture
+def puzzles(tmp_path):
+    """A CSV file in the published layout."""
+    path = tmp_path / "puzzles.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["source", "question", "answer", "rating"])
+        for question, answer in zip(QUESTIONS, ANSWERS, strict=True):
+            writer.writerow(["here", TASK.line(question), TASK.line(answer), 0])
+    return path
+
+
+def solve(checkpoint, *words):
+    return main(["solve", "--checkpoint", str(checkpoint), *map(str, words)])
+
+
+def refusal(capsys, checkpoint, *words):
+    capsys.readouterr()
+    assert solve(checkpoint, *words) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    line = output.err.splitlines()[-1]
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_to_csv(checkpoint, puzzles, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    assert solve(checkpoint, puzzles, "-o", out, "--batch-size", 4) == 0
+    summary = capsys.readouterr().out
+    assert out.read_text().splitlines()[0] == COLUMNS
+    rows = rows_of(out)
+    assert [row["question"] for row in rows] == [TASK.line(question) for question in QUESTIONS]
+    model, _ = trm_mlx.load(checkpoint)
+    expected = list(Solver(model).solve(TASK.encode(QUESTIONS)))
+    for row, question, solution in zip(rows, QUESTIONS, expected, strict=True):
+        answer = TASK.decode(solution.answer)
+        assert row["answer"] == TASK.line(answer)
+        assert row["solved"] == ("true" if TASK.check(question, answer) else "false")
+        assert float(row["confidence"]) == pytest.approx(solution.confidence, abs=2e-4)
+        for name in ("steps", "trajectories", "evaluations"):
+            assert int(row[name]) == getattr(solution, name)
+        assert row["rule_checked"] == "false"
+    assert len({row["steps"] for row in rows}) > 1
+    solved = sum(row["solved"] == "true" for row in rows)
+    evaluations = sum(int(row["evaluations"]) for row in rows) / 30
+    assert f"{out}: 30 rows, {solved} solved, 0 unreadable; 1.00 trajectories and" in summary
+    assert f"{evaluations:.2f} network evaluations a puzzle, chosen by q" in summary
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "puzzles.csv"]
+
+
+def test_broken_rows_are_reported_and_kept(checkpoint, tmp_path, capsys):
+    good = [TASK.line(question) for question in QUESTIONS[:3]]
+    bad = ["", "11" + "." * 14, "x", "7" + "." * 15]
+    file = tmp_path / "in.csv"
+    # Before, between and after good ones; the last two lines have no field, and bytes of no text.
+    lines = ["rating,question", f"1,{bad[0]}", f"1,{good[0]}", f"1,{bad[1]}", f"1,{bad[2]}"]
+    lines += [f"1,{good[1]}", f"1,{good[2]}", f"1,{bad[3]}", "1"]
+    file.write_bytes("\n".join(lines).encode() + b"\n1,\xff\xfe\n")
+    out = tmp_path / "out.csv"
+    assert solve(checkpoint, file, "-o", out) == 1
+    output = capsys.readouterr()
+    assert f"{out}: 9 rows, " in output.out
+    assert ", 6 unreadable; " in output.out
+    complaints = [line for line in output.err.splitlines() if line.startswith(str(file))]
+    reasons = {int(line.split("line ")[1].split(":")[0]): line for line in complaints}
+    assert list(reasons) == [2, 4, 5, 8, 9, 10]
+    assert "r1c1 and r1c2 both hold 1" in reasons[4]
+    assert "digit 7 at r1c1 does not fit" in reasons[8]
+    rows = rows_of(out)
+    assert [row["question"] for row in rows[:7]] == [
+        bad[0], good[0], bad[1], bad[2], good[1], good[2], bad[3],
+    ]  # fmt: skip
+    assert [bool(row["answer"]) for row in rows] == [False, True, False, False, True, True] + (
+        [False] * 3
+    )
+    assert all(row["solved"] == "false" for row in rows if not row["answer"])
+
+
+def test_field_too_long(checkpoint, puzzles, tmp_path, capsys):
+    """What the csv module refuses is one row's affair too."""
+    lines = puzzles.read_text().splitlines()
+    lines.insert(3, "a," + "1" * (csv.field_size_limit() + 1) + ",,")
+    puzzles.write_text("\n".join(lines) + "\n")
+    assert solve(checkpoint, puzzles, "-o", tmp_path / "out.csv") == 1
+    assert f"{puzzles} line 4: field larger than field limit" in capsys.readouterr().err
+    assert len(rows_of(tmp_path / "out.csv")) == 31
+
+
+def test_rows_are_read_as_they_are_written(checkpoint, tmp_path):
+    """Constant memory: never far more rows read than written, of however many."""
+    task, ahead, written = Sudoku(4), [], [0]
+    file = tmp_path / "in.csv"
+    file.write_text("question\n" + "\n".join(map(TASK.line, np.tile(QUESTIONS, (8, 1)))) + "\n")
+    read = [0]
+
+    class Counting(Sudoku):
+        def parse(self, text):
+            read[0] += 1
+            return task.parse(text)
+
+    def tick(rows):
+        written[0] += rows
+        ahead.append(read[0] - written[0])
+
+    model, _ = trm_mlx.load(checkpoint)
+    solver = Solver(model, max_steps=1, batch_size=4)
+    table.solve_table(solver, Counting(4), file, tmp_path / "out.csv", print, tick)
+    assert written == [240]
+    assert max(ahead) <= 16 * 4 + 8
+
+
+def test_full_disk(checkpoint, puzzles, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out.csv"
+    out.write_text("precious")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    line = refusal(capsys, checkpoint, puzzles, "-o", out)
+    assert line == f"cannot write {out}: No space left on device; nothing was written"
+    assert out.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "puzzles.csv"]
+
+
+def test_interrupted(checkpoint, puzzles, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table, "_row", interrupted)
+    assert solve(checkpoint, puzzles, "-o", tmp_path / "out.csv") == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["puzzles.csv"]
+
+
+def test_files_that_cannot_be_used(checkpoint, puzzles, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+
+    def refused(*words):
+        line = refusal(capsys, checkpoint, *words)
+        assert not out.exists()
+        return line
+
+    absent, file = tmp_path / "absent.csv", tmp_path / "in.csv"
+    assert refused(absent, "-o", out) == f"cannot read {absent}: No such file or directory"
+    assert refused(tmp_path, "-o", out) == f"cannot read {tmp_path}: Is a directory"
+    for content, message in (
+        ("", f"{file} is empty: its first line must name the columns, one of them question"),
+        ("puzzle\n1\n", f"{file} has no column question: its first line must name"),
+        ("question\n", f"{file} has no puzzles after its header"),
+    ):
+        file.write_text(content)
+        assert refused(file, "-o", out).startswith(message)
+    missing = tmp_path / "no" / "out.csv"
+    assert refused(puzzles, "-o", missing).startswith(f"{missing}: there is no folder")
+    assert refused(puzzles, "-o", tmp_path) == f"{tmp_path} is a folder: name a file to write"
+    assert "is the input itself" in refused(puzzles, "-o", puzzles)
+    assert refused("-o", out).startswith("-o goes with a CSV file")
+    assert "batch_size 0: must be at least 1" in refused(puzzles, "-o", out, "--batch-size", 0)
+
+
+# The options of computation
+
+
+def test_options_reach_the_solver(checkpoint, puzzles, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    words = ["--max-steps", 4, "--halt-threshold", "none", "--trajectories", 3, "--symmetries"]
+    words += ["--noise", 0.2, "--noise-on", "z_H", "--restarts", "--select", "rule", "--seed", 5]
+    assert solve(checkpoint, puzzles, "-o", out, *words) == 0
+    assert "chosen by rule" in capsys.readouterr().out
+    search = Search(
+        trajectories=3, symmetries=True, noise=0.2, noise_on="z_H", restarts=True, select="rule",
+        seed=5,
+    )  # fmt: skip
+    model, _ = trm_mlx.load(checkpoint)
+    solver = Solver(model, max_steps=4, halt_threshold=None, task=TASK, search=search)
+    rows = rows_of(out)
+    for row, solution in zip(rows, solver.solve(TASK.encode(QUESTIONS)), strict=True):
+        assert row["answer"] == TASK.line(TASK.decode(solution.answer))
+        assert int(row["evaluations"]) == solution.evaluations == 4 * solution.trajectories
+        assert row["rule_checked"] == "true"
+
+
+def test_shown_steps_are_those_of_the_chosen_trajectory(checkpoint, capsys):
+    puzzle = TASK.line(QUESTIONS[0])
+    words = ["--trajectories", 3, "--symmetries", "--select", "residual", "--halt-threshold", 1]
+    solve(checkpoint, puzzle, *words)
+    output = capsys.readouterr().out
+    search = Search(trajectories=3, symmetries=True, select="residual")
+    model, _ = trm_mlx.load(checkpoint)
+    solver = Solver(model, halt_threshold=1, task=TASK, search=search, intermediates=True)
+    (solution,) = solver.solve(TASK.encode(QUESTIONS[:1]))
+    steps = [line.split()[-1] for line in output.splitlines() if line.startswith("step")]
+    assert steps == [TASK.line(TASK.decode(thought.answer)) for thought in solution.thoughts]
+    assert "trajectories 3, network evaluations 9, chosen by residual" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trajectories", "2"], "trajectories 2 would all be the same"),
+        (["--noise", "0.1"], "set trajectories to at least 2"),
+        (["--halt-threshold", "2"], "halt_threshold 2.0: must lie between 0 and 1"),
+        (["--halt-threshold", "x"], "argument --halt-threshold: invalid"),
+        (["--select", "best"], "invalid choice: 'best'"),
+    ],
+)
+def test_bad_options(checkpoint, capsys, words, message):
+    assert message in refusal(capsys, checkpoint, TASK.line(QUESTIONS[0]), *words)
+
+
+def test_a_board_in_rows_and_boards_in_lines(checkpoint, tmp_path, capsys, monkeypatch):
+    """Which of the two a text is, for any task, is what `parse` makes of it."""
+    lines = [TASK.line(question) for question in QUESTIONS[:2]]
+
+    def shown(text):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        capsys.readouterr()
+        solve(checkpoint)
+        return capsys.readouterr().out
+
+    boards = [TASK.render(question) for question in QUESTIONS[:2]]
+    assert shown(boards[0]) == shown(lines[0])
+    assert shown("\n".join(lines)).count("rules ") == 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([boards[0], *boards[1:]])))
+    assert refusal(capsys, checkpoint).startswith("standard input: 32 cells where a 4x4")
+
+
+# Evaluation with the same options
+
+
+@pytest.fixture
+def data(tmp_path):
+    arrays = SplitArrays.of(TASK.encode(QUESTIONS), TASK.encode(ANSWERS))
+    write_dataset(tmp_path / "data", {"test": arrays}, ["<blank>"], vocab_size=6, seq_len=16)
+    return tmp_path / "data"
+
+
+def evaluate(capsys, checkpoint, data, *words):
+    capsys.readouterr()
+    words = ["eval", checkpoint, "--data", data, "--json", *words]
+    assert main(list(map(str, words))) == 0
+    return json.loads(capsys.readouterr().out)["all"]
+
+
+def test_eval_with_fixed_steps_is_the_published_evaluation(checkpoint, data, capsys):
+    published = evaluate(capsys, checkpoint, data)
+    fixed = evaluate(capsys, checkpoint, data, "--halt-threshold", "none")
+    for name in ("count", "accuracy", "exact_accuracy", "steps"):
+        assert fixed[name] == pytest.approx(published[name], rel=1e-6)
+    assert (fixed["trajectories"], fixed["evaluations"], fixed["rule_checked"]) == (1, 3, 0)
+    assert "lm_loss" not in fixed
+
+
+def test_eval_says_what_was_spent(checkpoint, data, capsys):
+    adaptive = evaluate(capsys, checkpoint, data, "--halt-threshold", 0.5)
+    assert 1 < adaptive["steps"] == adaptive["evaluations"] < 3
+    words = ["--trajectories", 4, "--symmetries", "--select", "rule", "--batch-size", 7]
+    searched = evaluate(capsys, checkpoint, data, *words)
+    assert 1 < searched["trajectories"] <= 4
+    assert searched["evaluations"] > adaptive["evaluations"]
+    assert searched["rule_checked"] == 1
+    assert searched["exact_accuracy"] >= adaptive["exact_accuracy"]
+
+
+def test_eval_refuses_what_does_not_go_together(checkpoint, data, capsys):
+    words = ["eval", str(checkpoint), "--data", str(data), "--max-steps", "2", "--save", "preds"]
+    assert main(words) == 2
+    assert (
+        "--save, --loss and --evaluators belong to the published evaluation"
+        in capsys.readouterr().err
+    )
+
+
+def test_measure_counts_labelled_tokens_only(checkpoint, data):
+    from trm_mlx.data.loader import PuzzleDataset
+
+    path = data / "test" / "all__labels.npy"
+    labels = np.load(path)
+    model, _ = trm_mlx.load(checkpoint)
+    answers, _ = Solver(model).predict(TASK.encode(QUESTIONS))
+    labels[:, 3:] = 0  # what the metadata calls unlabelled
+    np.save(path, labels)
+    metrics = measure(Solver(model), PuzzleDataset([data], "test"))["all"]
+    right = answers[:, :3] == labels[:, :3]
+    assert metrics["accuracy"] == pytest.approx(right.mean())
+    assert metrics["exact_accuracy"] == pytest.approx(right.all(axis=1).mean())

@@ -1,0 +1,157 @@
+"""The host's side of a stream: which jobs wait, which rows work on which, what comes of them."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from trm_mlx.models.model import Batch
+
+NO_KEY = np.zeros(2, np.uint32)
+
+
+class Job(NamedTuple):
+    """One puzzle to work on once. ``tag`` is the caller's and comes back with the result."""
+
+    inputs: np.ndarray  # tokens [S]
+    identifier: int  # of the puzzle embedding
+    limit: int  # supervision steps at most
+    perturbed: bool = False
+    key: np.ndarray = NO_KEY  # uint32 [2], the job's own randomness
+    tag: Any = None
+
+
+class Thought(NamedTuple):
+    """A puzzle after one supervision step.
+
+    answer: tokens ``[S]``; confidence: probability that the model gives to being right; states:
+    every state, float32 ``[L, D]``, by name.
+    """
+
+    answer: np.ndarray
+    confidence: float
+    states: dict[str, np.ndarray]
+
+
+class Finished(NamedTuple):
+    """What came of a job.
+
+    answer: tokens ``[S]``; steps: supervision steps taken; confidence: as in `Thought`; halted:
+    whether the model stopped by itself, not at the limit; residual: root mean square change of
+    the states in the last step; thoughts: every step, where they were asked for.
+    """
+
+    job: Job
+    answer: np.ndarray
+    steps: int
+    confidence: float
+    halted: bool
+    residual: float
+    thoughts: tuple[Thought, ...]
+
+
+class Reading(NamedTuple):
+    """What the host may want to know of a step, one entry a row."""
+
+    vacant: mx.array  # takes a job with the next step
+    number: mx.array  # of the job, -1 for none
+    answer: mx.array
+    steps: mx.array
+    confidence: mx.array
+    halted: mx.array
+    residual: mx.array
+    states: Batch  # empty unless thoughts are kept
+
+
+class Desk:
+    """Hands jobs to the rows of a batch and takes in their results."""
+
+    def __init__(self, jobs: Iterator[Job | None], rows: int, seq_len: int):
+        self._jobs, self._rows, self._seq_len = jobs, rows, seq_len
+        self._count = self._steps = 0
+        self._waiting: deque[int] = deque()  # job numbers, at most as many as there are rows
+        self._last: dict[int, int] = {}  # the last step that a job under way can take
+        self._known: dict[int, Job] = {}
+        self._thoughts: dict[int, list[Thought]] = {}
+        self._pool: Batch | None = None
+
+    def fill(self) -> None:
+        """Let jobs wait, as many as the rows could take at once."""
+        while len(self._waiting) < self._rows and (job := next(self._jobs, None)) is not None:
+            self._known[self._count] = job
+            self._waiting.append(self._count)
+            self._count += 1
+            self._pool = None
+
+    def goes_on(self) -> bool:
+        """Whether there may be anything to do after the step under way."""
+        return bool(self._waiting) or any(last > self._steps for last in self._last.values())
+
+    def pool(self) -> Batch:
+        """The waiting jobs, padded to the number of rows."""
+        if self._pool is None:
+            jobs = [self._known[number] for number in self._waiting]
+            inputs = np.zeros((self._rows, self._seq_len), np.int32)
+            identifiers, limits = np.zeros((2, self._rows), np.int32)
+            numbers = np.full(self._rows, -1, np.int32)
+            keys = np.zeros((self._rows, 2), np.uint32)
+            perturbed = np.zeros(self._rows, bool)
+            if jobs:
+                here = slice(len(jobs))
+                inputs[here] = np.stack([job.inputs for job in jobs])
+                identifiers[here] = [job.identifier for job in jobs]
+                limits[here] = [job.limit for job in jobs]
+                numbers[here] = self._waiting
+                keys[here] = np.stack([job.key for job in jobs])
+                perturbed[here] = [job.perturbed for job in jobs]
+            self._pool = {
+                "inputs": mx.array(inputs),
+                "puzzle_identifiers": mx.array(identifiers),
+                "limit": mx.array(limits),
+                "number": mx.array(numbers),
+                "key": mx.array(keys),
+                "perturbed": mx.array(perturbed),
+            }
+        return self._pool
+
+    def start(self, vacant: int) -> None:
+        """Note that the step just dispatched has given ``vacant`` rows a job, while they lasted."""
+        for _ in range(min(vacant, len(self._waiting))):
+            number = self._waiting.popleft()
+            self._last[number] = self._steps + self._known[number].limit
+            self._pool = None
+        self._steps += 1
+
+    def read(self, reading: Reading, keep_thoughts: bool) -> tuple[int, list[Finished]]:
+        """How many rows take a new job with the step after this one, and what finished in it."""
+        numbers, vacant = np.asarray(reading.number), np.asarray(reading.vacant)
+        if keep_thoughts:
+            self._keep(reading, numbers)
+        ended = np.flatnonzero(vacant & (numbers >= 0))
+        if not ended.size:
+            return int(vacant.sum()), []
+        answers = np.asarray(reading.answer)[ended].astype(np.int32)
+        columns = (reading.steps, reading.confidence, reading.halted, reading.residual)
+        columns = (np.asarray(column)[ended].tolist() for column in columns)
+        finished = []
+        for number, answer, steps, confidence, halted, residual in zip(
+            numbers[ended].tolist(), answers, *columns, strict=True
+        ):
+            del self._last[number]
+            thoughts = tuple(self._thoughts.pop(number, ()))
+            job = self._known.pop(number)
+            finished.append(Finished(job, answer, steps, confidence, halted, residual, thoughts))
+        return int(vacant.sum()), finished
+
+    def _keep(self, reading: Reading, numbers: np.ndarray) -> None:
+        answers, confidence = np.asarray(reading.answer), np.asarray(reading.confidence)
+        states = {name: np.asarray(state) for name, state in reading.states.items()}
+        for row in np.flatnonzero(numbers >= 0):
+            thought = Thought(
+                answers[row].astype(np.int32),
+                float(confidence[row]),
+                {name: state[row].copy() for name, state in states.items()},
+            )
+            self._thoughts.setdefault(int(numbers[row]), []).append(thought)
