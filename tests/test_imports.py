@@ -27,7 +27,7 @@ ALLOWED = {
     "build": {"tasks", "data", "errors"},
     "models": {"backend", "config", "options", "errors"},
     "train": {"models", "tasks", "data", "config", "options", "backend", "errors", "whole_folder"},
-    "bench": {"models", "train", "data", "config"},
+    "bench": {"models", "train", "solve", "data", "config"},
     "solve": {"models", "data", "tasks", "config", "backend", "errors", "whole_folder"},
     "convert": {"models", "config", "options", "errors", "whole_folder"},
     "commands": {"bench", "build", "convert", "train", "solve", "models", "data", "tasks"}

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 
@@ -41,6 +42,11 @@ class Published:
                 "labels": torch.randint(1, sizes["vocab_size"], shape, dtype=torch.int32),
                 "puzzle_identifiers": torch.zeros(self.batch_size, dtype=torch.int32),
             }
+        if "weights" in sizes:
+            weights = torch.load(sizes["weights"], weights_only=True)
+            self.model.load_state_dict(weights)
+            self.puzzles = dict(np.load(sizes["puzzles"]))
+        self.steps, self.solved = arch["halt_max_steps"], 0.0
         if self.device == "cuda":
             self.model = torch.compile(self.model)
         self.carry = self.initial_carry()
@@ -81,6 +87,31 @@ class Published:
         with torch.inference_mode():
             self.carry = self.model(carry=self.initial_carry(), batch=self.batch, return_keys=[])[0]
 
+    def evaluation(self) -> None:
+        """All puzzles through all supervision steps, as the published evaluation does."""
+        self.model.eval()
+        exact = []
+        for start in range(0, len(self.puzzles["inputs"]), self.batch_size):
+            batch = {
+                name: torch.as_tensor(array[start : start + self.batch_size], dtype=torch.int32)
+                for name, array in self.puzzles.items()
+            }
+            short = self.batch_size - len(batch["inputs"])
+            batch = {
+                name: torch.cat([array, array[-1:].expand(short, *array.shape[1:])])
+                for name, array in batch.items()
+            }
+            batch = {name: array.to(self.device) for name, array in batch.items()}
+            with torch.device(self.device), torch.inference_mode():
+                carry = self.model.initial_carry(batch)
+                for _ in range(self.steps):
+                    carry, _, _, outputs, _ = self.model(
+                        carry=carry, batch=batch, return_keys=["preds"]
+                    )
+            right = (outputs["preds"] == batch["labels"]) | (batch["labels"] < 0)
+            exact.append(right.all(-1)[: self.batch_size - short])
+        self.solved = torch.cat(exact).float().mean().item()
+
     def synchronize(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
@@ -96,7 +127,7 @@ class Published:
         self.synchronize()
         seconds = (time.perf_counter() - start) / runs
         peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else 0
-        return {"seconds": seconds, "peak": peak}
+        return {"seconds": seconds, "peak": peak, "solved": self.solved}
 
 
 def main() -> None:

@@ -11,19 +11,30 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from trm_mlx import backend
-from trm_mlx.config import TrainConfig
+from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
 from trm_mlx.errors import InputError
 from trm_mlx.options import load_config
 
 GIBIBYTE = 2**30
+SIZES = ("seq_len", "vocab_size", "num_puzzle_identifiers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for pretrain.py")
     parser.add_argument("--batch-size", type=int, default=8, help="rows (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", help="measure instead how fast this trained model solves --data"
+    )
+    parser.add_argument("--data", help="dataset folder whose test puzzles are solved")
+    parser.add_argument(
+        "--max-steps", type=int, default=16, help="supervision steps (default: %(default)s)"
+    )
     parser.add_argument("--seq-len", type=int, default=81, help="cells (default: %(default)s)")
     parser.add_argument("--vocab-size", type=int, default=11, help="tokens (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns (default: %(default)s)")
@@ -34,12 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure and print."""
-    for name in ("batch_size", "seq_len", "rounds", "runs"):
+    for name in ("batch_size", "seq_len", "rounds", "runs", "max_steps"):
         if getattr(arguments, name) < 1:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} {getattr(arguments, name)}: must be at least 1")
     if arguments.vocab_size < 2:
         raise InputError(f"--vocab-size {arguments.vocab_size}: must be at least 2")
+    if (arguments.checkpoint is None) != (arguments.data is None):
+        raise InputError("--checkpoint and --data belong together: name both")
+    if arguments.checkpoint:
+        _print_solving(solving(arguments), arguments)
+        return
     words = [*arguments.overrides, "data_paths=[random]", "ema=true"]
     config = load_config([*words, f"global_batch_size={arguments.batch_size}"])
     backend.announce(config.arch.forward_dtype)
@@ -62,7 +78,14 @@ def measure(
 
     ours = Ours(config, arguments.seq_len, arguments.vocab_size)
     if arguments.reference:
-        with Reference(arguments.reference, config, arguments) as reference:
+        sizes = {
+            "batch_size": config.global_batch_size,
+            "loss": config.loss,
+            "seq_len": arguments.seq_len,
+            "vocab_size": arguments.vocab_size,
+            "num_puzzle_identifiers": 1,
+        }
+        with Reference(arguments.reference, config.arch, sizes) as reference:
             rows = _compare([ours, reference], arguments)
     else:
         rows = _compare([ours], arguments)
@@ -77,6 +100,56 @@ def measure(
         ("training loop, ms a step", (1e3 * loop, None)),
         ("loading a batch, ms", (1e3 * loading, None)),
     ]
+
+
+def solving(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Puzzles a second and share solved: ours halting, ours and theirs through all steps."""
+    from trm_mlx.bench.solving import read_puzzles, solving_rates
+    from trm_mlx.data.loader import PuzzleDataset
+    from trm_mlx.models.weights import load
+
+    model, config = load(arguments.checkpoint)
+    backend.announce(config.forward_dtype)
+    puzzles = read_puzzles(PuzzleDataset([arguments.data], "test"))
+    steps, rows = arguments.max_steps, arguments.batch_size
+    results = solving_rates(model, puzzles, steps, rows, arguments.rounds)
+    if arguments.reference:
+        results["published, all steps"] = _published_rate(arguments, config, puzzles._asdict())
+    return results
+
+
+def _published_rate(arguments: argparse.Namespace, config: ModelConfig, puzzles: dict) -> dict:
+    from trm_mlx.convert.export import export
+
+    sizes = {name: getattr(config, name) for name in SIZES}
+    sizes |= {"batch_size": arguments.batch_size, "loss": "stablemax_cross_entropy"}
+    arch = dataclasses.replace(config, halt_max_steps=arguments.max_steps)
+    with tempfile.TemporaryDirectory() as folder:
+        weights, data = Path(folder, "weights.pth"), Path(folder, "puzzles.npz")
+        export(
+            Path(arguments.checkpoint),
+            weights,
+            prefix="model.inner.",
+            average=True,
+            say=lambda _: 0,
+        )
+        np.savez(data, **puzzles)
+        sizes |= {"weights": str(weights), "puzzles": str(data)}
+        with Reference(arguments.reference, arch, sizes) as reference:
+            turns = [reference.measure("evaluation", 1) for _ in range(arguments.rounds + 1)][1:]
+    seconds = statistics.median(turn["seconds"] for turn in turns)
+    return {"puzzles a second": len(puzzles["inputs"]) / seconds, "solved": turns[0]["solved"]}
+
+
+def _print_solving(results: dict[str, dict[str, float]], arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(json.dumps({"device": backend.device_name(), **results}))
+        return
+    fastest = results["halting"]["puzzles a second"]
+    print(f"{'':24} {'puzzles/s':>10} {'solved':>8} {'halting is':>11}")
+    for name, row in results.items():
+        rate = row["puzzles a second"]
+        print(f"{name:24} {rate:10.1f} {row['solved']:8.2%} {fastest / rate:10.1f}x")
 
 
 def _compare(rivals: list, arguments: argparse.Namespace) -> list[tuple[str, tuple]]:
@@ -106,24 +179,22 @@ def _pair(values: list[float]) -> tuple[float, float | None]:
 class Reference:
     """The published code in a process of its own, which measures when told to."""
 
-    def __init__(self, checkout: str, config: TrainConfig, arguments: argparse.Namespace):
-        variant = Path(checkout, "models", "recursive_reasoning", f"{config.arch.name}.py")
+    def __init__(self, checkout: str, arch: ArchConfig, sizes: dict):
+        variant = Path(checkout, "models", "recursive_reasoning", f"{arch.name}.py")
         if not variant.is_file():
             raise InputError(
                 f"--reference {checkout}: no published code there, {variant} is missing; "
                 "clone SamsungSAILMontreal/TinyRecursiveModels"
             )
-        dtype = config.arch.forward_dtype
-        dtype = backend.default_dtype() if dtype == "auto" else dtype
-        arch = {**dataclasses.asdict(config.arch), "forward_dtype": dtype}
-        arch["puzzle_emb_ndim"] = config.arch.puzzle_dims
+        dtype = backend.default_dtype() if arch.forward_dtype == "auto" else arch.forward_dtype
+        changes = {
+            "forward_dtype": dtype,
+            "puzzle_emb_ndim": arch.puzzle_dims,
+            "puzzle_emb_len": arch.prefix,
+        }
         sizes = {
-            "arch": arch,
-            "loss": config.loss,
-            "batch_size": config.global_batch_size,
-            "seq_len": arguments.seq_len,
-            "vocab_size": arguments.vocab_size,
-            "num_puzzle_identifiers": 1,
+            **sizes,
+            "arch": dataclasses.asdict(arch) | changes,
             "device": "cpu" if backend.device_name() == "cpu" else "cuda",
         }
         command = [sys.executable, "-m", "trm_mlx.bench.reference", checkout, json.dumps(sizes)]
