@@ -40,7 +40,7 @@ LIBRARIES = {
     "torch": {"convert"},
     "wandb": {"train/report.py"},
     "huggingface_hub": {"build"},
-    "numba": {"tasks/sudoku_search.py"},
+    "numba": {"tasks/compiled.py"},
     "numpy": None,
     "yaml": None,
     "tqdm": None,

@@ -30,6 +30,7 @@ _JSON_TYPES = {  # every other field of DatasetMetadata is an int
     "ignore_label_id": (int, type(None)),
     "mean_puzzle_examples": (int, float),
     "sets": list,
+    "task": (str, type(None)),
 }
 
 
@@ -47,6 +48,7 @@ class DatasetMetadata:
     mean_puzzle_examples: float
     total_puzzles: int
     sets: list[str]
+    task: str | None = None  # its name, for `tasks.get`; not in published datasets
 
     @classmethod
     def read(cls, path: str | Path) -> "DatasetMetadata":
@@ -62,6 +64,7 @@ class DatasetMetadata:
             raise InputError(f"{path}: not valid JSON ({error}); rebuild the dataset") from error
         if not isinstance(content, dict):
             raise InputError(f"{path}: must hold a JSON object; rebuild the dataset")
+        content.setdefault("task", None)
         names = [field.name for field in fields(cls)]
         for name in names:
             if name not in content:
@@ -79,7 +82,10 @@ class DatasetMetadata:
 
     def write(self, path: str | Path) -> None:
         """Writes the one-line JSON that `read` and the published loaders read."""
-        Path(path).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        content = asdict(self)
+        if self.task is None:
+            del content["task"]
+        Path(path).write_text(json.dumps(content), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -225,6 +231,7 @@ def merge_metadata(
         mean_puzzle_examples=visited / groups,
         total_puzzles=sum(part.total_puzzles for part in parts),
         sets=sets,
+        task=first.task if len({part.task for part in parts}) == 1 else None,
     )
 
 
