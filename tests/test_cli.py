@@ -121,7 +121,19 @@ def test_overview(capsys):
     assert capsys.readouterr().out == f"{trm_mlx.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["build sudoku", "build arc", "train", "eval", "solve", "convert"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "build sudoku",
+        "build maze",
+        "build arithmetic",
+        "build arc",
+        "train",
+        "eval",
+        "solve",
+        "convert",
+    ],
+)
 def test_help(capsys, verb):
     with pytest.raises(SystemExit) as stop:
         main([*verb.split(), "--help"])
@@ -132,7 +144,7 @@ def test_help(capsys, verb):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["trian"], "no command 'trian'; choose one of build sudoku, build arc, "),
+        (["trian"], "no command 'trian'; choose one of build sudoku, build maze, "),
         (["build", "chess"], "no command 'build chess'; choose one of "),
         (["solve"], "the following arguments are required: --checkpoint; see trm solve --help"),
         (["eval"], "the following arguments are required: checkpoint; see trm eval --help"),
@@ -590,7 +602,7 @@ def test_solve_with_a_checkpoint_of_another_task(tmp_path, capsys):
     from trm_mlx.options import arch_config
 
     arch = arch_config("trm", hidden_size=16, num_heads=2, L_layers=1)
-    config = ModelConfig.of(arch, vocab_size=6, seq_len=900, num_puzzle_identifiers=1)
+    config = ModelConfig.of(arch, vocab_size=7, seq_len=900, num_puzzle_identifiers=1)
     save_model(tmp_path, build_model(config))
     line = refusal(capsys, "solve", PUZZLE, "--checkpoint", tmp_path)
-    assert line.startswith(f"{tmp_path}: no known task has vocab_size 6 and seq_len 900")
+    assert line.startswith(f"{tmp_path}: no known task has vocab_size 7 and seq_len 900")

@@ -125,6 +125,19 @@ def test_metadata_has_the_published_key_order(tmp_path):
     )
 
 
+def test_the_task_is_named_where_it_is_known(tmp_path):
+    named = build(tmp_path / "a", FLAT, task="maze9x9")
+    assert json.loads((named / "train" / "dataset.json").read_text())["task"] == "maze9x9"
+    assert PuzzleDataset([named], "train").metadata.task == "maze9x9"
+    unnamed = build(tmp_path / "b", FLAT)
+    assert PuzzleDataset([unnamed], "train").metadata.task is None
+    assert PuzzleDataset([named, named], "train").metadata.task == "maze9x9"
+    assert PuzzleDataset([named, unnamed], "train").metadata.task is None
+    edit_metadata(named, task=3)
+    with pytest.raises(InputError, match="'task' has the wrong type: 3"):
+        PuzzleDataset([named], "train")
+
+
 def test_keys_of_other_tools_are_ignored(tmp_path):
     directory = build(tmp_path / "d", FLAT)
     edit_metadata(directory, made_by="somebody", mean_puzzle_examples=1)

@@ -42,7 +42,7 @@ LIBRARIES = {
     "safetensors": {"convert"},
     "wandb": {"train/report.py"},
     "huggingface_hub": {"build"},
-    "numba": {"tasks/sudoku_search.py", "models/cpu_loops.py"},
+    "numba": {"tasks/compiled.py", "models/cpu_loops.py"},
     "adam_atan2": {"bench/reference.py"},
     "numpy": None,
     "yaml": None,

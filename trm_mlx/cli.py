@@ -15,6 +15,8 @@ from trm_mlx.errors import InputError
 
 VERBS = {
     "build sudoku": ("trm_mlx.build.sudoku", "build a Sudoku dataset"),
+    "build maze": ("trm_mlx.build.maze", "build a maze dataset"),
+    "build arithmetic": ("trm_mlx.build.arithmetic", "build a dataset of sums or products"),
     "build arc": ("trm_mlx.build.arc", "build an ARC dataset"),
     "train": ("trm_mlx.commands.train", "train a model"),
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
@@ -70,5 +72,5 @@ def _dispatch(words: list[str]) -> int:
         raise InputError(f"no command {' '.join(words[:2])!r}; choose one of {known}")
     print(f"usage: {' '.join(['trm', *begun])} COMMAND [--help] ...\n")
     for verb in matching:
-        print(f"  trm {verb:13} {VERBS[verb][1]}")
+        print(f"  trm {verb:16} {VERBS[verb][1]}")
     return 0

@@ -142,7 +142,7 @@ class ModelConfig(ArchConfig):
 class EvaluatorConfig:
     """One task evaluator. The names with @ are the published ones."""
 
-    name: str = _option("task evaluator", choices=("arc", "arc@ARC"))
+    name: str = _option("task evaluator", choices=("arc", "arc@ARC", "rules"))
     aggregated_voting: bool = _option("keep the votes of earlier evaluations", default=False)
 
     def __post_init__(self) -> None:
@@ -159,12 +159,20 @@ class TrainConfig:
     """One training run."""
 
     arch: ArchConfig
-    data_paths: tuple[str, ...] = _option("dataset folders; several are mixed")
-    data_paths_test: tuple[str, ...] = _option(
-        "dataset folders to evaluate on; empty: data_paths", default=()
+    data_paths: tuple[str, ...] = _option(
+        "dataset folders, several are mixed; or generate:TASK (data=X is short for data_paths=[X])"
     )
+    data_paths_test: tuple[str, ...] = _option(
+        "dataset folders to evaluate on, or generate:TASK; empty: data_paths", default=()
+    )
+    augment: bool = _option(
+        "show a random image of a puzzle under its task's symmetries, every time", default=False
+    )
+    puzzles_per_epoch: int = _option("of generate:TASK, new ones in every epoch", default=10_000)
+    test_puzzles: int = _option("of generate:TASK, held out", default=1000)
     evaluators: tuple[EvaluatorConfig, ...] = _option(
-        "task evaluators to run: [arc], or [{name: arc, aggregated_voting: true}]", default=()
+        "task evaluators to run: [rules], [arc], or [{name: arc, aggregated_voting: true}]",
+        default=(),
     )
     global_batch_size: int = _option("rows per step, over all processes", default=768)
     batch_size: str = _option(
@@ -229,7 +237,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self, "")
-        _check_positive(self, "", "global_batch_size", "epochs")
+        _check_positive(
+            self, "", "global_batch_size", "epochs", "puzzles_per_epoch", "test_puzzles"
+        )
         if self.batch_size != "auto" and not (
             self.batch_size.isdecimal() and int(self.batch_size) > 0
         ):

@@ -44,6 +44,8 @@ def load_config(overrides: typing.Sequence[str] = (), base: dict | None = None) 
     for key, value in pairs:
         if key == "experiment":
             _merge(values, _read_choice("experiment", value))
+        elif key == "data":
+            values["data_paths"] = [value]
         else:
             _set(values, key.split("."), value)
     return train_config(values)

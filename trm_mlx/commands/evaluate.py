@@ -13,7 +13,6 @@ from tqdm import tqdm
 from trm_mlx import backend
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
 from trm_mlx.config import EvaluatorConfig, TrainConfig
-from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.weights import find_checkpoint, load
@@ -25,12 +24,15 @@ from trm_mlx.train.checkpoint import STATE_FILE, read_state
 from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_files, write_outputs
 from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.losses import LOSSES
+from trm_mlx.train.source import open_split_of
 from trm_mlx.train.step import EvaluationStep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="checkpoint or run folder")
-    parser.add_argument("--data", nargs="+", help="dataset folders (default: the run's own)")
+    parser.add_argument(
+        "--data", nargs="+", help="dataset folders, or generate:TASK (default: the run's)"
+    )
     parser.add_argument("--split", default="test", help="default: %(default)s")
     parser.add_argument(
         "--batch-size", type=int, help="rows at once (default: as many as memory holds)"
@@ -43,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", default="outputs.npz", help="where --save writes (default: %(default)s)"
     )
     parser.add_argument(
-        "--evaluators", nargs="+", default=[], metavar="NAME", help="task evaluators to run: arc"
+        "--evaluators",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="task evaluators to run: rules, arc",
     )
     parser.add_argument(
         "--output-dir",
@@ -75,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.checkpoint} does not say what it was trained on: name --data DIR"
         )
     model, config = load(arguments.checkpoint)
-    data = PuzzleDataset(paths, arguments.split)
+    data = open_split_of(paths, arguments.split, trained.test_puzzles if trained else 1000)
     for name in ("seq_len", "vocab_size", "num_puzzle_identifiers"):
         ours, theirs = getattr(config, name), getattr(data.metadata, name)
         if theirs != ours and (name != "num_puzzle_identifiers" or theirs > ours):

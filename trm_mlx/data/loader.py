@@ -9,6 +9,7 @@ not count) and puzzle_identifiers [b].
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,13 @@ import numpy as np
 
 from trm_mlx.data.schema import (
     IGNORE_LABEL,
-    METADATA_FILE,
-    DatasetMetadata,
     SplitArrays,
     array_path,
     check_tokens,
     mark_ignored,
     merge_metadata,
 )
+from trm_mlx.data.split import Split, open_split
 from trm_mlx.errors import InputError
 
 Batch = dict[str, np.ndarray]
@@ -44,8 +44,9 @@ class Part:
 class PuzzleDataset:
     """One split of one or several dataset directories, which are treated as one dataset.
 
-    The datasets share nothing but the blank identifier: the other identifiers of a dataset are
-    shifted past those of the datasets before it. With N examples, P puzzles and G groups in all:
+    A dataset that is no directory comes as an open `Split`. The datasets share nothing but the
+    blank identifier: the other identifiers of a dataset are shifted past those of the datasets
+    before it. With N examples, P puzzles and G groups in all:
 
         metadata             DatasetMetadata of the whole
         puzzle_identifiers   [P] int64, after the shift
@@ -57,21 +58,20 @@ class PuzzleDataset:
     since reading all of a large memory-mapped file would delay every start.
     """
 
-    def __init__(self, paths: list[str | Path], split: str):
+    def __init__(self, paths: Sequence[str | Path | Split], split: str):
         if not paths:
             raise InputError("no dataset given; name at least one directory in data_paths")
-        folders = [_split_folder(Path(path), split) for path in paths]
-        parts_metadata = [DatasetMetadata.read(folder / METADATA_FILE) for folder in folders]
+        splits = [p if isinstance(p, Split) else open_split(Path(p), split) for p in paths]
         self.parts: list[Part] = []
         first_example = identifier_shift = 0
-        for folder, metadata in zip(folders, parts_metadata, strict=True):
-            for stored_name in metadata.sets:
-                arrays = SplitArrays.read(folder, stored_name, metadata)
+        for folder, metadata, sets in splits:
+            for stored_name, arrays in sets.items():
                 name = _unique_name(stored_name, {part.name for part in self.parts})
                 part = Part(folder, stored_name, name, arrays, first_example, identifier_shift)
                 self.parts.append(part)
                 first_example += len(arrays.inputs)
             identifier_shift += metadata.num_puzzle_identifiers - 1
+        folders, parts_metadata = [s.path for s in splits], [s.metadata for s in splits]
         self.metadata = merge_metadata(folders, parts_metadata, [part.name for part in self.parts])
 
         blank = self.metadata.blank_identifier_id
@@ -109,17 +109,6 @@ class PuzzleDataset:
         counted = np.where(labels == IGNORE_LABEL, 0, labels)
         check_tokens(counted, vocab_size, array_path(part.folder, part.stored_name, "labels"))
         return inputs, labels
-
-
-def _split_folder(directory: Path, split: str) -> Path:
-    if not directory.is_dir():
-        raise InputError(f"{directory} is not a directory; build the dataset or correct data_paths")
-    if not (directory / split).is_dir():
-        existing = sorted(path.parent.name for path in directory.glob(f"*/{METADATA_FILE}"))
-        raise InputError(
-            f"{directory} has no split '{split}'; it has: {', '.join(existing) or 'none'}"
-        )
-    return directory / split
 
 
 def _unique_name(name: str, taken: set[str]) -> str:

@@ -6,7 +6,7 @@ run resumes exactly and all ranks agree; and an interval without a full batch is
 no training.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from trm_mlx.data.loader import Batch, PuzzleDataset
 from trm_mlx.data.schema import DatasetMetadata
 from trm_mlx.errors import InputError
 
+# What is done to a batch, with randomness of its own.
+Change = Callable[[Batch, np.random.Generator], Batch]
 Position = dict[str, int]  # {"epoch": e, "offset": groups of epoch e that are already used}
 
 
@@ -26,7 +28,8 @@ class TrainStream:
 
     Iterating yields the (batch, position) pairs of the current interval, from `position` on; the
     position says where the *next* batch starts, and a stream built with it goes on identically.
-    Each of `world_size` ranks gets its own batch_size / world_size rows of the same global batch.
+    Each of `world_size` ranks gets its own batch_size / world_size rows of the same global batch,
+    which `change`, if any, alters.
 
     Raises InputError if the sizes or the position do not fit the dataset.
     """
@@ -40,9 +43,10 @@ class TrainStream:
         rank: int = 0,
         world_size: int = 1,
         position: Position | None = None,
+        change: Change | None = None,
     ):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.epochs_per_interval = epochs_per_interval
+        self.epochs_per_interval, self._change = epochs_per_interval, change
         self._rank_rows = _rows_of_rank(batch_size, rank, world_size)
         if seed < 0:
             raise InputError(f"seed is {seed}; it must not be negative")
@@ -83,6 +87,9 @@ class TrainStream:
             examples, owners = self._choose_examples(puzzles, start)
             rows = self._rank_rows
             batch = self.dataset.batch(examples[rows], owners[rows], rows.stop - rows.start)
+            if self._change is not None:
+                place = (start["epoch"], start["offset"], rows.start)
+                batch = self._change(batch, generator_at(self.seed, *place))
             yield batch, dict(self.position)
             start, plan = following, next_plan
 
@@ -104,7 +111,7 @@ class TrainStream:
     def _plan_epoch(self, epoch: int) -> np.ndarray:
         """The puzzle of each visit [groups], in order; depends on the seed and the epoch alone."""
         if self._planned[0] != epoch:
-            random = _generator(self.seed, epoch)
+            random = generator_at(self.seed, epoch)
             order = random.permutation(len(self._group_starts))
             puzzles = random.integers(self._group_starts[order], self._group_ends[order])
             self._planned = (epoch, puzzles)
@@ -118,7 +125,7 @@ class TrainStream:
         visit = np.repeat(np.arange(len(puzzles)), counts)
         within = np.arange(len(visit)) - np.repeat(np.cumsum(counts) - counts, counts)
         # Shuffle inside each visit only; then cutting the batch truncates its last puzzle alone.
-        random = _generator(self.seed, start["epoch"], start["offset"])
+        random = generator_at(self.seed, start["epoch"], start["offset"])
         shuffled = np.lexsort((random.random(len(visit)), visit))[: self.batch_size]
         owners = puzzles[visit[shuffled]]
         return self._first_examples[owners] + within[shuffled], owners
@@ -148,7 +155,7 @@ def total_steps(metadata: DatasetMetadata, epochs: int, batch_size: int) -> int:
     return int(epochs * metadata.total_groups * metadata.mean_puzzle_examples / batch_size)
 
 
-def _generator(seed: int, *place: int) -> np.random.Generator:
+def generator_at(seed: int, *place: int) -> np.random.Generator:
     """A generator that depends on the seed and a place in the data, not on earlier draws."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=place)))
 

@@ -30,6 +30,7 @@ _JSON_TYPES = {  # every other field of DatasetMetadata is an int
     "ignore_label_id": (int, type(None)),
     "mean_puzzle_examples": (int, float),
     "sets": list,
+    "task": (str, type(None)),
 }
 
 
@@ -47,6 +48,7 @@ class DatasetMetadata:
     mean_puzzle_examples: float
     total_puzzles: int
     sets: list[str]
+    task: str | None = None  # its name, for `tasks.get`; not in published datasets
 
     @classmethod
     def read(cls, path: str | Path) -> "DatasetMetadata":
@@ -54,32 +56,46 @@ class DatasetMetadata:
 
         Raises InputError if the file is absent, is not JSON, or lacks or mistypes a key.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}; build the dataset first") from error
-        except ValueError as error:
-            raise InputError(f"{path}: not valid JSON ({error}); rebuild the dataset") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{path}: must hold a JSON object; rebuild the dataset")
-        names = [field.name for field in fields(cls)]
-        for name in names:
-            if name not in content:
-                raise InputError(f"{path}: key '{name}' is missing; rebuild the dataset")
-            value = content[name]
-            if isinstance(value, bool) or not isinstance(value, _JSON_TYPES.get(name, int)):
-                raise InputError(f"{path}: '{name}' has the wrong type: {value!r}; correct it")
+        kinds = {field.name: _JSON_TYPES.get(field.name, int) for field in fields(cls)}
+        content = read_json(path, kinds, defaults={"task": None})
         for name in ("vocab_size", "seq_len", "num_puzzle_identifiers", "total_groups"):
             if content[name] < 1:
                 raise InputError(f"{path}: '{name}' is {content[name]}; it must be at least 1")
         sets = content["sets"]
         if not sets or not all(isinstance(name, str) for name in sets):
             raise InputError(f"{path}: 'sets' is {sets!r}; it must list names, such as ['all']")
-        return cls(**{name: content[name] for name in names})
+        return cls(**content)
+
+    @classmethod
+    def of_puzzles(
+        cls,
+        vocab_size: int,
+        seq_len: int,
+        puzzles: int,
+        num_puzzle_identifiers: int = 1,
+        task: str | None = None,
+    ) -> "DatasetMetadata":
+        """One set of puzzles of one example and one group each, padded and ignored where 0."""
+        return cls(
+            pad_id=0,
+            ignore_label_id=0,
+            blank_identifier_id=0,
+            vocab_size=vocab_size,
+            seq_len=seq_len,
+            num_puzzle_identifiers=num_puzzle_identifiers,
+            total_groups=puzzles,
+            mean_puzzle_examples=1.0,
+            total_puzzles=puzzles,
+            sets=[SET_NAME],
+            task=task,
+        )
 
     def write(self, path: str | Path) -> None:
         """Writes the one-line JSON that `read` and the published loaders read."""
-        Path(path).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        content = asdict(self)
+        if self.task is None:
+            del content["task"]
+        Path(path).write_text(json.dumps(content), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -106,13 +122,7 @@ class SplitArrays:
         """
         arrays = {}
         for field in fields(cls):
-            path = array_path(folder, set_name, field.name)
-            try:
-                arrays[field.name] = np.lib.format.open_memmap(path, mode="r")
-            except OSError as error:
-                raise InputError(f"{path}: {error.strerror}; rebuild the dataset") from error
-            except (ValueError, TokenError) as error:  # not .npy, cut short, or pickled objects
-                raise InputError(f"{path} is damaged ({error}); rebuild the dataset") from error
+            arrays[field.name] = open_array(array_path(folder, set_name, field.name))
         stored = cls(**arrays)
         identifiers = metadata.num_puzzle_identifiers
         stored.validate(
@@ -231,7 +241,43 @@ def merge_metadata(
         mean_puzzle_examples=visited / groups,
         total_puzzles=sum(part.total_puzzles for part in parts),
         sets=sets,
+        task=first.task if len({part.task for part in parts}) == 1 else None,
     )
+
+
+def read_json(
+    path: str | Path, kinds: dict[str, type | tuple[type, ...]], defaults: dict | None = None
+) -> dict:
+    """The keys of a dataset.json that `kinds` names, with their types; others are ignored.
+
+    Raises InputError if the file is absent, is not JSON, or lacks or mistypes a key.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; build the dataset first") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); rebuild the dataset") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold a JSON object; rebuild the dataset")
+    content = {**(defaults or {}), **content}
+    for name, kind in kinds.items():
+        if name not in content:
+            raise InputError(f"{path}: key '{name}' is missing; rebuild the dataset")
+        value = content[name]
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise InputError(f"{path}: '{name}' has the wrong type: {value!r}; correct it")
+    return {name: content[name] for name in kinds}
+
+
+def open_array(path: Path) -> np.ndarray:
+    """A .npy file, memory-mapped; InputError, naming it, if it is absent or damaged."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; rebuild the dataset") from error
+    except (ValueError, TokenError) as error:  # not .npy, cut short, or pickled objects
+        raise InputError(f"{path} is damaged ({error}); rebuild the dataset") from error
 
 
 def array_path(folder: str | Path, set_name: str, field: str) -> Path:

@@ -57,6 +57,7 @@ def write_dataset(
     pad_id: int = 0,
     ignore_label_id: int | None = 0,
     blank_identifier_id: int = 0,
+    task: str | None = None,
     overwrite: bool = False,
     extra_files: dict[str, str] | None = None,
 ) -> None:
@@ -65,6 +66,7 @@ def write_dataset(
     Args:
         splits: split name ("train", "test") to its arrays, or to a stream where they are large.
         identifiers: the name of every puzzle identifier, the blank one included.
+        task: its name in the registry of tasks, for those who read the dataset.
         overwrite: replace a dataset that is there; a folder of anything else is never replaced.
         extra_files: file name to text, stored beside identifiers.json (ARC: test_puzzles.json).
 
@@ -91,6 +93,7 @@ def write_dataset(
                     mean_puzzle_examples=examples / puzzles,
                     total_puzzles=puzzles,
                     sets=[SET_NAME],
+                    task=task,
                 )
                 (finished / split).mkdir()
                 metadata.write(finished / split / METADATA_FILE)

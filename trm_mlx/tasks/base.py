@@ -1,12 +1,30 @@
 """What a task is: the few things the rest of the package asks of a kind of puzzle.
 
 A board is a uint8 array of *cell values* ``[seq_len]``, a batch ``[N, seq_len]``; a model reads
-*tokens* of the same shape. NumPy only: a task knows no model.
+*tokens* of the same shape, where 0 is padding. NumPy only: a task knows no model.
+
+A class with these names is a task. One that derives from `Task` writes ``name``, ``seq_len``,
+``vocab_size``, `parse`, `render`, `generate` and `check`, and inherits the rest;
+``examples/custom_task.py`` does so.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+
+class Puzzles(NamedTuple):
+    """Puzzles with answers as cell values, uint8 ``[N, seq_len]``, and ratings ``[N]``.
+
+    A rating says how hard a puzzle is, 0 for the easiest.
+    """
+
+    questions: np.ndarray
+    answers: np.ndarray
+    ratings: np.ndarray
+
+    def take(self, rows: np.ndarray | slice) -> "Puzzles":
+        return Puzzles(*(array[rows] for array in self))
 
 
 class Symmetry(Protocol):
@@ -19,6 +37,16 @@ class Symmetry(Protocol):
         """The changes that undo these: ``s.inverse().apply(s.apply(boards)) == boards``."""
 
 
+class Unchanged:
+    """The symmetry of tasks that have no other."""
+
+    def apply(self, boards: np.ndarray) -> np.ndarray:
+        return boards
+
+    def inverse(self) -> "Unchanged":
+        return self
+
+
 class Task(Protocol):
     """A kind of puzzle with one board size."""
 
@@ -26,31 +54,44 @@ class Task(Protocol):
     seq_len: int
     vocab_size: int
 
+    # Text and tokens
+
     def parse(self, text: str) -> np.ndarray:
         """A question's cell values; `InputError` says what does not fit and where."""
 
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
-        """Plain text for one board; with ``givens``, what was not given is marked."""
+        """Plain text for one board; with ``givens``, what was not given may be marked."""
 
     def line(self, values: np.ndarray) -> str:
-        """One board in one line, as a CSV file holds it; `parse` reads it back."""
+        """One board in one line, as a CSV file holds it; unless redefined, without any spaces."""
+        return "".join(self.render(values).split())
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Cell values of any shape to tokens, uint8."""
+        """Cell values of any shape to tokens, uint8; unless redefined, one more."""
+        return np.asarray(values, np.uint8) + np.uint8(1)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens of any shape to cell values, uint8."""
+        """Tokens of any shape to cell values, uint8; unless redefined, padding becomes value 0."""
+        return (np.maximum(tokens, 1) - 1).astype(np.uint8)
 
-    def generate(
-        self, count: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``count`` random puzzles: questions, answers ``[count, seq_len]``, ratings ``[count]``.
+    # Rules
 
-        A rating says how hard a puzzle is, 0 for the easiest.
-        """
-
-    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Symmetry:
-        """``count`` independent symmetries, drawn uniformly."""
+    def generate(self, count: int, rng: np.random.Generator) -> Puzzles:
+        """``count`` random puzzles, each of them solvable. Puzzles may repeat."""
 
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Which answers solve their questions by the rules, without a label: ``[...]`` bool."""
+
+    # Sameness
+
+    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Symmetry:
+        """``count`` independent symmetries, drawn uniformly; unless redefined, none changes."""
+        return Unchanged()
+
+    def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
+        """What makes each puzzle ``[N, seq_len]`` itself; unless redefined, its question.
+
+        Puzzles with equal keys fall on the same side of the split between training and test, so
+        a puzzle and its images should share one wherever there are few puzzles.
+        """
+        return [question.tobytes() for question in questions]

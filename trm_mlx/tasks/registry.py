@@ -1,10 +1,62 @@
-"""The tasks there are, by name and by the sizes of the models that solve them."""
+"""The tasks there are, by name and by the sizes of the models that solve them.
+
+Single tasks are registered; families of sizes (``maze10x10``, ``addition3``) make a task when its
+name or its sizes are asked for; a name like ``package.module:NAME`` imports a user's own first.
+"""
+
+import importlib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from trm_mlx.errors import InputError
+from trm_mlx.tasks.arithmetic import ADDITION, MULTIPLICATION, Arithmetic
 from trm_mlx.tasks.base import Task
-from trm_mlx.tasks.sudoku import BOX_ROWS, Sudoku
+from trm_mlx.tasks.maze import Maze
+from trm_mlx.tasks.sudoku import Sudoku
+
+
+class Family(NamedTuple):
+    """Tasks that differ in one number, such as the side of their board."""
+
+    shown: str  # in messages
+    pattern: str  # of the names; group 1 is the number
+    build: Callable[[int], Task]  # InputError for a number it cannot have
+    number: Callable[[int], int]  # what the number would be for this seq_len
+
+    def named(self, name: str) -> Task | None:
+        match = re.fullmatch(self.pattern, name)
+        return self.build(int(match[1])) if match else None
+
+    def fitting(self, vocab_size: int, seq_len: int) -> Task | None:
+        try:
+            task = self.build(self.number(seq_len))
+        except InputError:
+            return None
+        return task if (task.vocab_size, task.seq_len) == (vocab_size, seq_len) else None
+
 
 _TASKS: dict[str, Task] = {}
+_FAMILIES = [
+    Family("sudoku4x4, 6x6, 9x9", r"sudoku(\d{1,2})x\1", Sudoku, math.isqrt),
+    Family("maze5x5 to 99x99", r"maze(\d{1,3})x\1", Maze, math.isqrt),
+    Family(
+        "addition1 to 9",
+        r"addition(\d{1,2})",
+        partial(Arithmetic, ADDITION),
+        lambda seq_len: (seq_len - 3) // 3,
+    ),
+    Family(
+        "multiplication1 to 9",
+        r"multiplication(\d{1,2})",
+        partial(Arithmetic, MULTIPLICATION),
+        lambda seq_len: (seq_len - 2) // 4,
+    ),
+]
 
 
 def register(task: Task) -> Task:
@@ -14,23 +66,66 @@ def register(task: Task) -> Task:
 
 
 def get(name: str) -> Task:
-    """The task of this name; `InputError` with the known names if there is none."""
-    if name not in _TASKS:
-        raise InputError(f"no task {name!r}; choose one of {', '.join(_TASKS)}")
-    return _TASKS[name]
+    """The task of this name; ``package.module:NAME`` imports the module, which registers it.
+
+    Raises:
+        InputError: there is none of that name, or no such module.
+    """
+    module, colon, own = name.rpartition(":")
+    if colon:
+        _import(module)
+        if own not in _TASKS:
+            raise InputError(f"{module} registers no task {own!r}: call trm_mlx.tasks.register")
+    if own in _TASKS:
+        return _TASKS[own]
+    for family in _FAMILIES:
+        if (task := family.named(own)) is not None:
+            return task
+    raise InputError(f"no task {name!r}; choose {_known()}, or name your own, package.module:NAME")
 
 
-def fitting(vocab_size: int, seq_len: int) -> Task:
-    """The task whose tokens and boards have these sizes; `InputError` if there is none."""
+def fitting(vocab_size: int, seq_len: int, name: str | None = None) -> Task:
+    """The task whose tokens and boards have these sizes; the one called ``name``, if that is known.
+
+    Raises:
+        InputError: there is none, or the one named has other sizes.
+    """
+    if name is not None:
+        task = get(name)
+        if (task.vocab_size, task.seq_len) != (vocab_size, seq_len):
+            raise InputError(
+                f"the task {name} has vocab_size {task.vocab_size} and seq_len {task.seq_len}, "
+                f"not {vocab_size} and {seq_len}: correct the name"
+            )
+        return task
     for task in _TASKS.values():
         if (task.vocab_size, task.seq_len) == (vocab_size, seq_len):
             return task
-    sizes = ", ".join(f"{t.name} {t.vocab_size} and {t.seq_len}" for t in _TASKS.values())
+    for family in _FAMILIES:
+        if (task := family.fitting(vocab_size, seq_len)) is not None:
+            return task
     raise InputError(
-        f"no known task has vocab_size {vocab_size} and seq_len {seq_len} ({sizes}); "
+        f"no known task has vocab_size {vocab_size} and seq_len {seq_len} (there are {_known()}); "
         "register yours with trm_mlx.tasks.register"
     )
 
 
-for _size in BOX_ROWS:
-    register(Sudoku(_size))
+def _known() -> str:
+    return ", ".join([*_TASKS, *(family.shown for family in _FAMILIES)])
+
+
+def _import(module: str) -> None:
+    absent = InputError(
+        f"no module {module!r}: write a task as package.module:NAME, from the folder it is in"
+    )
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise absent
+    # A console script, unlike python -m, does not look where the user stands.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # of something that the user's module imports
+        raise absent from error

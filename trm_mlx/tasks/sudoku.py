@@ -7,13 +7,16 @@ build_sudoku_dataset.py`` of HRM and TRM). The search itself is in ``sudoku_sear
 only where it is needed, so that reading and showing a board does not wait for numba.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from trm_mlx.errors import InputError
-from trm_mlx.tasks.sudoku_symmetry import Symmetry
+from trm_mlx.tasks import sudoku_symmetry
+from trm_mlx.tasks.base import Puzzles, Task
+from trm_mlx.tasks.rearrangement import Rearrangement
 
 BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of the board
 GRID_COUNT = {4: 288, 6: 28_200_960}  # solved grids there are; 9x9 has 6.7e21
@@ -22,7 +25,7 @@ TRIES = 10_000  # puzzles dug in vain, in a row, before `generate` gives up
 
 
 @dataclass(frozen=True)
-class Sudoku:
+class Sudoku(Task):
     """The Sudoku task on a board of `size` x `size` cells, in boxes of box_rows x box_columns.
 
     A board has seq_len cells, and vocab_size different tokens. Raises InputError unless `size` is
@@ -31,32 +34,32 @@ class Sudoku:
 
     size: int = 9
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size not in BOX_ROWS:
             raise InputError(f"no Sudoku of size {self.size!r}; use 4, 6 or 9")
 
     @property
-    def name(self):
+    def name(self) -> str:
         return f"sudoku{self.size}x{self.size}"
 
     @property
-    def box_rows(self):
+    def box_rows(self) -> int:
         return BOX_ROWS[self.size]
 
     @property
-    def box_columns(self):
+    def box_columns(self) -> int:
         return self.size // self.box_rows
 
     @property
-    def seq_len(self):
+    def seq_len(self) -> int:
         return self.size**2
 
     @property
-    def vocab_size(self):
+    def vocab_size(self) -> int:
         return self.size + 2
 
     @cached_property
-    def units(self):
+    def units(self) -> np.ndarray:
         """The cells of every row, column and box, uint8 [3 * size, size]."""
         rows = np.arange(self.seq_len, dtype=np.uint8).reshape(self.size, self.size)
         boxes = rows.reshape(self.box_columns, self.box_rows, self.box_rows, self.box_columns)
@@ -64,7 +67,7 @@ class Sudoku:
         return np.concatenate([rows, rows.T, boxes])
 
     @cached_property
-    def peers(self):
+    def peers(self) -> np.ndarray:
         """The cells that share a unit with each cell, uint8 [seq_len, 20 on a 9x9 board]."""
         together = np.zeros((self.seq_len, self.seq_len), bool)
         for unit in self.units:
@@ -72,9 +75,9 @@ class Sudoku:
         np.fill_diagonal(together, False)
         return np.nonzero(together)[1].reshape(self.seq_len, -1).astype(np.uint8)
 
-    # Text and tokens
+    # Text
 
-    def parse(self, text):
+    def parse(self, text: str) -> np.ndarray:
         """Read a board: 1..size, `0` or `.` for a blank; spaces, newlines, `|`, `-`, `+` ignored.
 
         Returns cell values, uint8 [seq_len]. Raises InputError for any other character, a wrong
@@ -106,7 +109,7 @@ class Sudoku:
             )
         return values
 
-    def parse_batch(self, strings):
+    def parse_batch(self, strings: Sequence[str]) -> np.ndarray:
         """Read many boards, fastest where undecorated as in a CSV file: uint8 [N, seq_len].
 
         Raises `parse`'s InputError for the first bad string, led by its index counted from 0.
@@ -125,11 +128,11 @@ class Sudoku:
                 raise InputError(f"row {row}: {error}") from None
         return values
 
-    def line(self, values):
+    def line(self, values: np.ndarray) -> str:
         """One board [seq_len] in one line: a digit a cell, 0 for a blank."""
         return "".join(map(str, np.asarray(values).tolist()))
 
-    def render(self, values, givens=None):
+    def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
         """Plain text for one board [seq_len]; with `givens`, digits that are not given show a +."""
         values = np.asarray(values).reshape(self.size, self.size)
         givens = values if givens is None else np.asarray(givens).reshape(self.size, self.size)
@@ -148,17 +151,9 @@ class Sudoku:
             lines.append(" |".join(boxes))
         return "\n".join(lines)
 
-    def encode(self, values):
-        """Cell values 0..size of any shape to tokens, uint8."""
-        return np.asarray(values, np.uint8) + np.uint8(1)
-
-    def decode(self, tokens):
-        """Tokens of any shape to cell values, uint8; padding becomes blank."""
-        return (np.maximum(tokens, 1) - 1).astype(np.uint8)
-
     # Rules
 
-    def violations(self, values):
+    def violations(self, values: np.ndarray) -> np.ndarray:
         """Where a filled cell repeats in its row, column or box: [..., seq_len] to bool, same."""
         values = np.asarray(values)
         repeated = np.zeros(values.shape, bool)
@@ -166,7 +161,7 @@ class Sudoku:
             repeated |= values == values[..., peer]
         return repeated & (values > 0)
 
-    def check(self, question, answer):
+    def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Whether `answer` solves `question`, without a label: complete, valid, givens kept.
 
         Cell values [..., seq_len] to bool [...].
@@ -176,15 +171,19 @@ class Sudoku:
         kept = (question == 0) | (question == answer)
         return (filled & kept & ~self.violations(answer)).all(axis=-1)
 
-    # Symmetries
+    # Sameness
 
-    def sample_symmetry(self, rng, count):
+    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Rearrangement:
         """Draw `count` independent symmetries, uniformly from the published builder's group."""
-        return Symmetry.sample(rng, count, self.box_rows, self.box_columns)
+        return sudoku_symmetry.sample(rng, count, self.box_rows, self.box_columns)
+
+    def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
+        """The solutions: puzzles dug from one grid belong together."""
+        return [answer.tobytes() for answer in answers]
 
     # Search
 
-    def solve(self, questions):
+    def solve(self, questions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Solve and rate cell values [N, seq_len]: (counts [N], answers [N, seq_len], ratings [N]).
 
         A count is 0, 1 or 2, which stands for more than one; an answer without a solution is
@@ -199,14 +198,14 @@ class Sudoku:
             questions, np.random.default_rng(0), self.units, self.peers
         )
 
-    def all_grids(self):
+    def all_grids(self) -> np.ndarray:
         """All 288 solved 4x4 grids, uint8 [288, 16], sorted; InputError for larger boards."""
         if self.size != 4:
             raise InputError(f"too many {self.name} grids to list; draw some with random_grids")
         grids = self._fill(GRID_COUNT[4] + 1, np.random.default_rng(0))
         return grids[np.lexsort(grids.T[::-1])]
 
-    def random_grids(self, count, rng):
+    def random_grids(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw `count` distinct solved grids, uint8 [count, seq_len].
 
         Every grid can come up, for 6x6 and 9x9 not all equally often. Raises InputError when
@@ -224,7 +223,14 @@ class Sudoku:
             grids[self._fill(1, rng).tobytes()] = True
         return np.frombuffer(b"".join(grids), np.uint8).reshape(-1, self.seq_len).copy()
 
-    def generate(self, count, rng, grids=None, min_rating=0, extra_givens=0):
+    def generate(
+        self,
+        count: int,
+        rng: np.random.Generator,
+        grids: np.ndarray | None = None,
+        min_rating: int = 0,
+        extra_givens: int = 0,
+    ) -> Puzzles:
         """Make `count` puzzles with exactly one solution each; the same `rng` makes the same ones.
 
         grids: solved grids [M, seq_len] to dig the puzzles from, in turns; fresh random ones by
@@ -252,11 +258,11 @@ class Sudoku:
         if len(questions) < count:
             raise InputError(
                 f"no {self.name} puzzle rated {min_rating} or more in {TRIES} tries; "
-                "lower min_rating or extra_givens"
+                "ask for easier ones, or fewer extra givens"
             )
-        return questions, answers, ratings
+        return Puzzles(questions, answers, ratings)
 
-    def _boards(self, boards, noun):
+    def _boards(self, boards: np.ndarray, noun: str) -> np.ndarray:
         """`boards` as a fresh uint8 [N, seq_len]; InputError where they cannot be."""
         boards = np.asarray(boards)
         if boards.ndim != 2 or boards.shape[1] != self.seq_len:
@@ -269,19 +275,19 @@ class Sudoku:
         # Always a writable copy: numba would compile the search once more for read-only arrays.
         return np.array(boards, np.uint8, order="C")
 
-    def _fill(self, limit, rng):
+    def _fill(self, limit: int, rng: np.random.Generator) -> np.ndarray:
         """Up to `limit` solved grids, found in random order by one search of the blank board."""
         from trm_mlx.tasks import sudoku_search
 
         blank = np.zeros(self.seq_len, np.uint8)
         return sudoku_search.solutions_of(blank, limit, rng, self.units, self.peers)
 
-    def _place(self, cell):
+    def _place(self, cell: int) -> str:
         """A cell in the words of an error: r1c5 is the fifth cell of the top row."""
         return f"r{cell // self.size + 1}c{cell % self.size + 1}"
 
 
-def parse_any(text):
+def parse_any(text: str) -> tuple[Sudoku, np.ndarray]:
     """Read a board of any size: (Sudoku, cell values); InputError as from `Sudoku.parse`."""
     cells = len(cells_of(text))
     for size in BOX_ROWS:
@@ -290,6 +296,6 @@ def parse_any(text):
     raise InputError(f"{cells} cells are no Sudoku; write 16, 36 or 81, blanks as . or 0")
 
 
-def cells_of(text):
+def cells_of(text: str) -> str:
     """The characters of `text` that stand for cells."""
     return "".join(text.translate(str.maketrans("", "", DECORATION)).split())

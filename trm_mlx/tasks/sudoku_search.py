@@ -16,18 +16,11 @@ Nothing here knows the size of the board: `units` and `peers` (see ``Sudoku``) d
 """
 
 import numpy as np
-from numba import njit
+
+from trm_mlx.tasks.compiled import compiled
 
 
-def _compiled(function):
-    """``njit`` that keeps machine code on disk, unless numba finds no folder it may write to."""
-    try:
-        return njit(cache=True)(function)
-    except RuntimeError:  # "cannot cache function ...: no locator available"
-        return njit(function)
-
-
-@_compiled
+@compiled
 def _propagate(board, placed, waiting, units, peers):
     """Place the first `waiting` cells of `placed` and every single that follows from them.
 
@@ -78,7 +71,7 @@ def _propagate(board, placed, waiting, units, peers):
     return True
 
 
-@_compiled
+@compiled
 def _cell_to_guess(board):
     """The first cell with the fewest digits left, but more than one; -1 when all are settled."""
     best, fewest = -1, 99
@@ -94,7 +87,7 @@ def _cell_to_guess(board):
     return best
 
 
-@_compiled
+@compiled
 def _search(question, solutions, rng, units, peers):
     """Fill the rows of `solutions` with solutions of `question`, until rows or solutions run out.
 
@@ -152,7 +145,7 @@ def _search(question, solutions, rng, units, peers):
             dead_ends += 1
 
 
-@_compiled
+@compiled
 def solve_batch(questions, rng, units, peers):
     """Solve and rate `questions`, uint8 [N, cells] with 0 for a blank.
 
@@ -170,7 +163,7 @@ def solve_batch(questions, rng, units, peers):
     return counts, answers, ratings
 
 
-@_compiled
+@compiled
 def solutions_of(question, limit, rng, units, peers):
     """Up to `limit` solutions of one question, uint8 [found, cells], in random order."""
     solutions = np.empty((limit, len(question)), np.uint8)
@@ -178,7 +171,7 @@ def solutions_of(question, limit, rng, units, peers):
     return solutions[:found]
 
 
-@_compiled
+@compiled
 def _random_order(count, rng):
     """0..count-1 in random order; numba takes seconds to compile ``rng.permutation``."""
     order = np.arange(count)
@@ -188,7 +181,7 @@ def _random_order(count, rng):
     return order
 
 
-@_compiled
+@compiled
 def dig_batch(count, grids, min_rating, extra_givens, tries, rng, units, peers):
     """Dig up to `count` puzzles with one solution each out of solved `grids`, uint8 [M, cells].
 

@@ -36,7 +36,10 @@ from trm_mlx.train.step import Training
 from trm_mlx.whole_folder import whole_folder
 
 # What, besides the architecture, a run cannot change on the way and still be the same run.
-FIXED = ("global_batch_size", "epochs_per_interval", "seed", "optimizer", "ema", "freeze_weights")
+FIXED = (
+    "global_batch_size", "epochs_per_interval", "puzzles_per_epoch", "augment", "seed", "optimizer",
+    "ema", "freeze_weights",
+)  # fmt: skip
 OPTIMIZER_FILE, CARRY_FILE, STATE_FILE = "optimizer.safetensors", "carry.safetensors", "state.json"
 
 

@@ -6,6 +6,7 @@ from trm_mlx.config import EvaluatorConfig
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.train.arc_vote import ArcVote
 from trm_mlx.train.evaluate import Evaluator
+from trm_mlx.train.rules import Rules
 
 
 def build_evaluators(configs: Iterable[EvaluatorConfig], data: PuzzleDataset) -> list[Evaluator]:
@@ -17,4 +18,7 @@ def build_evaluators(configs: Iterable[EvaluatorConfig], data: PuzzleDataset) ->
     return [_BUILDERS[config.task](config, data) for config in configs]
 
 
-_BUILDERS = {"arc": lambda config, data: ArcVote.of(data, config.aggregated_voting)}
+_BUILDERS = {
+    "arc": lambda config, data: ArcVote.of(data, config.aggregated_voting),
+    "rules": lambda config, data: Rules.of(data),
+}

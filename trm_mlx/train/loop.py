@@ -11,9 +11,9 @@ import yaml
 from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.sampler import TrainStream, total_steps
+from trm_mlx.data.sampler import total_steps
+from trm_mlx.data.schema import DatasetMetadata
 from trm_mlx.errors import InputError
 from trm_mlx.models.model import build_model
 from trm_mlx.options import plain
@@ -28,6 +28,7 @@ from trm_mlx.train.checkpoint import (
 from trm_mlx.train.evaluate import check_savable, evaluate, write_files, write_outputs
 from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.report import Report, check_wandb, mean_metrics
+from trm_mlx.train.source import open_test, open_train, train_stream
 from trm_mlx.train.step import EvaluationStep, Training, compiles
 
 RUN_CONFIG_FILE = "all_config.yaml"
@@ -48,8 +49,8 @@ class Trainer:
     def __init__(self, config: TrainConfig, resume: str | Path | None = None):
         check_savable(config.eval_save_outputs)
         check_wandb(config)
-        self.data = PuzzleDataset(list(config.data_paths), "train")
-        self.test_data = PuzzleDataset(list(config.data_paths_test or config.data_paths), "test")
+        self.data = open_train(config)
+        self.test_data = open_test(config)
         self.config = config = _named(config)
         self.run = Path(config.checkpoint_path)
         self.progress = Progress()
@@ -61,13 +62,8 @@ class Trainer:
                 f"{self.run} already holds a run: continue it with resume={self.run}, "
                 "or choose another run_name"
             )
-        self.stream = TrainStream(
-            self.data,
-            config.global_batch_size,
-            config.epochs_per_interval,
-            config.seed,
-            position=self.progress.position,
-        )
+        _check_same_puzzles(self.data.metadata, self.test_data.metadata)
+        self.stream = train_stream(self.data, self.test_data, config, self.progress.position)
         sizes = self.data.metadata
         self.total_steps = total_steps(sizes, config.epochs, config.global_batch_size)
         model_config = ModelConfig.of(
@@ -76,7 +72,6 @@ class Trainer:
             seq_len=sizes.seq_len,
             num_puzzle_identifiers=sizes.num_puzzle_identifiers,
         )
-        _check_same_puzzles(self.data, self.test_data)
         self.evaluators = build_evaluators(config.evaluators, self.test_data)
         self.training = Training(build_model(model_config, config.seed), config, self.total_steps)
         self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
@@ -204,22 +199,22 @@ def averaged(training: Training):
 
 def _named(config: TrainConfig) -> TrainConfig:
     """The configuration with the names it leaves open filled in."""
-    project = config.project_name or Path(config.data_paths[0]).name
+    project = config.project_name or Path(config.data_paths[0]).name.rpartition(":")[2]
     run = config.run_name or f"{config.arch.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = config.checkpoint_path or str(Path("checkpoints", project, run))
     return replace(config, project_name=project, run_name=run, checkpoint_path=folder)
 
 
-def _check_same_puzzles(train: PuzzleDataset, test: PuzzleDataset) -> None:
+def _check_same_puzzles(train: DatasetMetadata, test: DatasetMetadata) -> None:
     for name in ("seq_len", "vocab_size"):
-        ours, theirs = getattr(train.metadata, name), getattr(test.metadata, name)
+        ours, theirs = getattr(train, name), getattr(test, name)
         if ours != theirs:
             raise InputError(
                 f"{name} is {ours} in the training data but {theirs} in the test data: "
                 "correct data_paths_test"
             )
     # Identifiers the table has no row for would silently read another puzzle's.
-    ours, theirs = (d.metadata.num_puzzle_identifiers for d in (train, test))
+    ours, theirs = (data.num_puzzle_identifiers for data in (train, test))
     if theirs > ours:
         raise InputError(
             f"the test data has {theirs} puzzle identifiers, the training data {ours}: "

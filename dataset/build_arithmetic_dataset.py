@@ -1,0 +1,11 @@
+"""Launcher of ``trm build arithmetic``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from trm_mlx.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["build", "arithmetic", *sys.argv[1:]]))

@@ -1,0 +1,194 @@
+"""Mazes on a square board: the way from S to G through the open cells, as short as can be.
+
+A board's cell values are the places in ``CHARSET``, that of the published Maze-Hard builder
+(``dataset/build_maze_dataset.py`` of HRM and TRM): wall, open, start, goal, path. A model reads
+tokens, one more; 0 is padding. The answer is the question with one shortest path marked ``o``; any
+shortest path is right. The search itself is in ``maze_search.py``, imported only where needed.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from trm_mlx.errors import InputError
+from trm_mlx.tasks.base import Puzzles, Task
+from trm_mlx.tasks.rearrangement import Rearrangement
+
+CHARSET = "# SGo"
+WALL, OPEN, START, GOAL, PATH = range(len(CHARSET))
+KINDS = ("walls", "tree")  # random walls, or one path between any two cells
+SIDES = range(5, 100)  # a 4x4 maze would look like a 4x4 Sudoku to `fitting`
+TRIES = 100_000  # mazes made in vain, in a row, before `generate` gives up
+
+_VALUES = np.full(256, 255, np.uint8)  # by character
+_VALUES[list(CHARSET.encode())] = range(len(CHARSET))
+_VALUES[ord(".")] = OPEN  # as `render` shows it, since spaces at the end of a line get lost
+
+
+@dataclass(frozen=True)
+class Maze(Task):
+    """The maze task on a board of `side` x `side` cells. Raises InputError unless 5 to 99."""
+
+    side: int = 30
+
+    def __post_init__(self) -> None:
+        if self.side not in SIDES:
+            raise InputError(f"no maze of side {self.side!r}; use {SIDES.start} to {SIDES[-1]}")
+
+    vocab_size = len(CHARSET) + 1
+
+    @property
+    def name(self) -> str:
+        return f"maze{self.side}x{self.side}"
+
+    @property
+    def seq_len(self) -> int:
+        return self.side**2
+
+    # Text
+
+    def parse(self, text: str) -> np.ndarray:
+        """Read a question: ``#`` wall, space or ``.`` open, one ``S``, one ``G``; lines or one.
+
+        Raises:
+            InputError: another character or size, rows of unequal length, not one S and one G, or
+                no way between them.
+        """
+        values = self.parse_board(text)
+        if PATH in values:
+            raise InputError(f"o at {self._place(values, PATH)} marks an answer: leave it open")
+        for symbol, value in (("S", START), ("G", GOAL)):
+            if (count := int((values == value).sum())) != 1:
+                raise InputError(f"{count} cells hold {symbol}; a maze has exactly one")
+        if self.distances(values[None])[0] < 0:
+            raise InputError("there is no way from S to G; open some walls")
+        return values
+
+    def parse_board(self, text: str) -> np.ndarray:
+        """Read a question or an answer without asking whether it makes sense."""
+        rows = text.strip("\r\n").splitlines() or [""]
+        if len(rows) > 1:
+            for number, row in enumerate(rows, start=1):
+                if len(row) != len(rows[0]):
+                    raise InputError(
+                        f"row {number} has {len(row)} cells, row 1 has {len(rows[0])}: make them "
+                        "equal, open cells as . or space"
+                    )
+        cells = "".join(rows)
+        if len(cells) != self.seq_len or len(rows) not in (1, self.side):
+            raise InputError(
+                f"{len(cells)} cells in {len(rows)} rows where a {self.side}x{self.side} maze has "
+                f"{self.seq_len}; write every cell"
+            )
+        values = _VALUES[np.frombuffer(cells.encode("latin-1", "replace"), np.uint8)]
+        for cell in np.flatnonzero(values == 255):
+            raise InputError(
+                f"character {cells[cell]!r} at r{cell // self.side + 1}c{cell % self.side + 1} is "
+                "no maze cell; use # . S G, and o for an answer's path"
+            )
+        return values
+
+    def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
+        """The rows of a board, open cells as ``.``; an answer's path shows as ``o``."""
+        symbols = np.array(list(CHARSET.replace(" ", ".")))[np.asarray(values)]
+        return "\n".join("".join(row) for row in symbols.reshape(self.side, self.side))
+
+    # Rules
+
+    def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
+        """Whether `answer` marks a shortest path of `question`: ``[..., seq_len]`` to ``[...]``.
+
+        Every shortest path is right; a cell beside it that is marked, or a given changed, is wrong.
+        """
+        question, answer = np.broadcast_arrays(question, answer)
+        questions = question.reshape(-1, self.seq_len)
+        answers = answer.reshape(-1, self.seq_len)
+        marked = answers == PATH
+        kept = ((answers == questions) | (marked & (questions == OPEN))).all(axis=1)
+        marked_only = np.where((answers == OPEN), WALL, answers)
+        shortest = self.distances(questions)
+        # As many marks as a shortest path has, and a path through marks alone: all are on it.
+        right = (
+            kept
+            & (shortest > 0)
+            & (marked.sum(axis=1) == shortest - 1)
+            & (self.distances(np.where(kept[:, None], marked_only, questions)) == shortest)
+        )
+        return right.reshape(question.shape[:-1])
+
+    def distances(self, boards: np.ndarray) -> np.ndarray:
+        """Steps of a shortest path from S to G ``[N]``, -1 where none leads; boards ``[N, S]``."""
+        from trm_mlx.tasks import maze_search
+
+        starts, goals = ((boards == value).argmax(axis=1) for value in (START, GOAL))
+        passable = np.ascontiguousarray(boards != WALL)
+        return maze_search.distances_batch(passable, starts, goals, self.side)
+
+    def generate(
+        self,
+        count: int,
+        rng: np.random.Generator,
+        kind: str = "walls",
+        min_path_length: int | None = None,
+    ) -> Puzzles:
+        """``count`` mazes, each with one shortest path marked; the rating is its length in steps.
+
+        Args:
+            kind: "walls" at random, or a "tree", with one path between any two cells.
+            min_path_length: steps that the shortest path has at least; by default the side.
+
+        Raises:
+            InputError: no maze of that length in 100,000 tries.
+        """
+        from trm_mlx.tasks import maze_search
+
+        least = self.side if min_path_length is None else min_path_length
+        passable, starts, goals, paths, steps = maze_search.generate_batch(
+            count, self.side, kind == "tree", least, TRIES, rng
+        )
+        if len(steps) < count:
+            raise InputError(
+                f"no {self.name} of kind {kind} with a path of {least} steps in {TRIES} tries; "
+                "ask for shorter ones"
+            )
+        rows = np.arange(count)
+        questions = np.where(passable, np.uint8(OPEN), np.uint8(WALL))
+        questions[rows, starts] = START
+        questions[rows, goals] = GOAL
+        return Puzzles(questions, np.where(paths, np.uint8(PATH), questions), steps)
+
+    # Sameness
+
+    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Rearrangement:
+        """``count`` of the 8 rotations and reflections of the board."""
+        return Rearrangement(self.dihedral()[rng.integers(8, size=count)])
+
+    def dihedral(self) -> np.ndarray:
+        """The 8 rearrangements of a square board ``[8, seq_len]``, in the published order."""
+        board = np.arange(self.seq_len, dtype=np.uint16).reshape(self.side, self.side)
+        turned = [np.rot90(board, quarter) for quarter in range(4)]
+        mirrored = [board[:, ::-1], board[::-1], board.T, turned[1][:, ::-1]]
+        return np.stack([image.ravel() for image in turned + mirrored])
+
+    def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
+        """The walls, in that of the 8 images that sorts first."""
+        walls = (np.asarray(questions) == WALL)[:, self.dihedral()]
+        packed = np.packbits(walls, axis=-1)
+        return [min(image.tobytes() for image in images) for images in packed]
+
+    def _place(self, values: np.ndarray, value: int) -> str:
+        cell = int((values == value).argmax())
+        return f"r{cell // self.side + 1}c{cell % self.side + 1}"
+
+
+def parse_any(text: str) -> tuple[Maze, np.ndarray]:
+    """Read a question of any side: (Maze, cell values); InputError as from `Maze.parse`."""
+    cells = sum(len(row) for row in text.strip("\r\n").splitlines())
+    side = math.isqrt(cells)
+    if side**2 != cells or side not in SIDES:
+        raise InputError(
+            f"{cells} cells are no square maze of {SIDES.start}x{SIDES.start} or more: write every "
+            "cell, open ones as . or space"
+        )
+    return Maze(side), Maze(side).parse(text)

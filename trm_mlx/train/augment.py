@@ -1,0 +1,69 @@
+"""Augmentation on the fly: a puzzle is shown as a random image of itself, each time another one.
+
+A thousand stored puzzles then stand for the million that the published builders write: a visit of
+such a dataset's group, too, picks one of its images at random.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from trm_mlx.data.loader import Batch, PuzzleDataset
+from trm_mlx.data.schema import IGNORE_LABEL
+from trm_mlx.errors import InputError
+from trm_mlx.tasks.base import Task
+from trm_mlx.tasks.split import fingerprints
+
+_CHUNK = 65_536  # boards decoded at once
+
+
+class Augmentation(NamedTuple):
+    """A change of training batches, for `TrainStream`.
+
+    foreign: fingerprints of the test puzzles that no image may show.
+    """
+
+    task: Task
+    foreign: frozenset[int]
+
+    @classmethod
+    def of(cls, task: Task, train: PuzzleDataset, test: PuzzleDataset) -> "Augmentation":
+        """As for the builder's images: what is in both splits anyway is not held back."""
+        return cls(task, frozenset(_fingerprints(task, test) - _fingerprints(task, train)))
+
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The batch with every row replaced by an image.
+
+        Raises:
+            InputError: a label is to be ignored, which has no image.
+        """
+        if (batch["labels"] == IGNORE_LABEL).any():
+            raise InputError(
+                f"augment=true: some cells of the {self.task.name} data have no label, and so no "
+                "image; set augment=false"
+            )
+        questions = self.task.decode(batch["inputs"])
+        answers = self.task.decode(batch["labels"])
+        shown, solved = questions.copy(), answers.copy()
+        rows = np.arange(len(questions))
+        while rows.size:
+            symmetry = self.task.sample_symmetry(rng, len(rows))
+            shown[rows] = symmetry.apply(questions[rows])
+            solved[rows] = symmetry.apply(answers[rows])
+            prints = fingerprints(self.task, shown[rows], solved[rows])
+            rows = rows[[number in self.foreign for number in prints.tolist()]]
+        return {
+            **batch,
+            "inputs": self.task.encode(shown).astype(np.int32),
+            "labels": self.task.encode(solved).astype(np.int32),
+        }
+
+
+def _fingerprints(task: Task, data: PuzzleDataset) -> set[int]:
+    found: set[int] = set()
+    for part in data.parts:
+        for start in range(0, len(part.arrays.inputs), _CHUNK):
+            some = slice(start, start + _CHUNK)
+            boards = (task.decode(a[some]) for a in (part.arrays.inputs, part.arrays.labels))
+            found.update(fingerprints(task, *boards).tolist())
+    return found
