@@ -4,10 +4,11 @@ Each takes a fraction of a second to compile, once per machine. Nothing in a loo
 check for division by zero, or it is no longer vectorised.
 """
 
-import numba
 import numpy as np
 
-_loop = numba.njit(error_model="numpy", nogil=True, cache=True)
+from trm_mlx.compiled import compiled
+
+_loop = compiled(error_model="numpy", nogil=True)
 
 
 @_loop

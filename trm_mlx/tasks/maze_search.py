@@ -6,7 +6,7 @@ right, down. Every puzzle that is made here was solved by it.
 
 import numpy as np
 
-from trm_mlx.tasks.compiled import compiled
+from trm_mlx.compiled import compiled
 
 
 @compiled

@@ -17,7 +17,7 @@ Nothing here knows the size of the board: `units` and `peers` (see ``Sudoku``) d
 
 import numpy as np
 
-from trm_mlx.tasks.compiled import compiled
+from trm_mlx.compiled import compiled
 
 
 @compiled
