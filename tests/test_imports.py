@@ -28,7 +28,7 @@ ALLOWED = {
     "build": {"tasks", "data", "errors"},
     "models": {"backend", "compiled", "config", "options", "errors"},
     "train": {"models", "tasks", "data", "config", "options", "backend", "errors", "whole_folder"},
-    "bench": {"models", "train", "solve", "data", "config"},
+    "bench": {"models", "train", "solve", "data", "config", "backend", "errors"},
     "solve": {"models", "data", "tasks", "config", "backend", "errors", "whole_folder"},
     "convert": {"models", "config", "options", "errors", "whole_folder"},
     "commands": {"bench", "build", "convert", "train", "solve", "models", "data", "tasks"}

@@ -103,6 +103,7 @@ def test_recomputing_keeps_less():
 
 
 def test_plan_follows_the_memory(monkeypatch):
+    monkeypatch.setattr(memory, "device_name", lambda: "cuda")
     model = make().model
     config = dataclasses.replace(load_config(WORDS), global_batch_size=1000)
     whole, twice = memory.row_bytes(model, recompute=False), memory.row_bytes(model, recompute=True)
@@ -121,6 +122,16 @@ def test_plan_follows_the_memory(monkeypatch):
     assert few.rows > 10
     assert plan_with(0).rows == 1
     assert plan_with(0, batch_size="250") == (250, True)
+
+
+def test_plan_for_the_cpu(monkeypatch):
+    """Small passes, and nothing computed twice: that would save no memory there."""
+    model = make().model
+    config = dataclasses.replace(load_config(WORDS), global_batch_size=10**6)
+    row = memory.row_bytes(model, recompute=False)
+    assert row == memory.row_bytes(model, recompute=True)
+    monkeypatch.setattr(memory, "CPU_ROOM", 20 * row)
+    assert memory.plan(config, model) == (20, False)
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])

@@ -9,15 +9,14 @@ import argparse
 import dataclasses
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from trm_mlx import backend
-from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
+from trm_mlx.bench.process import Reference
+from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.errors import InputError
 from trm_mlx.options import load_config
 
@@ -174,49 +173,3 @@ def _compare(rivals: list, arguments: argparse.Namespace) -> list[tuple[str, tup
 
 def _pair(values: list[float]) -> tuple[float, float | None]:
     return values[0], values[1] if len(values) > 1 else None
-
-
-class Reference:
-    """The published code in a process of its own, which measures when told to."""
-
-    def __init__(self, checkout: str, arch: ArchConfig, sizes: dict):
-        variant = Path(checkout, "models", "recursive_reasoning", f"{arch.name}.py")
-        if not variant.is_file():
-            raise InputError(
-                f"--reference {checkout}: no published code there, {variant} is missing; "
-                "clone SamsungSAILMontreal/TinyRecursiveModels"
-            )
-        dtype = backend.default_dtype() if arch.forward_dtype == "auto" else arch.forward_dtype
-        changes = {
-            "forward_dtype": dtype,
-            "puzzle_emb_ndim": arch.puzzle_dims,
-            "puzzle_emb_len": arch.prefix,
-        }
-        sizes = {
-            **sizes,
-            "arch": dataclasses.asdict(arch) | changes,
-            "device": "cpu" if backend.device_name() == "cpu" else "cuda",
-        }
-        command = [sys.executable, "-m", "trm_mlx.bench.reference", checkout, json.dumps(sizes)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def measure(self, name: str, runs: int) -> dict:
-        """As `Ours.measure`, over there."""
-        try:
-            self._process.stdin.write(json.dumps([name, runs]) + "\n")
-            self._process.stdin.flush()
-            return json.loads(self._process.stdout.readline())
-        except (BrokenPipeError, json.JSONDecodeError) as error:
-            raise InputError(
-                "--reference: the published code stopped, see above; it needs torch, einops and "
-                "pydantic in this environment"
-            ) from error
-
-    def __enter__(self) -> "Reference":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.communicate()

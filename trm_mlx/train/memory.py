@@ -16,6 +16,7 @@ from trm_mlx.models.model import RecursiveReasoner
 
 SHARE = 0.75  # of the memory there is that a plan may use
 CPU_FACTOR = 4  # its loops are run while the gradient is traced, and then nothing is let go
+CPU_ROOM = 2 * 2**30  # bytes; larger passes spend their time on fresh pages of memory
 FEW_ROWS = 32  # fewer at once, and computing products twice is the better deal
 
 
@@ -30,13 +31,15 @@ def plan(config: TrainConfig, model: RecursiveReasoner) -> Plan:
     """The plan that ``batch_size`` and ``grad_checkpoint`` ask for, or that memory allows."""
     batch = config.global_batch_size
     available = SHARE * memory_size() - fixed_bytes(model)
+    on_cpu = device_name() == "cpu"
+    if on_cpu:
+        available = min(available, CPU_ROOM)
     rows = {
         recompute: max(1, int(available // row_bytes(model, recompute)))
         for recompute in (False, True)
     }
-    recompute = config.grad_checkpoint == "true" or (
-        config.grad_checkpoint == "auto" and rows[False] < min(batch, FEW_ROWS)
-    )
+    short = rows[False] < min(batch, FEW_ROWS) and not on_cpu
+    recompute = config.grad_checkpoint == "true" or (config.grad_checkpoint == "auto" and short)
     wanted = rows[recompute] if config.batch_size == "auto" else int(config.batch_size)
     passes = -(-batch // min(wanted, batch))
     return Plan(-(-batch // passes), recompute)
@@ -45,7 +48,7 @@ def plan(config: TrainConfig, model: RecursiveReasoner) -> Plan:
 def evaluation_rows(model: RecursiveReasoner, examples: int) -> int:
     """Rows of a batch of an evaluation: as many as memory holds and still make it faster."""
     available = SHARE * memory_size() - fixed_bytes(model)
-    rows = available // (row_bytes(model, recompute=True))
+    rows = available // row_bytes(model, recompute=True)
     most = 128 if device_name() == "cpu" else 1024
     return max(1, min(examples, most, int(rows)))
 
@@ -74,10 +77,9 @@ def row_bytes(model: RecursiveReasoner, recompute: bool) -> int:
         for update in model.recursion.graded_updates
     )
     kept = 4 * config.length * config.hidden_size + _attention(config)
-    kept += 0 if recompute else products
-    elements = blocks * kept + 3 * products
-    if device_name() == "cpu":
-        elements *= CPU_FACTOR
+    on_cpu = device_name() == "cpu"
+    kept += 0 if recompute and not on_cpu else products
+    elements = (blocks * kept + 3 * products) * (CPU_FACTOR if on_cpu else 1)
     return getattr(mx, dtype).size * elements
 
 
