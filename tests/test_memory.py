@@ -103,8 +103,8 @@ def test_recomputing_keeps_less():
 
 
 def test_plan_follows_the_memory(monkeypatch):
-    monkeypatch.setattr(memory, "device_name", lambda: "cuda")
     model = make().model
+    monkeypatch.setattr(memory, "device_name", lambda: "cuda")
     config = dataclasses.replace(load_config(WORDS), global_batch_size=1000)
     whole, twice = memory.row_bytes(model, recompute=False), memory.row_bytes(model, recompute=True)
     assert twice < whole
