@@ -100,14 +100,17 @@ def assert_same(first, second):
         np.testing.assert_array_equal(array, second[name], err_msg=name)
 
 
-@pytest.mark.parametrize("variant", ["trm", "hrm"])
-def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, variant):
+@pytest.mark.parametrize(
+    ("variant", "changes"),
+    [("trm", {}), ("hrm", {}), ("trm", {"optimizer": "muon", "random_starts": 0.5})],
+)
+def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, variant, changes):
     arch = {"name": variant, "H_layers": 1, "num_heads": 2}
-    whole = Trainer(config(data, tmp_path / "whole", arch))
+    whole = Trainer(config(data, tmp_path / "whole", arch, **changes))
     whole.fit()
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "step_0000012")
-    resumed = Trainer(config(data, tmp_path / "cut", arch), resume=tmp_path / "cut")
+    resumed = Trainer(config(data, tmp_path / "cut", arch, **changes), resume=tmp_path / "cut")
     assert resumed.progress.step == 6
     resumed.fit()
 
@@ -137,7 +140,7 @@ def test_same_seed_same_run_and_another_seed_another(data, tmp_path):
     assert runs[0] != runs[2]
 
 
-@pytest.mark.parametrize("optimizer", ["adam_atan2", "adamw"])
+@pytest.mark.parametrize("optimizer", ["adam_atan2", "adamw", "muon"])
 def test_compiled_step_is_the_plain_one(data, tmp_path, optimizer):
     runs = []
     for compiled in ("false", "true"):

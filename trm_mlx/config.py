@@ -168,6 +168,11 @@ class TrainConfig:
     augment: bool = _option(
         "show a random image of a puzzle under its task's symmetries, every time", default=False
     )
+    reveal_cells: int = _option(
+        "show from 0 to this many more cells of the answer in a puzzle, a ladder of difficulty; "
+        "needs augment=true",
+        default=0,
+    )
     puzzles_per_epoch: int = _option("of generate:TASK, new ones in every epoch", default=10_000)
     test_puzzles: int = _option("of generate:TASK, held out", default=1000)
     evaluators: tuple[EvaluatorConfig, ...] = _option(
@@ -206,15 +211,27 @@ class TrainConfig:
         "empty: all 1",
         default=(),
     )
+    label_smoothing: float = _option("share of the target spread over all tokens", default=0.0)
+    q_loss_weight: float = _option("weight of the halting head's losses", default=0.5)
+    random_starts: float = _option(
+        "share of puzzles that start from random states instead of the model's own", default=0.0
+    )
     optimizer: str = _option(
-        "optimizer of the weights", choices=("adam_atan2", "adamw"), default="adam_atan2"
+        "optimizer of the weights; muon: of the blocks' matrices, adamw for the rest",
+        choices=("adam_atan2", "adamw", "muon"),
+        default="adam_atan2",
     )
     lr: float = _option("learning rate of the weights", default=1e-4)
     lr_min_ratio: float = _option("end of the cosine as a share of lr; 1: constant", default=1.0)
+    lr_decay_share: float = _option(
+        "last share of the run in which the rates fall; before, they are constant", default=1.0
+    )
     lr_warmup_steps: int = _option("steps of linear warm-up", default=2000)
     beta1: float = _option("decay of the first moment", default=0.9)
     beta2: float = _option("decay of the second moment", default=0.95)
     weight_decay: float = _option("decoupled weight decay of the weights", default=1.0)
+    muon_lr: float = _option("learning rate of muon", default=0.02)
+    muon_weight_decay: float = _option("decoupled weight decay of muon", default=0.005)
     puzzle_emb_lr: float = _option("learning rate of the puzzle embeddings", default=1e-4)
     puzzle_emb_weight_decay: float = _option("weight decay of the puzzle embeddings", default=1.0)
     grad_clip: float | None = _option("largest global gradient norm; null: no limit", default=None)
@@ -244,8 +261,19 @@ class TrainConfig:
             self.batch_size.isdecimal() and int(self.batch_size) > 0
         ):
             raise InputError(f"batch_size={self.batch_size}: write a whole number above 0, or auto")
-        _check_range(self, "", 0, 1, "ema_rate", "lr_min_ratio")
-        _check_range(self, "", 0, math.inf, "lr", "puzzle_emb_lr", "lr_warmup_steps")
+        _check_range(self, "", 0, 1, "ema_rate", "lr_min_ratio", "label_smoothing", "random_starts")
+        _check_range(
+            self, "", 0, math.inf, "lr", "puzzle_emb_lr", "lr_warmup_steps", "reveal_cells"
+        )
+        _check_range(self, "", 0, math.inf, "muon_lr", "muon_weight_decay", "q_loss_weight")
+        if not 0 < self.lr_decay_share <= 1:
+            raise InputError(
+                f"lr_decay_share={self.lr_decay_share}: must be greater than 0, and at most 1"
+            )
+        if self.reveal_cells and not self.augment:
+            raise InputError(
+                f"reveal_cells={self.reveal_cells} is done while training: set augment=true too"
+            )
         _check_range(self, "", 0, math.inf, "weight_decay", "puzzle_emb_weight_decay")
         _check_range(self, "", 0, 2**63 - 1, "seed")
         for name in ("beta1", "beta2"):

@@ -31,6 +31,25 @@ def replace_rows(halted: mx.array, new: mx.array, old: mx.array) -> mx.array:
     return mx.where(halted.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
 
+def random_starts(carry: Carry, begins: mx.array, share: float, key: mx.array) -> Carry:
+    """Give a share of the rows that begin a puzzle Gaussian states instead of the learned ones.
+
+    The model then learns to come to the answer from anywhere (EqR, arXiv 2605.21488).
+
+    Args:
+        begins: bool ``[batch]``, rows that have taken a new puzzle.
+        share: of those rows, from 0 to 1.
+    """
+    chance_key, *state_keys = mx.random.split(key, 1 + len(carry.states))
+    rows = begins & (mx.random.uniform(shape=begins.shape, key=chance_key) < share)
+    keys = dict(zip(sorted(carry.states), state_keys, strict=True))
+    states = {
+        name: replace_rows(rows, mx.random.normal(state.shape, state.dtype, key=keys[name]), state)
+        for name, state in carry.states.items()
+    }
+    return carry._replace(states=states)
+
+
 def halting_rows(
     arch: ArchConfig,
     steps: mx.array,

@@ -21,15 +21,20 @@ class Augmentation(NamedTuple):
     """A change of training batches, for `TrainStream`.
 
     foreign: fingerprints of the test puzzles that no image may show.
+    reveal: at most so many cells of the answer are shown in an image, besides its givens.
     """
 
     task: Task
     foreign: frozenset[int]
+    reveal: int = 0
 
     @classmethod
-    def of(cls, task: Task, train: PuzzleDataset, test: PuzzleDataset) -> "Augmentation":
+    def of(
+        cls, task: Task, train: PuzzleDataset, test: PuzzleDataset, reveal: int = 0
+    ) -> "Augmentation":
         """As for the builder's images: what is in both splits anyway is not held back."""
-        return cls(task, frozenset(_fingerprints(task, test) - _fingerprints(task, train)))
+        foreign = frozenset(_fingerprints(task, test) - _fingerprints(task, train))
+        return cls(task, foreign, reveal)
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """The batch with every row replaced by an image.
@@ -52,11 +57,24 @@ class Augmentation(NamedTuple):
             solved[rows] = symmetry.apply(answers[rows])
             prints = fingerprints(self.task, shown[rows], solved[rows])
             rows = rows[[number in self.foreign for number in prints.tolist()]]
+        if self.reveal:
+            shown = _revealed(shown, solved, self.reveal, rng)
         return {
             **batch,
             "inputs": self.task.encode(shown).astype(np.int32),
             "labels": self.task.encode(solved).astype(np.int32),
         }
+
+
+def _revealed(
+    questions: np.ndarray, answers: np.ndarray, most: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Questions with from 0 to ``most`` further cells of their answers, all numbers alike."""
+    unknown = questions != answers
+    order = np.argsort(np.where(unknown, rng.random(questions.shape), 2.0), axis=1)
+    place = np.argsort(order, axis=1)
+    count = rng.integers(0, most + 1, size=(len(questions), 1))
+    return np.where(unknown & (place < count), answers, questions)
 
 
 def _fingerprints(task: Task, data: PuzzleDataset) -> set[int]:

@@ -12,17 +12,28 @@ from trm_mlx.data.schema import IGNORE_LABEL
 from trm_mlx.models.act import Carry
 
 
-def stablemax_cross_entropy(logits: mx.array, labels: mx.array) -> mx.array:
-    """-log(s(logit of the label) / sum of s), with s(v) = v + 1 for v >= 0, else 1 / (1 - v)."""
+def stablemax_cross_entropy(
+    logits: mx.array, labels: mx.array, label_smoothing: float = 0.0
+) -> mx.array:
+    """-log(s(logit of the label) / sum of s), with s(v) = v + 1 for v >= 0, else 1 / (1 - v).
+
+    ``label_smoothing`` of the target is spread over all V tokens evenly.
+    """
     # The untaken branch is clamped: 1 / (1 - v) at v = 1 would turn the gradient into NaN.
     scores = mx.where(logits < 0, 1 / (1 - mx.minimum(logits, 0)), logits + 1)
     chosen = mx.take_along_axis(scores, labels[..., None], axis=-1).squeeze(-1)
-    return mx.log(scores.sum(axis=-1)) - mx.log(chosen)
+    target = mx.log(chosen)
+    if label_smoothing:
+        spread = mx.log(scores).mean(axis=-1)
+        target = (1 - label_smoothing) * target + label_smoothing * spread
+    return mx.log(scores.sum(axis=-1)) - target
 
 
-def softmax_cross_entropy(logits: mx.array, labels: mx.array) -> mx.array:
-    """The usual cross entropy."""
-    return nn.losses.cross_entropy(logits, labels)
+def softmax_cross_entropy(
+    logits: mx.array, labels: mx.array, label_smoothing: float = 0.0
+) -> mx.array:
+    """The usual cross entropy; ``label_smoothing`` as above."""
+    return nn.losses.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
 LOSSES = {
@@ -36,13 +47,16 @@ def binary_cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     return nn.losses.binary_cross_entropy(logits, targets, with_logits=True, reduction="none")
 
 
-def row_losses(outputs: dict[str, mx.array], labels: mx.array, loss: str) -> dict[str, mx.array]:
+def row_losses(
+    outputs: dict[str, mx.array], labels: mx.array, loss: str, label_smoothing: float = 0.0
+) -> dict[str, mx.array]:
     """What each row of one supervision step adds to the loss, each float32 ``[B]``.
 
     Args:
         outputs: of the model's call.
         labels: ``[B, S]``, `IGNORE_LABEL` where unscored.
         loss: a name in `LOSSES`.
+        label_smoothing: share of the target that is spread over all tokens.
 
     Returns:
         ``lm_loss``, the mean over a row's scored cells; ``q_halt_loss``; and ``q_continue_loss``
@@ -52,8 +66,9 @@ def row_losses(outputs: dict[str, mx.array], labels: mx.array, loss: str) -> dic
     logits, chosen = outputs["logits"].astype(mx.float32), mx.where(scored, labels, 0)
     divisor = mx.maximum(scored.sum(axis=-1), 1)
     exact = (correct == scored).all(axis=-1).astype(mx.float32)
+    cell_losses = LOSSES[loss](logits, chosen, label_smoothing)
     losses = {
-        "lm_loss": mx.where(scored, LOSSES[loss](logits, chosen), 0).sum(axis=-1) / divisor,
+        "lm_loss": mx.where(scored, cell_losses, 0).sum(axis=-1) / divisor,
         "q_halt_loss": binary_cross_entropy(outputs["q_halt_logits"], exact),
     }
     if "target_q_continue" in outputs:
@@ -74,10 +89,18 @@ def step_weights(weights: Sequence[float], steps_before: mx.array) -> mx.array |
     return mx.array(weights)[mx.minimum(steps_before, len(weights) - 1)]
 
 
-def total_loss(losses: dict[str, mx.array], weights: mx.array | float = 1.0) -> mx.array:
-    """The loss of all rows together, a float32 scalar; ``weights [B]`` as of `step_weights`."""
+def total_loss(
+    losses: dict[str, mx.array], weights: mx.array | float = 1.0, q_weight: float = 0.5
+) -> mx.array:
+    """The loss of all rows together, a float32 scalar.
+
+    Args:
+        losses: from `row_losses`.
+        weights: of the rows, ``[B]``, as of `step_weights`.
+        q_weight: what the losses of the halting head count.
+    """
     halting = losses["q_halt_loss"] + losses.get("q_continue_loss", 0.0)
-    return (weights * (losses["lm_loss"] + 0.5 * halting)).sum()
+    return (weights * (losses["lm_loss"] + q_weight * halting)).sum()
 
 
 def act_metrics(

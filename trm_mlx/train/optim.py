@@ -1,4 +1,4 @@
-"""How each array is updated: weights by AdamATan2 or AdamW, puzzle embeddings by sign descent."""
+"""How arrays change: weights by AdamATan2, AdamW or Muon, puzzle embeddings by sign descent."""
 
 import math
 from collections.abc import Callable
@@ -40,22 +40,56 @@ class AdamATan2(optim.Optimizer):
         return parameter * (1 - rate * self.weight_decay) - change
 
 
+class Muon(optim.Muon):
+    """MLX's Muon with decoupled weight decay: its own would be orthogonalised with the gradient."""
+
+    def __init__(self, learning_rate: float | Schedule, weight_decay: float):
+        super().__init__(learning_rate, weight_decay=0.0)
+        self.decay = weight_decay
+
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+        shrunk = parameter * (1 - self.learning_rate * self.decay)
+        return super().apply_single(gradient, shrunk, state)
+
+
+class MuonWithAdamW(optim.MultiOptimizer):
+    """Muon for the matrices of the blocks, AdamW for embeddings and heads.
+
+    ``step`` and ``learning_rate`` are Muon's.
+    """
+
+    def __init__(self, muon: Muon, adamw: optim.AdamW):
+        super().__init__([muon, adamw], [_of_blocks])
+
+    @property
+    def step(self) -> mx.array:
+        return self.optimizers[0].step
+
+
+def _of_blocks(name: str, parameter: mx.array) -> bool:
+    return "_level." in name and parameter.ndim == 2
+
+
 def _bias_correction(beta: float, step: mx.array) -> mx.array:
     """1 - beta^step without the cancellation that float32 would suffer in the first steps."""
     return -mx.expm1(step * math.log(beta))
 
 
 def warmup_cosine(peak: float, config: TrainConfig, total_steps: int) -> Schedule:
-    """Linear warm-up to ``peak``, then a cosine down to ``lr_min_ratio * peak``.
+    """Linear warm-up to ``peak``, then ``peak``, then a cosine down to ``lr_min_ratio * peak``.
+
+    The cosine takes the last ``lr_decay_share`` of the steps after the warm-up, as published all.
 
     The returned function takes the number of updates made *before* this one, as MLX's optimizers
     pass it; the published schedule counts this one too, hence the plus one.
     """
     warmup, floor = config.lr_warmup_steps, config.lr_min_ratio
+    share = config.lr_decay_share
 
     def rate(updates: mx.array) -> mx.array:
         step = updates.astype(mx.float32) + 1
         progress = (step - warmup) / max(1, total_steps - warmup)
+        progress = mx.maximum(0.0, (progress - (1 - share)) / share)
         cosine = floor + mx.maximum(0.0, (1 - floor) * 0.5 * (1 + mx.cos(math.pi * progress)))
         return peak * mx.where(step < warmup, step / max(1, warmup), cosine)
 
@@ -66,11 +100,13 @@ def build_optimizer(config: TrainConfig, total_steps: int) -> optim.Optimizer:
     """The optimizer of everything but the puzzle embeddings."""
     rate = warmup_cosine(config.lr, config, total_steps)
     betas = (config.beta1, config.beta2)
+    if config.optimizer == "adam_atan2":
+        return AdamATan2(rate, betas, config.weight_decay)
+    adamw = optim.AdamW(rate, betas=betas, weight_decay=config.weight_decay, bias_correction=True)
     if config.optimizer == "adamw":
-        return optim.AdamW(
-            rate, betas=betas, weight_decay=config.weight_decay, bias_correction=True
-        )
-    return AdamATan2(rate, betas, config.weight_decay)
+        return adamw
+    muon_rate = warmup_cosine(config.muon_lr, config, total_steps)
+    return MuonWithAdamW(Muon(muon_rate, config.muon_weight_decay), adamw)
 
 
 def sign_descent(

@@ -122,7 +122,7 @@ def train_stream(
     if config.augment:
         sizes = data.metadata
         task = fitting(sizes.vocab_size, sizes.seq_len, sizes.task)
-        change = Augmentation.of(task, data, test_data)
+        change = Augmentation.of(task, data, test_data, config.reveal_cells)
     return TrainStream(data, size, interval, seed, position=position, change=change)
 
 

@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten, tree_map
 from trm_mlx import backend
 from trm_mlx.config import TrainConfig
 from trm_mlx.models import cpu_kernels
-from trm_mlx.models.act import Carry
+from trm_mlx.models.act import Carry, random_starts
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.train.losses import act_metrics, row_losses, step_weights, total_loss
 from trm_mlx.train.memory import plan
@@ -68,7 +68,10 @@ class Training:
             ``(carry, metrics, gradients of the weights as a tree, gradients [B, E] of the puzzle
             rows or None)``.
         """
-        carry = self.model.begin(carry, batch)
+        begins, carry = carry.halted, self.model.begin(carry, batch)
+        if self.config.random_starts:
+            key, start_key = mx.random.split(key)
+            carry = random_starts(carry, begins, self.config.random_starts, start_key)
         passes, total = [], None
         for start in range(0, len(carry.steps), self.plan.rows):
             rows = slice(start, start + self.plan.rows)
@@ -82,7 +85,7 @@ class Training:
 
     def _pass(self, carry: Carry, rows: slice, after: dict | None):
         """States, outputs, losses and gradients of some rows, begun when ``after`` is there."""
-        model, recompute = self.model, self.plan.recompute
+        config, model, recompute = self.config, self.model, self.plan.recompute
         carry = tree_map(lambda array: array[rows], carry)
         if after is not None:
             waited_for = [array for _, array in tree_flatten(after)]
@@ -98,9 +101,10 @@ class Training:
             puzzles = trained.get("puzzles")
             new_states, outputs = model.answer(states, carry.batch, puzzles, True, recompute)
             outputs |= model.look_ahead(carry, new_states, puzzles)
-            losses = row_losses(outputs, carry.batch["labels"], self.config.loss)
-            weights = step_weights(self.config.loss_weights, carry.steps)
-            loss = total_loss(losses, weights) / self.config.global_batch_size
+            labels = carry.batch["labels"]
+            losses = row_losses(outputs, labels, config.loss, config.label_smoothing)
+            weights = step_weights(config.loss_weights, carry.steps)
+            loss = total_loss(losses, weights, config.q_loss_weight) / config.global_batch_size
             return loss, (new_states, outputs, losses)
 
         weights = model.trainable_parameters()
