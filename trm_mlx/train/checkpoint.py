@@ -86,7 +86,9 @@ def save_checkpoint(run: Path, training: Training, carry: Carry, progress: Progr
             save_arrays(finished / CARRY_FILE, carry._asdict())
             (finished / STATE_FILE).write_text(text, encoding="utf-8")
     except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot write {final}: {error}; {way_back(run)}") from error
+        # MLX says of a failed write only how many bytes.
+        reason = error.strerror if isinstance(error, OSError) else f"{error} Is the disk full?"
+        raise InputError(f"cannot write {final}: {reason}; {way_back(run)}") from error
     return final
 
 
