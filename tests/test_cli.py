@@ -132,6 +132,7 @@ def test_overview(capsys):
         "eval",
         "solve",
         "convert",
+        "doctor",
     ],
 )
 def test_help(capsys, verb):

@@ -117,6 +117,7 @@ def test_a_kill_between_any_two_steps_of_writing(whole, tmp_path, monkeypatch):
         for name in steps_of(place):
             assert checkpoint_of(place / name) == checkpoint_of(whole / name)
     begun = [place for place in snapshots if steps_of(place)]
+    assert begun == snapshots[-len(begun) :], "a checkpoint went before the next was there"
     assert any(list(place.glob(".step_*")) for place in begun)
     for place in begun[:: len(begun) // 12]:
         if steps_of(place)[-1] != steps_of(whole)[-1]:
