@@ -187,9 +187,9 @@ def test_help_of_builders_starts_no_mlx(command):
 
 def test_training_and_solving_start_nothing_they_do_not_use(tmp_path):
     words = [
-        "data_paths=[generate:sudoku4x4]", "puzzles_per_epoch=8", "test_puzzles=4", "epochs=1", "eval_interval=1",
-        "global_batch_size=8", "arch.hidden_size=16", "arch.num_heads=2", "arch.L_layers=1",
-        f"checkpoint_path={tmp_path / 'run'}",
+        "data_paths=[generate:sudoku4x4]", "puzzles_per_epoch=8", "test_puzzles=4", "epochs=1",
+        "eval_interval=1", "global_batch_size=8", "arch.hidden_size=16", "arch.num_heads=2",
+        "arch.L_layers=1", f"checkpoint_path={tmp_path / 'run'}",
     ]  # fmt: skip
     puzzle = "4 3 . . 2 1 . 4 3 2 . . . 4 2 3"
     code = (
