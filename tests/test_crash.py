@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
@@ -79,6 +80,11 @@ def assert_same_end(run, whole):
     assert (run / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
 
 
+def last_logged(run, step):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [line for line in lines if json.loads(line)["step"] == step][-1]
+
+
 def last_line(capsys):
     return capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
 
@@ -91,27 +97,41 @@ def test_same_command_same_run(whole, tmp_path):
     assert_same_end(tmp_path / "again", whole)
 
 
-def test_a_kill_between_any_two_steps_of_writing(whole, tmp_path, monkeypatch):
-    """What would be on the disk after a kill before each flush, rename and deletion, resumed."""
-    run, snapshots = tmp_path / "run", []
+@contextmanager
+def kills(run, places, monkeypatch):
+    """What would be on the disk after a kill before each flush and rename, amid each deletion."""
+    snapshots, rmtree = [], shutil.rmtree
+
+    def snapshot():
+        if run.is_dir():
+            place = places / f"killed{len(snapshots)}"
+            shutil.copytree(run, place)
+            snapshots.append(place)
 
     def before(function):
-        def snapshot_first(*arguments, **options):
-            if run.is_dir():
-                place = tmp_path / f"killed{len(snapshots)}"
-                shutil.copytree(run, place)
-                snapshots.append(place)
-            return function(*arguments, **options)
+        def snapshot_first(*arguments):
+            snapshot()
+            return function(*arguments)
 
         return snapshot_first
 
-    monkeypatch.setattr(whole_folder, "_sync", before(whole_folder._sync))
-    monkeypatch.setattr(Path, "rename", before(Path.rename))
-    rmtree = shutil.rmtree
-    monkeypatch.setattr(shutil, "rmtree", before(rmtree))
-    assert train(run, "keep_checkpoints=1", "keep_best=all/lm_loss") == 0
-    monkeypatch.undo()
+    def halfway(folder, **options):
+        for path in list(Path(folder).rglob("*.json"))[:1]:
+            path.unlink()
+        snapshot()
+        rmtree(folder, **options)
 
+    with monkeypatch.context() as patched:
+        patched.setattr(whole_folder, "_sync", before(whole_folder._sync))
+        patched.setattr(Path, "rename", before(Path.rename))
+        patched.setattr(shutil, "rmtree", halfway)
+        yield snapshots
+
+
+def test_a_kill_between_any_two_steps_of_writing(whole, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with kills(run, tmp_path, monkeypatch) as snapshots:
+        assert train(run, "keep_checkpoints=1", "keep_best=all/lm_loss") == 0
     assert len(snapshots) > 30
     for place in snapshots:
         for name in steps_of(place):
@@ -179,12 +199,14 @@ def test_a_signal_ends_an_evaluation_which_is_made_when_resumed(whole, tmp_path,
     assert state["interval"] == 1
     assert not state["results"]
 
-    # Killed as late as possible before the evaluation's checkpoint is there, and resumed again.
-    with monkeypatch.context() as patched:
-        patched.setattr(loop.Report, "sync", lambda _: os.kill(os.getpid(), signal.SIGINT) or 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            main(["train", f"resume={run}"])
-    assert main(["train", f"resume={run}"]) == 0
+    # Killed at any moment after that, and resumed again.
+    with kills(run, tmp_path, monkeypatch) as snapshots:
+        assert main(["train", f"resume={run}"]) == 0
+    for place in snapshots:
+        assert {"step_0000004", "step_0000008"} <= {*steps_of(place)}, "the stopped one was lost"
+    evaluated = [place for place in snapshots if '"all/' in last_logged(place, 8)]
+    assert main(["train", f"resume={evaluated[0]}"]) == 0
+    assert_same_end(evaluated[0], whole)
     assert_same_end(run, whole)
     assert checkpoint_of(run / "step_0000008") == checkpoint_of(whole / "step_0000008")
 

@@ -1,6 +1,7 @@
 """Which checkpoints stay, and that the loss of numbers is noticed in the log."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,6 +79,19 @@ def test_options(capsys):
     assert "keep_best=all/accuracy without keep_checkpoints" in capsys.readouterr().err
     assert main(["train", "data_paths=[generate:sudoku4x4]", "keep_checkpoints=0"]) == 2
     assert "keep_checkpoints=0: must be greater than 0" in capsys.readouterr().err
+
+
+# The log
+
+
+def test_a_line_that_the_disk_takes_in_pieces_is_whole(tmp_path, monkeypatch):
+    with Report(tmp_path, load_config(["data=generate:sudoku4x4"]), 0, 1, True) as report:
+        file = report._log
+        pieces = SimpleNamespace(write=lambda line: file.write(line[:7]), close=file.close)
+        monkeypatch.setattr(report, "_log", pieces)
+        report.train(1, {"count": 0.0, "lm_loss": 1.0})
+    line = '{"step": 1, "train/count": 0.0, "train/lm_loss": 1.0}\n'
+    assert (tmp_path / "metrics.jsonl").read_text() == line
 
 
 # Spikes

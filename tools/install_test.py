@@ -44,7 +44,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder, "dist")
         run([sys.executable, "-m", "hatchling", "build", "-d", str(built)], CHECKOUT)
-        for python in arguments.pythons or pythons():
+        for python in pythons() if arguments.pythons is None else arguments.pythons:
             for package in sorted(built.iterdir()):
                 place = Path(folder, "environment")
                 failures += report(f"{python} {package.name}", installed, python, package, place)
@@ -67,7 +67,7 @@ def report(name: str, check, *arguments) -> bool:
     try:
         print(f"{name}: {check(*arguments)}", flush=True)
     except subprocess.CalledProcessError as error:
-        print(f"{name}: FAILED: {' '.join(error.cmd)}\n{error.stdout}", flush=True)
+        print(f"{name}: FAILED: {' '.join(error.cmd)}\n{error.stdout}{error.stderr}", flush=True)
         return True
     return False
 
@@ -127,9 +127,7 @@ def applying(lines: list[str], extras: set[str], environment: dict[str, str]) ->
 
 
 def run(command: list[str], folder: Path | None = None) -> str:
-    done = subprocess.run(
-        command, cwd=folder, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout
 
 
