@@ -31,8 +31,12 @@ MAC = {"sys_platform": "darwin", "platform_machine": "arm64", "platform_system":
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "platform_system": "Linux"}
 # Extra, the machine its markers are read for, and the tags of wheels that fit.
 ELSEWHERE = {
-    "metal": (MAC, ["macosx_14_0_arm64", "macosx_13_0_arm64", "macosx_11_0_arm64"]),
-    "cuda": (LINUX, ["manylinux_2_35_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64"]),
+    "metal": (MAC, [f"macosx_{version}_0_arm64" for version in range(14, 10, -1)]),
+    "cuda": (
+        LINUX,
+        [f"manylinux_2_{version}_x86_64" for version in range(35, 16, -1)]
+        + ["manylinux2014_x86_64"],
+    ),
 }
 
 
