@@ -23,6 +23,7 @@ from trm_mlx.options import load_config
 from trm_mlx.train import evaluate, loop
 from trm_mlx.train.checkpoint import save_checkpoint
 from trm_mlx.train.loop import Trainer
+from trm_mlx.train.stopping import Stopped
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 WORDS = [
@@ -209,6 +210,22 @@ def test_a_signal_ends_an_evaluation_which_is_made_when_resumed(whole, tmp_path,
     assert_same_end(evaluated[0], whole)
     assert_same_end(run, whole)
     assert checkpoint_of(run / "step_0000008") == checkpoint_of(whole / "step_0000008")
+
+
+def test_a_run_stopped_from_python_goes_on_where_it_is(whole, tmp_path):
+    run = tmp_path / "run"
+    trainer = Trainer(load_config([*WORDS, f"checkpoint_path={run}"]))
+
+    def stop_at_six():
+        if trainer.progress.step == 6:
+            raise Stopped
+
+    trainer.fit(stop_at_six)
+    assert not trainer.finished
+    assert steps_of(run) == ["step_0000004", "step_0000006"]
+    trainer.fit()
+    assert trainer.finished
+    assert_same_end(run, whole)
 
 
 def test_a_signal_before_the_first_step(tmp_path, capsys, monkeypatch):

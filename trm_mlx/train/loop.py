@@ -176,6 +176,8 @@ class Trainer:
         if self.progress.position == self._interval_end:  # stopped in or before its evaluation
             return
         self.progress.results = {}
+        if self.progress.position is not None:  # the thread of a stretch before has gone further
+            self.stream.position = dict(self.progress.position)
         waiting = None
         for batch, position in prefetch(self.stream):
             if self.progress.step >= self.total_steps:
@@ -210,7 +212,7 @@ class Trainer:
     def _checkpoint(self, report: Report) -> None:
         """Save, and delete what the run need not keep once that is on the disk."""
         report.sync()
-        folder = self.save()
+        self.resumed = folder = self.save()
         self._saved = self._moment
         report.say(f"step {self.progress.step}: saved {folder}")
         if self.config.keep_checkpoints is not None:
