@@ -194,7 +194,7 @@ class Trainer:
                 raise
         if waiting is not None:
             self._report(report, *waiting)
-        self.progress.position = self.stream.position = self._interval_end
+        self.progress.position = self._interval_end
 
     def _finish_interval(self, report: Report, obey: Callable[[], None]) -> dict | None:
         """Evaluate and save, where an interval that has been trained asks for it."""
