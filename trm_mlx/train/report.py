@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import mlx.core as mx
@@ -14,7 +15,7 @@ from trm_mlx.config import TrainConfig
 from trm_mlx.errors import InputError
 from trm_mlx.options import plain
 from trm_mlx.train.run_folder import way_back
-from trm_mlx.train.watch import SpikeWatch
+from trm_mlx.train.watch import HISTORY, SpikeWatch
 from trm_mlx.whole_folder import whole_file
 
 METRICS_FILE = "metrics.jsonl"
@@ -36,14 +37,14 @@ class Report:
     ):
         self._path = run / METRICS_FILE
         try:
-            kept = _cut_back(self._path, first_step, evaluated)
+            losses = _cut_back(self._path, first_step, evaluated)
             # Without a buffer: what is written once is in the file, however the process ends.
             self._log = self._path.open("ab", buffering=0)
         except OSError as error:
             raise self._refused(error) from error
         except UnicodeDecodeError as error:
             raise InputError(f"{self._path} is not a log of text: move it away") from error
-        self._spikes = SpikeWatch(line["train/lm_loss"] for line in kept if "train/lm_loss" in line)
+        self._spikes = SpikeWatch(losses)
         self._wandb = _start_wandb(config) if config.wandb else None
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
         self.bar = tqdm(
@@ -151,30 +152,33 @@ def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
     return means
 
 
-def _cut_back(path: Path, step: int, evaluated: bool) -> list[dict]:
+def _cut_back(path: Path, step: int, evaluated: bool) -> Iterable[float]:
     """Drop the lines of later steps, and half a line that a killed run may have left.
 
-    Of ``step`` itself the evaluation goes too, unless it is over. Returns the lines that are left.
+    Of ``step`` itself the evaluation goes too, unless it is over. Returns the last losses left.
     """
+    losses: deque[float] = deque(maxlen=HISTORY)
     if not path.exists():
-        return []
-    kept, lines = [], []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
-        if not text.endswith("\n"):
-            continue
-        try:
-            line = json.loads(text)
-            trained = any(name.startswith("train/") for name in line)
-            if line["step"] < step or (line["step"] == step and (evaluated or trained)):
-                kept.append(text)
-                lines.append(line)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} line {number} is damaged: remove the line, or move the file away"
-            ) from error
-    with whole_file(path) as unfinished:
-        unfinished.write_text("".join(kept), encoding="utf-8")
-    return lines
+        return losses
+    with (
+        path.open(encoding="utf-8") as log,
+        whole_file(path) as unfinished,
+        unfinished.open("w", encoding="utf-8") as kept,
+    ):
+        for number, text in enumerate(log, 1):
+            if not text.endswith("\n"):
+                break
+            try:
+                line = json.loads(text)
+                trained = any(name.startswith("train/") for name in line)
+                if line["step"] < step or (line["step"] == step and (evaluated or trained)):
+                    kept.write(text)
+                    losses.extend([line["train/lm_loss"]] if "train/lm_loss" in line else [])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path} line {number} is damaged: remove the line, or move the file away"
+                ) from error
+    return losses
 
 
 def check_wandb(config: TrainConfig) -> None:

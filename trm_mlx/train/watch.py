@@ -10,6 +10,7 @@ from trm_mlx.errors import InputError
 from trm_mlx.train.run_folder import way_back
 
 _WINDOW = 100  # steps whose median a loss is held against
+HISTORY = _WINDOW + 1  # losses that tell a `SpikeWatch` all it has to know of the past
 _SPIKE = 3.0  # times that median
 
 
@@ -33,7 +34,7 @@ class SpikeWatch:
     def __init__(self, losses: Iterable[float] = ()):
         self._recent: deque[float] = deque(maxlen=_WINDOW)
         self._high = False
-        for loss in deque(losses, maxlen=_WINDOW + 1):
+        for loss in deque(losses, maxlen=HISTORY):
             self.median_exceeded(loss)
 
     def median_exceeded(self, loss: float) -> float | None:
