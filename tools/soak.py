@@ -10,6 +10,7 @@ time has drifted. Further words are options of training.
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -86,6 +87,8 @@ def main() -> int:
             trainer = Trainer(load_config(words), resume=resume)
             cycle = Cycle(trainer, arguments.cycle, deadline)
             trainer.fit(cycle.obey)
+            del trainer, cycle.trainer
+            gc.collect()  # a resume is a process of its own; one run must not weigh on the next
             cycles += 1
             times += cycle.times
             memory += cycle.memory
