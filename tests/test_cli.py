@@ -132,6 +132,7 @@ def test_overview(capsys):
         "eval",
         "solve",
         "convert",
+        "doctor",
     ],
 )
 def test_help(capsys, verb):
@@ -173,7 +174,13 @@ def test_interrupt(capsys, monkeypatch):
 def test_run_folder(place):
     run = place / "run"
     names = {path.name for path in run.iterdir()}
-    assert names == {"all_config.yaml", "metrics.jsonl", "step_0000002", "step_0000004"}
+    assert names == {
+        ".lock",
+        "all_config.yaml",
+        "metrics.jsonl",
+        "step_0000002",
+        "step_0000004",
+    }
     assert {path.name for path in (run / "step_0000004").iterdir()} == {
         "config.json",
         "model.safetensors",

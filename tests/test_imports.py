@@ -32,7 +32,7 @@ ALLOWED = {
     "solve": {"models", "data", "tasks", "config", "backend", "errors", "whole_folder"},
     "convert": {"models", "config", "options", "errors", "whole_folder"},
     "commands": {"bench", "build", "convert", "train", "solve", "models", "data", "tasks"}
-    | {"config", "options", "backend", "errors"},
+    | {"config", "options", "backend", "errors", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 
@@ -156,11 +156,16 @@ def test_every_file_says_what_it_holds(path):
     assert ast.get_docstring(tree_of(path)), f"{relative(path)} has no docstring"
 
 
+# Of the last ones, none is a dependency: nothing may load what happens to be installed.
+HEAVY = {"mlx", "numba", "torch", "wandb", "matplotlib", "rich", "huggingface_hub", "PIL"}
+WEB = {"flask", "fastapi", "starlette", "uvicorn", "aiohttp", "tornado", "django", "gradio"}
+
+
 def started_by(code):
     """Which heavy libraries are loaded after running ``code`` in a fresh interpreter."""
     code = (
         f"import sys; sys.path.insert(0, {str(CHECKOUT)!r})\n{code}\n"
-        "print(*({name.partition('.')[0] for name in sys.modules} & {'mlx', 'numba', 'torch'}))"
+        f"print(*({{name.partition('.')[0] for name in sys.modules}} & {HEAVY | WEB!r}))"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -178,6 +183,21 @@ def test_help_of_builders_starts_no_mlx(command):
         f"try: main({command.split()!r})\nexcept SystemExit as stop: assert stop.code == 0"
     )
     assert started_by(code) == set()
+
+
+def test_training_and_solving_start_nothing_they_do_not_use(tmp_path):
+    words = [
+        "data_paths=[generate:sudoku4x4]", "puzzles_per_epoch=8", "test_puzzles=4", "epochs=1",
+        "eval_interval=1", "global_batch_size=8", "arch.hidden_size=16", "arch.num_heads=2",
+        "arch.L_layers=1", f"checkpoint_path={tmp_path / 'run'}",
+    ]  # fmt: skip
+    puzzle = "4 3 . . 2 1 . 4 3 2 . . . 4 2 3"
+    code = (
+        "from trm_mlx.cli import main\n"
+        f"assert main(['train', *{words!r}]) == 0\n"
+        f"assert main(['solve', '--checkpoint', {str(tmp_path / 'run')!r}, {puzzle!r}]) in (0, 1)"
+    )
+    assert started_by(code) == {"mlx", "numba"}
 
 
 def test_lazy_names_load():

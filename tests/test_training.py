@@ -134,6 +134,21 @@ def test_resume_in_the_middle_of_an_interval(data, tmp_path, cut):
     assert_same(arrays_of(whole), arrays_of(resumed))
 
 
+def test_resume_without_the_carry_begins_new_puzzles(data, tmp_path, capsys):
+    cut = Trainer(config(data, tmp_path / "run"))
+    take_steps(cut, 4)
+    before = arrays_of(cut)
+    (cut.save() / "carry.safetensors").unlink()
+    resumed = Trainer(config(data, tmp_path / "run"), resume=tmp_path / "run")
+    assert resumed.carry is None
+    resumed.carry = cut.carry
+    assert_same(before, arrays_of(resumed))
+    resumed.carry = None
+    resumed.fit()
+    assert "step_0000004 has no carry: every row begins a new puzzle" in capsys.readouterr().err
+    assert resumed.progress.step == 12
+
+
 def test_same_seed_same_run_and_another_seed_another(data, tmp_path):
     runs = [take_steps(Trainer(config(data, tmp_path / "r", seed=seed)), 4) for seed in (0, 0, 1)]
     assert runs[0] == runs[1]

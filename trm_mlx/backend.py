@@ -75,14 +75,24 @@ def announce(dtype: str) -> None:
     import mlx.core as mx
 
     dtype = default_dtype() if dtype == "auto" else dtype
-    line, warnings = f"MLX {mx.__version__} on {device_name()}, {dtype}", []
-    if sys.platform == "linux" and device_name() == "cpu":
-        blas = preload_blas()
-        line += f", BLAS {blas or 'reference'}"
+    line = f"MLX {mx.__version__} on {device_name()}, {dtype}"
+    if _needs_blas():
+        line += f", BLAS {preload_blas() or 'reference'}"
+    print(line, *(f"warning: {text}" for text in slow(dtype)), sep="\n", file=sys.stderr)
+
+
+def slow(dtype: str) -> list[str]:
+    """What makes training in ``dtype`` slow here, each with its remedy."""
+    found = []
+    if _needs_blas():
         if _TOO_LATE:
-            warnings.append("mlx was imported before trm_mlx and its slow BLAS: swap the imports")
-        elif blas is None:
-            warnings.append(f"no fast BLAS found, expect a fiftieth of the speed: {_REMEDY}")
+            found.append("mlx was imported before trm_mlx and its slow BLAS: swap the imports")
+        elif preload_blas() is None:
+            found.append(f"no fast BLAS found, expect a fiftieth of the speed: {_REMEDY}")
     if device_name() == "cpu" and dtype != "float32":
-        warnings.append(f"{dtype} is very slow on a CPU: use arch.forward_dtype=auto")
-    print(line, *(f"warning: {text}" for text in warnings), sep="\n", file=sys.stderr)
+        found.append(f"{dtype} is very slow on a CPU: use arch.forward_dtype=auto")
+    return found
+
+
+def _needs_blas() -> bool:
+    return sys.platform == "linux" and device_name() == "cpu"

@@ -196,6 +196,12 @@ class TrainConfig:
     )
     min_eval_interval: int = _option("first interval that evaluates", default=0)
     checkpoint_every_eval: bool = _option("save at every evaluation, not only last", default=True)
+    keep_checkpoints: int | None = _option("newest checkpoints to keep; null: all", default=None)
+    keep_best: str | None = _option(
+        "also keep the best by this metric of evaluations, such as all/exact_accuracy: the "
+        "lowest of a loss, the highest of others",
+        default=None,
+    )
     eval_save_outputs: tuple[str, ...] = _option(
         "arrays to save at an evaluation: inputs, labels, puzzle_identifiers, logits, preds, "
         "q_halt_logits, q_continue_logits",
@@ -273,6 +279,13 @@ class TrainConfig:
         if self.reveal_cells and not self.augment:
             raise InputError(
                 f"reveal_cells={self.reveal_cells} is done while training: set augment=true too"
+            )
+        if self.keep_checkpoints is not None:
+            _check_positive(self, "", "keep_checkpoints")
+        elif self.keep_best is not None:
+            raise InputError(
+                f"keep_best={self.keep_best} without keep_checkpoints, which keeps every "
+                "checkpoint: set keep_checkpoints=1, or more"
             )
         _check_range(self, "", 0, math.inf, "weight_decay", "puzzle_emb_weight_decay")
         _check_range(self, "", 0, 2**63 - 1, "seed")

@@ -1,4 +1,8 @@
-"""Folders and files that are whole or absent: filled aside, flushed to disk, renamed last."""
+"""Folders and files that are whole or absent: filled aside, flushed to disk, renamed last.
+
+Aside is a hidden folder beside the final place, which a killed process leaves behind; `sweep`
+clears such folders away.
+"""
 
 import os
 import shutil
@@ -6,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_ASIDE = ".partial-"  # in the names of the folders that are being filled
 
 
 @contextmanager
@@ -18,9 +24,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
         OSError: the disk refuses.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    # A sibling is on the same file system, so that the final rename is atomic.
-    workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-    try:
+    with _workspace_of(final) as workspace:
         finished = workspace / "new"
         finished.mkdir()
         yield finished
@@ -28,8 +32,6 @@ def whole_folder(final: Path) -> Iterator[Path]:
             _sync(path)
         _move_into_place(finished, final, workspace / "old")
         _sync(final.parent)
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
 
 
 @contextmanager
@@ -40,13 +42,40 @@ def whole_file(final: Path) -> Iterator[Path]:
         OSError: the disk refuses.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-    try:
+    with _workspace_of(final) as workspace:
         unfinished = workspace / final.name
         yield unfinished
         _sync(unfinished)
         unfinished.rename(final)
         _sync(final.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder that is whole up to the moment it is gone.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with _workspace_of(folder) as workspace:
+        folder.rename(workspace / "old")
+
+
+def sweep(parent: Path) -> None:
+    """Clear away what killed processes were filling in ``parent``, where nobody else writes now.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for leftover in parent.glob(f".*{_ASIDE}*"):
+        shutil.rmtree(leftover)
+
+
+@contextmanager
+def _workspace_of(final: Path) -> Iterator[Path]:
+    # A sibling is on the same file system, so that the final rename is atomic.
+    workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}{_ASIDE}", dir=final.parent))
+    try:
+        yield workspace
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
 

@@ -1,13 +1,16 @@
 """``pretrain.py`` and ``trm train``: train a model from ``key=value`` options."""
 
 import argparse
+import shlex
 import sys
+from pathlib import Path
 
 from trm_mlx import backend
 from trm_mlx.errors import InputError
 from trm_mlx.options import describe_options, load_config
 from trm_mlx.train.checkpoint import read_state
 from trm_mlx.train.loop import Trainer
+from trm_mlx.train.stopping import stop_wish
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
+    """Train; 128 and the signal's number where one has stopped the run."""
     resume = [word for word in arguments.overrides if word.lstrip("+").startswith("resume=")]
     overrides = [word for word in arguments.overrides if word not in resume]
     checkpoint = saved = None
@@ -42,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         saved = {**saved, "checkpoint_path": None if renamed else str(checkpoint.parent)}
     config = load_config(overrides, base=saved)
     trainer = Trainer(config, resume=checkpoint)
+    trainer.open()
     parameters = sum(array.size for array in trainer.parameters().values())
     backend.announce(config.arch.forward_dtype)
     print(
@@ -49,5 +54,22 @@ def run(arguments: argparse.Namespace) -> None:
         f"{trainer.total_steps} steps of {config.global_batch_size} rows, run {trainer.run}",
         file=sys.stderr,
     )
-    trainer.fit()
+    with stop_wish() as wish:
+        trainer.fit(wish.obey)
+    if wish.signal is not None and not trainer.finished:
+        print(_how_to_go_on(trainer), file=sys.stderr)
+        return 128 + wish.signal
     print(trainer.run)
+    return 0
+
+
+def _how_to_go_on(trainer: Trainer) -> str:
+    if not trainer.progress.step:
+        return "stopped before the first step: nothing to resume"
+    launchers = {
+        "trm": ["trm", "train"],
+        "pretrain.py": [sys.executable, sys.argv[0]],
+    }
+    module = [sys.executable, "-m", "trm_mlx", "train"]
+    words = [*launchers.get(Path(sys.argv[0]).name, module), f"resume={trainer.run}"]
+    return f"stopped at step {trainer.progress.step}; to go on: {shlex.join(words)}"

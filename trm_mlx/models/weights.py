@@ -4,6 +4,7 @@ A folder with a ``state.json`` is also a point of a training run (see ``train.ch
 """
 
 import json
+import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -15,6 +16,12 @@ from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.options import plain, read_model_config
 
 CONFIG_FILE, MODEL_FILE, EMA_FILE = "config.json", "model.safetensors", "ema.safetensors"
+
+# Of the kinds of numbers a safetensors file may hold, those that MLX reads as what they are: it
+# takes 8-bit floats for whole numbers, without a word.
+_KINDS = {"F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+_STEP = re.compile(r"step_(\d+)")
+_LARGEST_HEADER = 100_000_000  # bytes, as the format's own reader has it
 
 
 def load(folder: str | Path) -> tuple[RecursiveReasoner, ModelConfig]:
@@ -43,14 +50,26 @@ def find_checkpoint(folder: str | Path) -> Path:
     folder = Path(folder)
     if (folder / CONFIG_FILE).exists():
         return folder
-    steps = [path.parent for path in folder.glob(f"step_*/{CONFIG_FILE}")]
+    steps = step_folders(folder)
     if not steps:
         found = "has no checkpoint" if folder.is_dir() else "does not exist"
         raise InputError(
             f"{folder} {found}: name a folder with {CONFIG_FILE} and {MODEL_FILE}, "
             "or a run folder with step_* inside"
         )
-    return max(steps)
+    return steps[-1]
+
+
+def step_folders(run: Path) -> list[Path]:
+    """The checkpoints ``step_NNNNNNN`` of a run, from the first to the newest, by their number."""
+    found = (path.parent for path in run.glob(f"step_*/{CONFIG_FILE}"))
+    return sorted((path for path in found if _STEP.fullmatch(path.name)), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """The number in the name of a checkpoint folder, -1 for any other folder."""
+    named = _STEP.fullmatch(folder.name)
+    return int(named[1]) if named else -1
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -75,11 +94,38 @@ def read_model_weights(folder: Path) -> dict[str, mx.array]:
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:
-    """The arrays of a safetensors file by name."""
+    """The arrays of a safetensors file by name.
+
+    Raises:
+        InputError: it is missing, damaged, cut short, or holds numbers MLX would misread.
+    """
     try:
-        return mx.load(str(path))
+        _check_header(path)
+        return mx.load(str(path), format="safetensors")
     except (OSError, RuntimeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+
+
+def _check_header(path: Path) -> None:
+    """MLX reads arrays when they are needed, too late for a clear word about a damaged file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length <= _LARGEST_HEADER else b""
+    try:
+        arrays = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
+        kinds = {name: entry["dtype"] for name, entry in arrays.items()}
+        end = max((entry["data_offsets"][1] for entry in arrays.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise InputError(f"{path} is not a safetensors file, or damaged: copy it again") from error
+    for name, kind in kinds.items():
+        if kind not in _KINDS:
+            raise InputError(f"{path}: {name} holds {kind}; save it as F32, F16 or BF16")
+    if size != 8 + length + end:
+        raise InputError(
+            f"{path} has {size:,} bytes where its header tells of {8 + length + end:,}: "
+            "copy it again"
+        )
 
 
 def assign_weights(model: RecursiveReasoner, weights: dict[str, mx.array], source: str) -> None:

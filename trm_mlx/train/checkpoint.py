@@ -5,8 +5,8 @@
     RUN/step_0006510/             config.json, model.safetensors, ema.safetensors,
                                   optimizer.safetensors, carry.safetensors, state.json
 
-A step folder that has its name is whole (see ``whole_folder``). Without the last three files it is
-a model alone (see ``models.weights``).
+A step folder that has its name is whole (see ``whole_folder``), and its arrays are finite. Without
+the last three files it is a model alone (see ``models.weights``).
 """
 
 import dataclasses
@@ -32,8 +32,9 @@ from trm_mlx.models.weights import (
     save_model,
 )
 from trm_mlx.options import plain, train_config
+from trm_mlx.train.run_folder import check_newest, way_back
 from trm_mlx.train.step import Training
-from trm_mlx.whole_folder import whole_folder
+from trm_mlx.whole_folder import whole_file, whole_folder
 
 # What, besides the architecture, a run cannot change on the way and still be the same run.
 FIXED = (
@@ -45,39 +46,67 @@ OPTIMIZER_FILE, CARRY_FILE, STATE_FILE = "optimizer.safetensors", "carry.safeten
 
 @dataclass
 class Progress:
-    """How far a run has come. ``position`` is where the next training batch starts."""
+    """How far a run has come.
+
+    ``interval`` counts those that are trained and evaluated; ``position`` is where the next
+    training batch starts; ``results`` are those of this step's evaluation, if it had one.
+    """
 
     step: int = 0
     interval: int = 0
     position: dict[str, int] | None = None
+    results: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def save_checkpoint(run: Path, training: Training, carry: Carry, progress: Progress) -> Path:
     """Write ``run/step_NNNNNNN`` and return it.
 
     Raises:
-        InputError: the folder cannot be written; nothing half-written keeps its final name.
+        InputError: the folder cannot be written, and nothing half-written keeps its final name; or
+            there is something to save that no run could go on from.
     """
     final = run / f"step_{progress.step:07d}"
+    _check_finite(training, carry, final)
     state = {
-        "step": progress.step,
-        "interval": progress.interval,
-        "position": progress.position,
+        **dataclasses.asdict(progress),
         "versions": {"mlx": mx.__version__},
         "train_config": plain(training.config),
     }
+    text = json.dumps(state, indent=2) + "\n"
     try:
+        if final.exists():  # stopped before its evaluation, which changes no array
+            with whole_file(final / STATE_FILE) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
+            return final
         with whole_folder(final) as finished:
             save_model(finished, training.model)
             if training.average:
                 save_arrays(finished / EMA_FILE, training.average)
             save_arrays(finished / OPTIMIZER_FILE, training.optimizer.state)
             save_arrays(finished / CARRY_FILE, carry._asdict())
-            text = json.dumps(state, indent=2) + "\n"
             (finished / STATE_FILE).write_text(text, encoding="utf-8")
     except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot write {final}: {error}") from error
+        # MLX says of a failed write only how many bytes.
+        reason = error.strerror if isinstance(error, OSError) else f"{error} Is the disk full?"
+        raise InputError(f"cannot write {final}: {reason}; {way_back(run)}") from error
     return final
+
+
+def _check_finite(training: Training, carry: Carry, final: Path) -> None:
+    state = (
+        training.model.parameters(),
+        training.optimizer.state,
+        training.average,
+        carry._asdict(),
+    )
+    arrays = [pair for tree in state for pair in tree_flatten(tree)]
+    finite = mx.stack([mx.isfinite(array).all() for _, array in arrays]).tolist()
+    for (name, _), good in zip(arrays, finite, strict=True):
+        if not good:
+            raise InputError(
+                f"{final} is not saved, {name} holds NaN or infinity; {way_back(final.parent)}, "
+                "and a smaller lr= or grad_clip=1"
+            )
 
 
 def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
@@ -101,7 +130,8 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
         position = state["position"]
         if position is not None:
             position = {name: int(value) for name, value in position.items()}
-        progress = Progress(int(state["step"]), int(state["interval"]), position)
+        results = {name: float(value) for name, value in state.get("results", {}).items()}
+        progress = Progress(int(state["step"]), int(state["interval"]), position, results)
         return folder, progress, dict(state["train_config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error
@@ -128,17 +158,14 @@ def check_resumable(folder: Path, progress: Progress, saved: dict, config: Train
         raise InputError(
             f"{folder} has finished its {config.epochs} epochs: continue with a larger epochs="
         )
-    steps = Path(config.checkpoint_path).glob("step_*")
-    later = sorted(path.name for path in steps if path.name > folder.name)
-    if later:
-        raise InputError(
-            f"{config.checkpoint_path} holds the later {later[0]}: resume from the newest, "
-            "or branch off into another folder with checkpoint_path="
-        )
+    check_newest(Path(config.checkpoint_path), folder)
 
 
-def restore(folder: Path, training: Training) -> Carry:
+def restore(folder: Path, training: Training) -> Carry | None:
     """Put a checkpoint's model, optimizer and average into ``training``; return its carry.
+
+    The carry is the largest file by far. Where it was left behind, None is returned and every row
+    begins a new puzzle; all else goes on as it was.
 
     Must come before the first training step, which captures these arrays.
 
@@ -152,6 +179,8 @@ def restore(folder: Path, training: Training) -> Carry:
     training.optimizer.init(model.trainable_parameters())
     if training.average:
         training.average.update(_read_tree(folder / EMA_FILE, training.average))
+    if not (folder / CARRY_FILE).exists():
+        return None
     puzzle = mx.zeros((rows, model.config.seq_len), mx.int32)
     batch = {"inputs": puzzle, "labels": puzzle, "puzzle_identifiers": mx.zeros((rows,), mx.int32)}
     return Carry(**_read_tree(folder / CARRY_FILE, model.initial_carry(batch)._asdict()))

@@ -1,13 +1,13 @@
 """The training run as an object: data, model, checkpoints and reports around the step."""
 
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-import yaml
 from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx.config import ModelConfig, TrainConfig
@@ -16,7 +16,6 @@ from trm_mlx.data.sampler import total_steps
 from trm_mlx.data.schema import DatasetMetadata
 from trm_mlx.errors import InputError
 from trm_mlx.models.model import build_model
-from trm_mlx.options import plain
 from trm_mlx.train.checkpoint import (
     Progress,
     check_resumable,
@@ -28,10 +27,12 @@ from trm_mlx.train.checkpoint import (
 from trm_mlx.train.evaluate import check_savable, evaluate, write_files, write_outputs
 from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.report import Report, check_wandb, mean_metrics
+from trm_mlx.train.retention import prune
+from trm_mlx.train.run_folder import RunFolder, check_newest
 from trm_mlx.train.source import open_test, open_train, train_stream
 from trm_mlx.train.step import EvaluationStep, Training, compiles
-
-RUN_CONFIG_FILE = "all_config.yaml"
+from trm_mlx.train.stopping import Stopped
+from trm_mlx.train.watch import check_numbers
 
 
 class Trainer:
@@ -54,14 +55,11 @@ class Trainer:
         self.config = config = _named(config)
         self.run = Path(config.checkpoint_path)
         self.progress = Progress()
+        self.resumed = None
         if resume is not None:
-            checkpoint, self.progress, saved = read_state(resume)
-            check_resumable(checkpoint, self.progress, saved, config)
-        elif any(self.run.glob("step_*")):
-            raise InputError(
-                f"{self.run} already holds a run: continue it with resume={self.run}, "
-                "or choose another run_name"
-            )
+            self.resumed, self.progress, saved = read_state(resume)
+            check_resumable(self.resumed, self.progress, saved, config)
+        check_newest(self.run, self.resumed)
         _check_same_puzzles(self.data.metadata, self.test_data.metadata)
         self.stream = train_stream(self.data, self.test_data, config, self.progress.position)
         sizes = self.data.metadata
@@ -76,8 +74,10 @@ class Trainer:
         self.training = Training(build_model(model_config, config.seed), config, self.total_steps)
         self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
         self.carry = None
-        if resume is not None:
-            self.carry = restore(checkpoint, self.training)
+        self._folder = RunFolder(self.run)
+        self._saved = self._moment
+        if self.resumed is not None:
+            self.carry = restore(self.resumed, self.training)
         elif config.load_checkpoint is not None:
             start_from(config.load_checkpoint, self.training)
 
@@ -112,32 +112,74 @@ class Trainer:
         mx.async_eval(self.training.state, self.carry, metrics)
         return metrics
 
-    def fit(self) -> dict[str, dict[str, float]]:
+    @property
+    def finished(self) -> bool:
+        """Whether every epoch is trained and evaluated."""
+        return self.progress.interval == self.config.epochs // self.config.epochs_per_interval
+
+    def open(self) -> None:
+        """Take the run folder for this process; `fit` does it, unless it is done.
+
+        Raises:
+            InputError: see `RunFolder.open`.
+        """
+        self._folder.open(self.config, self.resumed)
+
+    def fit(self, obey: Callable[[], None] = lambda: None) -> dict[str, dict[str, float]]:
         """Train to the end and return the last evaluation, ``{set: {metric: mean}}``.
 
         The metrics of task evaluators stand among the sets, by the evaluator's name.
+
+        Args:
+            obey: called after every step and evaluated batch; where it raises `Stopped`, the run
+                saves a checkpoint of this moment and is not `finished`.
         """
-        config, intervals = self.config, self.config.epochs // self.config.epochs_per_interval
-        self._open_run()
         results: dict[str, dict[str, float]] = {}
-        with Report(self.run, config, self.progress.step, self.total_steps) as report:
-            while self.progress.interval < intervals:
-                self._train_interval(report)
-                self.progress.interval += 1
-                last = self.progress.interval == intervals
-                if last or self.progress.interval > config.min_eval_interval:
-                    results = self._evaluate(report)
-                    if last or config.checkpoint_every_eval:
-                        folder = self.save()
-                        report.say(f"step {self.progress.step}: saved {folder}")
+        self.open()
+        try:
+            with self._report_from_here() as report:
+                if self.resumed is not None and self.carry is None:
+                    report.say(f"{self.resumed} has no carry: every row begins a new puzzle")
+                try:
+                    while not self.finished:
+                        obey()
+                        self._train_interval(report, obey)
+                        results = self._finish_interval(report, obey) or results
+                except Stopped:
+                    if self._moment != self._saved:
+                        self._checkpoint(report)
+        finally:
+            self._folder.close()
         return results
 
     def save(self) -> Path:
         """Write a checkpoint of this moment and return its folder."""
         return save_checkpoint(self.run, self.training, self.carry, self.progress)
 
-    def _train_interval(self, report: Report) -> None:
+    @property
+    def _moment(self) -> tuple[int, int]:
+        """What tells two checkpoints of a run apart."""
+        return self.progress.step, self.progress.interval
+
+    @property
+    def _interval_end(self) -> dict[str, int]:
+        """The data position at which the interval begun is trained."""
+        return {
+            "epoch": (self.progress.interval + 1) * self.config.epochs_per_interval,
+            "offset": 0,
+        }
+
+    def _report_from_here(self) -> Report:
+        evaluated = self.progress.position != self._interval_end
+        return Report(self.run, self.config, self.progress.step, self.total_steps, evaluated)
+
+    def _train_interval(self, report: Report, obey: Callable[[], None]) -> None:
         """Dispatch step t, then report step t-1 while it runs; data comes from a thread."""
+        if self.progress.position == self._interval_end:  # stopped in or before its evaluation
+            return
+        self.progress.results = {}
+        if self.progress.position is not None:  # the thread of a stretch before has gone further
+            self.stream.position = dict(self.progress.position)
         waiting = None
         for batch, position in prefetch(self.stream):
             if self.progress.step >= self.total_steps:
@@ -147,23 +189,57 @@ class Trainer:
             if waiting is not None:
                 self._report(report, *waiting)
             waiting = self.progress.step, metrics
+            try:
+                obey()
+            except Stopped:
+                self._report(report, *waiting)
+                raise
         if waiting is not None:
             self._report(report, *waiting)
-        self.progress.position = dict(self.stream.position)
+        self.progress.position = self._interval_end
 
-    def _report(self, report: Report, step: int, metrics: dict[str, mx.array]) -> None:
-        report.train(step, mean_metrics(metrics, self.config.global_batch_size))
+    def _finish_interval(self, report: Report, obey: Callable[[], None]) -> dict | None:
+        """Evaluate and save, where an interval that has been trained asks for it."""
+        config, number = self.config, self.progress.interval + 1
+        last = number * config.epochs_per_interval == config.epochs
+        results = None
+        if last or number > config.min_eval_interval:
+            results = self._evaluate(report, obey)
+            self.progress.results = _flat(results)
+        self.progress.interval = number
+        if last or (results and config.checkpoint_every_eval):
+            self._checkpoint(report)
+        return results
 
-    def _evaluate(self, report: Report) -> dict[str, dict[str, float]]:
+    def _checkpoint(self, report: Report) -> None:
+        """Save, and delete what the run need not keep once that is on the disk."""
+        report.sync()
+        self.resumed = folder = self.save()
+        self._saved = self._moment
+        report.say(f"step {self.progress.step}: saved {folder}")
+        if self.config.keep_checkpoints is not None:
+            prune(self.run, self.config.keep_checkpoints, self.config.keep_best)
+
+    def _report(self, report: Report, step: int, sums: dict[str, mx.array]) -> None:
+        metrics = mean_metrics(sums, self.config.global_batch_size)
+        check_numbers(step, metrics, self.run)
+        report.train(step, metrics)
+
+    def _evaluate(self, report: Report, obey: Callable[[], None]) -> dict[str, dict[str, float]]:
         config = self.config
         examples = int(self.test_data.puzzle_indices[-1])
+
+        def tick(rows: int) -> None:
+            bar.update(rows)
+            obey()
+
         with averaged(self.training), report.evaluating(examples) as bar:
             results, outputs = evaluate(
                 self.evaluation,
                 self.test_data,
                 save=config.eval_save_outputs,
                 evaluators=self.evaluators,
-                tick=bar.update,
+                tick=tick,
             )
         step = self.progress.step
         report.evaluation(step, results)
@@ -176,15 +252,6 @@ class Trainer:
             results[evaluator.name] = metrics
         return results
 
-    def _open_run(self) -> None:
-        """Create the run folder and write its configuration."""
-        try:
-            self.run.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(plain(self.config), sort_keys=False)
-            (self.run / RUN_CONFIG_FILE).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {self.run}: {error.strerror}") from error
-
 
 @contextmanager
 def averaged(training: Training):
@@ -195,6 +262,13 @@ def averaged(training: Training):
         yield
     finally:
         model.update(weights)
+
+
+def _flat(results: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Metrics as the log names them, ``set/metric``."""
+    return {
+        f"{part}/{name}": value for part, found in results.items() for name, value in found.items()
+    }
 
 
 def _named(config: TrainConfig) -> TrainConfig:

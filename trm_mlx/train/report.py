@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 import sys
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,6 +14,9 @@ from tqdm import tqdm
 from trm_mlx.config import TrainConfig
 from trm_mlx.errors import InputError
 from trm_mlx.options import plain
+from trm_mlx.train.run_folder import way_back
+from trm_mlx.train.watch import HISTORY, SpikeWatch
+from trm_mlx.whole_folder import whole_file
 
 METRICS_FILE = "metrics.jsonl"
 _WINDOW = 100  # steps over which the progress bar averages
@@ -20,18 +25,26 @@ _WINDOW = 100  # steps over which the progress bar averages
 class Report:
     """Receives every step's and evaluation's numbers; use as a context manager.
 
-    A resumed run's log is first cut back to ``first_step``, so that it holds each step once.
+    A resumed run's log is first cut back to ``first_step``, so that it holds each step once; with
+    its evaluation, if that is done.
+
+    Raises:
+        InputError: the log cannot be read or, here and in any method, not be written.
     """
 
-    def __init__(self, run: Path, config: TrainConfig, first_step: int, total_steps: int):
-        path = run / METRICS_FILE
+    def __init__(
+        self, run: Path, config: TrainConfig, first_step: int, total_steps: int, evaluated: bool
+    ):
+        self._path = run / METRICS_FILE
         try:
-            _cut_back(path, first_step)
-            self._log = path.open("a", encoding="utf-8", buffering=1)
+            losses = _cut_back(self._path, first_step, evaluated)
+            # Without a buffer: what is written once is in the file, however the process ends.
+            self._log = self._path.open("ab", buffering=0)
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}") from error
+            raise self._refused(error) from error
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not a log of text: move it away") from error
+            raise InputError(f"{self._path} is not a log of text: move it away") from error
+        self._spikes = SpikeWatch(losses)
         self._wandb = _start_wandb(config) if config.wandb else None
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
         self.bar = tqdm(
@@ -54,6 +67,13 @@ class Report:
     def train(self, step: int, metrics: dict[str, float]) -> None:
         """One training step's means, as `mean_metrics` gives them."""
         self._write(step, {f"train/{name}": value for name, value in metrics.items()})
+        loss = metrics["lm_loss"]
+        median = self._spikes.median_exceeded(loss)
+        if median is not None:
+            self._write(step, {"train/loss_spike": loss, "train/loss_median": median})
+            self.say(
+                f"step {step}: loss spikes to {loss:.4g}, {loss / median:.1f} times its median"
+            )
         self._recent.append(metrics)
         self.bar.update()
         shown = {"loss": f"{self._mean('lm_loss'):.3f}"}
@@ -82,9 +102,21 @@ class Report:
         shown = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
         self.say(f"step {step}: {name} {shown}")
 
+    def sync(self) -> None:
+        """Wait until the log is on the disk."""
+        try:
+            os.fsync(self._log.fileno())
+        except OSError as error:
+            raise self._refused(error) from error
+
     def say(self, line: str) -> None:
         """A line of text above the progress bar."""
         self.bar.write(line, file=sys.stderr)
+
+    def _refused(self, error: OSError) -> InputError:
+        return InputError(
+            f"cannot write {self._path}: {error.strerror}; {way_back(self._path.parent)}"
+        )
 
     def _mean(self, name: str, weight: str | None = None) -> float:
         weights = [m[weight] if weight else 1.0 for m in self._recent]
@@ -92,7 +124,12 @@ class Report:
         return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
     def _write(self, step: int, values: dict[str, float]) -> None:
-        self._log.write(json.dumps({"step": step, **values}) + "\n")
+        line = json.dumps({"step": step, **values}).encode() + b"\n"
+        try:
+            while line:  # a disk that fills up may take a part
+                line = line[self._log.write(line) :]
+        except OSError as error:
+            raise self._refused(error) from error
         if self._wandb:
             self._wandb.log(values, step=step)
 
@@ -115,24 +152,33 @@ def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
     return means
 
 
-def _cut_back(path: Path, step: int) -> None:
-    """Drop the lines of later steps, and half a line that a killed run may have left."""
+def _cut_back(path: Path, step: int, evaluated: bool) -> Iterable[float]:
+    """Drop the lines of later steps, and half a line that a killed run may have left.
+
+    Of ``step`` itself the evaluation goes too, unless it is over. Returns the last losses left.
+    """
+    losses: deque[float] = deque(maxlen=HISTORY)
     if not path.exists():
-        return
-    kept = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            continue
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} line {number} is damaged: remove the line, or move the file away"
-            ) from error
-    aside = path.with_suffix(".partial")
-    aside.write_text("".join(kept), encoding="utf-8")
-    aside.replace(path)
+        return losses
+    with (
+        path.open(encoding="utf-8") as log,
+        whole_file(path) as unfinished,
+        unfinished.open("w", encoding="utf-8") as kept,
+    ):
+        for number, text in enumerate(log, 1):
+            if not text.endswith("\n"):
+                break
+            try:
+                line = json.loads(text)
+                trained = any(name.startswith("train/") for name in line)
+                if line["step"] < step or (line["step"] == step and (evaluated or trained)):
+                    kept.write(text)
+                    losses.extend([line["train/lm_loss"]] if "train/lm_loss" in line else [])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path} line {number} is damaged: remove the line, or move the file away"
+                ) from error
+    return losses
 
 
 def check_wandb(config: TrainConfig) -> None:

@@ -1,0 +1,86 @@
+"""``trm doctor``: what it says, and what it finds wrong."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from trm_mlx import backend
+from trm_mlx.bench import machine
+from trm_mlx.cli import main
+
+REMEDIES = {
+    "blas": "no fast BLAS found, expect a fiftieth of the speed: pip install 'trm-mlx[cpu]'",
+    "gpu": "there is an NVIDIA GPU, but MLX runs on the CPU: pip install 'trm-mlx[cuda]'",
+    "memory": "0.5 GiB of memory: use a smaller batch_size=",
+    "disk": "0.0 GiB free on the disk here: clear some for checkpoints",
+}
+
+
+@pytest.fixture
+def healthy(monkeypatch):
+    """A Linux CPU with a fast BLAS, room and no GPU, whatever the tests run on."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(backend, "device_name", lambda: "cpu")
+    monkeypatch.setattr(backend, "_TOO_LATE", False)
+    monkeypatch.setattr(backend, "preload_blas", lambda: "libfast.so")
+    monkeypatch.setattr(machine, "blas", lambda: "/lib/libfast.so")
+    monkeypatch.setattr(machine.os.path, "exists", lambda path: path != "/dev/nvidia0")
+    monkeypatch.setattr(machine, "memory", lambda: (2**34, 2**34))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**34))
+    return monkeypatch
+
+
+def diagnosis(capsys, status):
+    assert main(["doctor", "--seconds", "0.01"]) == status
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_healthy_machine(healthy, capsys):
+    lines = diagnosis(capsys, 0)
+    assert lines[-1] == "nothing is wrong"
+    facts = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[:-1]}
+    assert list(facts) == [
+        "trm-mlx",
+        "installed",
+        "extras",
+        "device",
+        "BLAS",
+        "compiler",
+        "memory",
+        "disk",
+        "float32",
+    ]
+    assert facts["BLAS"] == "/lib/libfast.so"
+    assert facts["float32"].endswith(" GFLOP/s in matrix products")
+    assert float(facts["float32"].split()[0].replace(",", "")) > 0
+    assert "mlx " in facts["installed"]
+    assert "convert (torch " in facts["extras"]
+
+
+@pytest.mark.parametrize("illness", REMEDIES)
+def test_every_illness_has_a_remedy(healthy, capsys, illness):
+    if illness == "blas":
+        healthy.setattr(backend, "preload_blas", lambda: None)
+    if illness == "gpu":
+        healthy.setattr(machine.os.path, "exists", lambda path: True)
+    if illness == "memory":
+        healthy.setattr(machine, "memory", lambda: (2**29, 2**29))
+    if illness == "disk":
+        healthy.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
+    wrong = [line for line in diagnosis(capsys, 1) if line.startswith("wrong: ")]
+    assert len(wrong) == 1
+    assert wrong[0].startswith(f"wrong: {REMEDIES[illness]}")
+
+
+def test_a_gpu_in_use_is_not_missed(healthy, capsys):
+    healthy.setattr(backend, "device_name", lambda: "cuda")
+    assert machine.unused_gpu() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems bring their own")
+def test_the_blas_is_named_by_its_path():
+    if backend.preload_blas() is None:
+        pytest.skip("no fast BLAS is installed")
+    assert machine.blas().startswith("/")
+    assert backend.preload_blas() in machine.blas()

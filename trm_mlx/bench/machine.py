@@ -1,0 +1,72 @@
+"""What a machine has, and how fast it multiplies."""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+import mlx.core as mx
+
+from trm_mlx import backend
+from trm_mlx.train.memory import memory_size
+
+_WIDTH = {"cpu": 1024, "metal": 4096, "cuda": 8192}  # of a square matrix, enough to be busy
+
+
+def matmul_rate(dtype: str, seconds: float = 2.0) -> float:
+    """Floating-point operations per second of a matrix product, the median over some seconds."""
+    width = _WIDTH[backend.device_name()]
+    left, right = (mx.random.normal((width, width)).astype(getattr(mx, dtype)) for _ in range(2))
+    mx.eval(left @ right)
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begun = time.perf_counter()
+        mx.eval(left @ right)
+        times.append(time.perf_counter() - begun)
+    return 2 * width**3 / statistics.median(times)
+
+
+def device() -> str:
+    """The device's kind and the name its maker gave it."""
+    name = mx.device_info().get("device_name", "unknown")
+    return f"{backend.device_name()} ({name}), {os.cpu_count()} CPU cores"
+
+
+def memory() -> tuple[int, int]:
+    """Bytes for arrays of the device, and bytes of the computer."""
+    return memory_size(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def blas() -> str:
+    """The library under matrix products, and where it was found."""
+    if sys.platform == "darwin":
+        return "Accelerate, of the system"
+    name = backend.preload_blas()
+    if name is None:
+        return "reference, inside MLX"
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = (line.split(maxsplit=5)[-1].strip() for line in maps)
+        return next((path for path in paths if os.path.basename(path).startswith(name)), name)
+
+
+def compiler() -> str:
+    """The C++ compiler that ``compile=true`` needs on a CPU."""
+    for name in ("g++", "clang++"):
+        if (path := shutil.which(name)) is not None:
+            done = subprocess.run([path, "--version"], check=False, capture_output=True, text=True)
+            if done.returncode == 0:
+                return done.stdout.splitlines()[0]
+    return "none; only compile=true on a CPU needs one"
+
+
+def unused_gpu() -> str | None:
+    """A GPU that is there while MLX computes on the CPU, with what makes MLX use it."""
+    if backend.device_name() != "cpu":
+        return None
+    if sys.platform == "darwin":
+        return "MLX finds no Metal device: use a Python for arm64, on the Mac itself"
+    if os.path.exists("/dev/nvidia0"):
+        return "there is an NVIDIA GPU, but MLX runs on the CPU: pip install 'trm-mlx[cuda]'"
+    return None

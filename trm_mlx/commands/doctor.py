@@ -1,0 +1,83 @@
+"""``trm doctor``: what this machine has for training, how fast it is, and what is wrong with it."""
+
+import argparse
+import importlib.metadata
+import platform
+import shutil
+
+from trm_mlx import __version__, backend
+
+GIBIBYTE = 2**30
+NEEDED = ("mlx", "numpy", "numba", "pyyaml", "safetensors", "tqdm")
+EXTRAS = {"mkl": "cpu", "torch": "convert", "huggingface-hub": "hub", "wandb": "wandb"}
+LEAST_MEMORY = LEAST_DISK = GIBIBYTE  # bytes; a small run's dataset, checkpoints and arrays
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description += " Exits with 1 if anything is."
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="to multiply, per dtype (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what there is, then what is wrong with its remedy; 1 if anything is."""
+    for name, value in facts(arguments.seconds):
+        print(f"{name:12} {value}")
+    wrong = problems()
+    for problem in wrong:
+        print(f"wrong: {problem}")
+    if not wrong:
+        print("nothing is wrong")
+    return 1 if wrong else 0
+
+
+def facts(seconds: float) -> list[tuple[str, str]]:
+    """What the machine has, as pairs of a name and a text."""
+    from trm_mlx.bench import machine
+
+    arrays, whole = machine.memory()
+    rates = [
+        (f"{dtype}", f"{machine.matmul_rate(dtype, seconds) / 1e9:,.0f} GFLOP/s in matrix products")
+        for dtype in dict.fromkeys((backend.default_dtype(), "float32"))
+    ]
+    installed = [f"{name} {version}" for name in NEEDED if (version := _version(name))]
+    extras = [
+        f"{extra} ({name} {version or 'absent'})"
+        for name, extra in EXTRAS.items()
+        for version in [_version(name)]
+    ]
+    return [
+        ("trm-mlx", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
+        ("installed", ", ".join(installed)),
+        ("extras", ", ".join(extras)),
+        ("device", machine.device()),
+        ("BLAS", machine.blas()),
+        ("compiler", machine.compiler()),
+        ("memory", f"{arrays / GIBIBYTE:.1f} GiB for arrays, {whole / GIBIBYTE:.1f} GiB in all"),
+        ("disk", f"{shutil.disk_usage('.').free / GIBIBYTE:.1f} GiB free here"),
+        *rates,
+    ]
+
+
+def problems() -> list[str]:
+    """What is wrong, each with its remedy."""
+    from trm_mlx.bench import machine
+
+    found = backend.slow(backend.default_dtype())
+    if (unused := machine.unused_gpu()) is not None:
+        found.append(unused)
+    arrays, _ = machine.memory()
+    if arrays < LEAST_MEMORY:
+        found.append(f"{arrays / GIBIBYTE:.1f} GiB of memory: use a smaller batch_size=")
+    free = shutil.disk_usage(".").free
+    if free < LEAST_DISK:
+        found.append(f"{free / GIBIBYTE:.1f} GiB free on the disk here: clear some for checkpoints")
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

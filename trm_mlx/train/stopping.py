@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM as a wish to stop: the run ends its step and saves, the process lives on."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(Exception):
+    """Raised inside a run, at a place it can go on from, once a stop is wished for."""
+
+
+class StopWish:
+    """Whether, and by which signal, the run has been asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def obey(self, *_: object) -> None:
+        """Raises Stopped if a signal has come."""
+        if self.signal is not None:
+            raise Stopped
+
+
+@contextmanager
+def stop_wish() -> Iterator[StopWish]:
+    """Inside, the first signal is a wish; the next ends the process at once, as signals do.
+
+    A signal that the parent process has switched off stays so.
+    """
+    wish = StopWish()
+
+    def receive(number: int, _: object) -> None:
+        wish.signal = signal.Signals(number)
+        for other in before:
+            signal.signal(other, signal.SIG_DFL)
+        os.write(2, b"\nstopping after this step; a second Ctrl-C ends at once, unsaved\n")
+
+    before = {}
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, receive)
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
