@@ -147,7 +147,7 @@ def test_help(capsys, verb):
     [
         (["trian"], "no command 'trian'; choose one of build sudoku, build maze, "),
         (["build", "chess"], "no command 'build chess'; choose one of "),
-        (["solve"], "the following arguments are required: --checkpoint; see trm solve --help"),
+        (["export"], "the following arguments are required: checkpoint, output"),
         (["eval"], "the following arguments are required: checkpoint; see trm eval --help"),
         (["train", "--lr"], "unrecognized arguments: --lr; see trm train --help"),
         (["train", "lr"], "cannot read 'lr': write key=value"),
@@ -509,7 +509,7 @@ def test_solve_an_argument(place, capsys):
         "step  3",
     ]
     assert "stopped at step 3 with probability 0.00" in output
-    assert "trajectories 1, network evaluations 3, chosen by q" in output
+    assert "trajectories 16, network evaluations 48, chosen by rule" in output
     assert "label" not in output
 
 
@@ -517,7 +517,8 @@ def test_sources_agree(place, tmp_path, capsys, monkeypatch):
     """The same puzzles by argument, by file and by stdin print the same."""
 
     def output_of(*words):
-        main(["solve", "--checkpoint", str(place / "run"), *map(str, words)])
+        options = ["--checkpoint", str(place / "run"), "--trajectories", "1"]
+        main(["solve", *options, *map(str, words)])
         return capsys.readouterr().out
 
     capsys.readouterr()

@@ -77,7 +77,7 @@ def rows_of(path):
 
 def test_csv_to_csv(checkpoint, puzzles, tmp_path, capsys):
     out = tmp_path / "out.csv"
-    assert solve(checkpoint, puzzles, "-o", out, "--batch-size", 4) == 0
+    assert solve(checkpoint, puzzles, "-o", out, "--batch-size", 4, "--trajectories", 1) == 0
     summary = capsys.readouterr().out
     assert out.read_text().splitlines()[0] == COLUMNS
     rows = rows_of(out)

@@ -18,6 +18,7 @@ from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.weights import find_checkpoint, load
 from trm_mlx.options import train_config
 from trm_mlx.solve.measure import measure
+from trm_mlx.solve.search import Search
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import fitting
 from trm_mlx.train.checkpoint import STATE_FILE, read_state
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the evaluators' files, such as submission.json (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    add_search_arguments(parser)
+    add_search_arguments(parser, Search())
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -125,7 +126,7 @@ def _solver(arguments: argparse.Namespace, model: RecursiveReasoner) -> Solver:
     config = model.config
     knows_task = "symmetries" in arguments or getattr(arguments, "select", None) == "rule"
     task = fitting(config.vocab_size, config.seq_len) if knows_task else None
-    return build_solver(arguments, model, task)
+    return build_solver(arguments, model, task, Search())
 
 
 def _config_of_run(checkpoint: str) -> TrainConfig | None:

@@ -1,7 +1,7 @@
 """The options of ``trm solve`` and ``trm eval`` that say how much computation a puzzle gets.
 
 An option left out is absent from the parsed arguments: the defaults are those of `Solver` and
-`Search`, stated there alone.
+`Search`, stated there alone. Where no option of a search is given, ``trm solve`` is thorough.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from trm_mlx.tasks.base import Task
 SEARCH = tuple(field.name for field in dataclasses.fields(Search))
 
 
-def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+def add_search_arguments(parser: argparse.ArgumentParser, default: Search) -> None:
     group = parser.add_argument_group("computation", argument_default=argparse.SUPPRESS)
     group.add_argument(
         "--max-steps", type=int, help="supervision steps of a trajectory (default: the model's)"
@@ -31,7 +31,8 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="K",
         help="attempts at a puzzle, at most: a plain one, and others with --noise, --restarts "
-        "or --symmetries, in any combination (default: 1)",
+        f"or --symmetries, in any combination; {_described(default)} where none of these options "
+        "is given (default: 1)",
     )
     group.add_argument(
         "--noise", type=float, metavar="SIGMA", help="Gaussian noise on a state before every step"
@@ -50,6 +51,18 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, help="of noise, restarts and symmetries (default: 0)")
 
 
+def _described(search: Search) -> str:
+    """A search as the options that ask for it."""
+    fields = dataclasses.fields(Search)
+    changed = {
+        f.name: getattr(search, f.name) for f in fields if getattr(search, f.name) != f.default
+    }
+    words = [
+        f"--{name}" if value is True else f"--{name} {value}" for name, value in changed.items()
+    ]
+    return " ".join(words) or "--trajectories 1"
+
+
 def asked_for(arguments: argparse.Namespace) -> bool:
     """Whether any of the options is given."""
     return bool({"max_steps", "halt_threshold", *SEARCH} & vars(arguments).keys())
@@ -59,12 +72,17 @@ def build_solver(
     arguments: argparse.Namespace,
     model: RecursiveReasoner,
     task: Task | None,
+    default: Search,
     intermediates: bool = False,
 ) -> Solver:
-    """The solver that the options describe; `InputError` where they contradict each other."""
+    """The solver that the options describe; `InputError` where they contradict each other.
+
+    ``default`` is the search where none of its options is given.
+    """
     given = vars(arguments)
     options = {name: given[name] for name in ("max_steps", "halt_threshold") if name in given}
-    search = Search(**{name: given[name] for name in SEARCH if name in given})
+    asked = {name: given[name] for name in SEARCH if name in given}
+    search = Search(**asked) if asked else default
     return Solver(
         model,
         batch_size=arguments.batch_size,

@@ -11,13 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 from trm_mlx import backend
+from trm_mlx.commands.bundled import accepts, bundled_model
 from trm_mlx.commands.search_options import add_search_arguments, build_solver
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.weights import load
 from trm_mlx.solve.schedule import Solution
+from trm_mlx.solve.search import THOROUGH
 from trm_mlx.solve.solver import Solver
-from trm_mlx.solve.table import solve_table
+from trm_mlx.solve.table import first_questions, solve_table
 from trm_mlx.tasks import fitting
 from trm_mlx.tasks.base import Task
 
@@ -29,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a puzzle as text, such as 81 cells of a Sudoku, 0 or . for a blank; without it, "
         "--file, --data or stdin. With -o, a CSV file with a column question",
     )
-    parser.add_argument("--checkpoint", required=True, help="checkpoint or run folder")
+    parser.add_argument(
+        "--checkpoint",
+        help="checkpoint or run folder, or a bundled model by its name (default: the bundled model "
+        "for this kind of puzzle)",
+    )
     parser.add_argument("-o", "--output", help="CSV file to write, for a CSV file of puzzles")
     parser.add_argument("--file", help="text file: one puzzle, or one a line")
     parser.add_argument("--data", help="dataset folder to take a puzzle from")
@@ -40,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, help="puzzles worked on at once (default: by the device)"
     )
-    add_search_arguments(parser)
+    add_search_arguments(parser, THOROUGH)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,18 +58,21 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("name one source: a puzzle, --file or --data")
     if arguments.output is not None and arguments.puzzle is None:
         raise InputError("-o goes with a CSV file: trm solve IN.csv -o OUT.csv --checkpoint DIR")
+    source, text = _read_text(arguments)
+    if arguments.checkpoint is None:
+        arguments.checkpoint = _bundled_model(arguments, source, text)
     model, config = load(arguments.checkpoint)
     with located(arguments.checkpoint):
         task = fitting(config.vocab_size, config.seq_len)
     shows = arguments.output is None
-    solver = build_solver(arguments, model, task, intermediates=shows)
+    solver = build_solver(arguments, model, task, THOROUGH, intermediates=shows)
     if not shows:
         backend.announce(config.forward_dtype)
         return _solve_table(solver, task, Path(arguments.puzzle), Path(arguments.output))
     if arguments.data is not None:
         puzzles = _from_dataset(task, arguments)
     else:
-        puzzles = [(question, None) for question in _from_text(task, arguments)]
+        puzzles = [(question, None) for question in _questions(task, source, text)]
     backend.announce(config.forward_dtype)
     solutions = solver.solve(task.encode(question) for question, _ in puzzles)
     solved = [
@@ -101,10 +110,14 @@ def _count_lines(path: Path) -> int:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _from_text(task: Task, arguments: argparse.Namespace) -> list[np.ndarray]:
-    """Questions from the command line, a file or stdin: a board a line, or one board in rows."""
+def _read_text(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Where the puzzles come from, for messages, and their text; none for tables and datasets."""
+    if arguments.output is not None or arguments.data is not None:
+        return arguments.data or arguments.puzzle, ""
     if arguments.puzzle is not None:
-        return [task.parse(arguments.puzzle)]
+        return f"the puzzle of {len(arguments.puzzle.strip())} characters", arguments.puzzle
+    if arguments.file is None and sys.stdin.isatty():
+        raise InputError("no puzzle: write one after trm solve, or name --file or --data")
     source = arguments.file or "standard input"
     try:
         text = Path(arguments.file).read_text("utf-8") if arguments.file else sys.stdin.read()
@@ -112,10 +125,27 @@ def _from_text(task: Task, arguments: argparse.Namespace) -> list[np.ndarray]:
         raise InputError(f"cannot read {source}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{source} is not a text file: {error}") from error
-    lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
-    if not lines:
+    if not text.strip():
         raise InputError(f"{source} is empty: write a puzzle")
-    if not any(_is_puzzle(task, line) for line in lines.values()):
+    return source, text
+
+
+def _bundled_model(arguments: argparse.Namespace, source: str, text: str) -> str:
+    """The bundled model for what is to be solved."""
+    if arguments.data is not None:
+        sizes = PuzzleDataset([arguments.data], arguments.split).metadata
+        wanted = (sizes.vocab_size, sizes.seq_len)
+        return bundled_model(lambda task: (task.vocab_size, task.seq_len) == wanted, source)
+    texts = [text, *text.splitlines()]
+    if arguments.output is not None:
+        texts = first_questions(Path(arguments.puzzle), 100)
+    return bundled_model(lambda task: any(accepts(task, text) for text in texts), source)
+
+
+def _questions(task: Task, source: str, text: str) -> list[np.ndarray]:
+    """Questions as cell values: a board a line, or one board in rows."""
+    lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
+    if len(lines) == 1 or not any(accepts(task, line) for line in lines.values()):
         with located(source):
             return [task.parse(text)]
     questions = []
@@ -123,14 +153,6 @@ def _from_text(task: Task, arguments: argparse.Namespace) -> list[np.ndarray]:
         with located(f"{source} line {number}"):
             questions.append(task.parse(line))
     return questions
-
-
-def _is_puzzle(task: Task, line: str) -> bool:
-    try:
-        task.parse(line)
-    except InputError:
-        return False
-    return True
 
 
 def _from_dataset(task: Task, arguments: argparse.Namespace) -> list[tuple[np.ndarray, np.ndarray]]:

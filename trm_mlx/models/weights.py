@@ -16,6 +16,7 @@ from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.options import plain, read_model_config
 
 CONFIG_FILE, MODEL_FILE, EMA_FILE = "config.json", "model.safetensors", "ema.safetensors"
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 # Of the kinds of numbers a safetensors file may hold, those that MLX reads as what they are: it
 # takes 8-bit floats for whole numbers, without a word.
@@ -28,7 +29,8 @@ def load(folder: str | Path) -> tuple[RecursiveReasoner, ModelConfig]:
     """Load a model for evaluation, with averaged weights where the folder has them.
 
     Args:
-        folder: a checkpoint folder, or a run folder, whose newest checkpoint is taken.
+        folder: a checkpoint folder, or a run folder, whose newest checkpoint is taken, or the name
+            of a model that comes with the package (see `bundled`).
 
     Raises:
         InputError: a file is missing or damaged, or does not hold the model it should.
@@ -41,8 +43,15 @@ def load(folder: str | Path) -> tuple[RecursiveReasoner, ModelConfig]:
     return model, config
 
 
+def bundled() -> dict[str, Path]:
+    """The models that come with the package: their names and folders."""
+    return {path.parent.name: path.parent for path in sorted(PRETRAINED.glob(f"*/{CONFIG_FILE}"))}
+
+
 def find_checkpoint(folder: str | Path) -> Path:
     """``folder`` itself if it is a checkpoint, else the newest ``step_*`` inside it.
+
+    Where there is no such folder, the bundled model of this name.
 
     Raises:
         InputError: there is neither.
@@ -51,6 +60,8 @@ def find_checkpoint(folder: str | Path) -> Path:
     if (folder / CONFIG_FILE).exists():
         return folder
     steps = step_folders(folder)
+    if not steps and not folder.exists() and str(folder) in bundled():
+        return bundled()[str(folder)]
     if not steps:
         found = "has no checkpoint" if folder.is_dir() else "does not exist"
         raise InputError(

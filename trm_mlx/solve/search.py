@@ -161,6 +161,10 @@ class Search:
         return SELECTORS[self.select].settled(attempts, left)
 
 
+# For a puzzle that is to be solved, by a task whose rules can be checked: most need one trajectory.
+THOROUGH = Search(trajectories=16, restarts=True, symmetries=True, select="rule")
+
+
 @dataclass(frozen=True)
 class Perturbation:
     """The states of the perturbed rows before a step; a row's randomness is its job's alone."""

@@ -5,6 +5,7 @@ reported and kept, unsolved, so that the output has a row for each of the input.
 """
 
 import csv
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -80,6 +81,11 @@ def solve_table(
     return tally
 
 
+def first_questions(source: Path, count: int) -> list[str]:
+    """The questions of the first rows; `InputError` as of `solve_table`."""
+    return [text for _, text in itertools.islice(_texts(source, lambda line: None), count)]
+
+
 class _Rows:
     """The rows of a file: those that are puzzles, and, in order, all that are not yet written."""
 
@@ -89,7 +95,7 @@ class _Rows:
 
     def readable(self) -> Iterator[np.ndarray]:
         """The tokens of every puzzle."""
-        for line, text in self._texts():
+        for line, text in _texts(self._source, self._broken):
             question = None
             try:
                 question = self._task.parse(text)
@@ -99,6 +105,10 @@ class _Rows:
             if question is not None:
                 yield self._task.encode(question)
 
+    def _broken(self, problem: str) -> None:
+        self._complain(problem)
+        self._unwritten.append(("", None))
+
     def until_readable(self, one: bool) -> Iterator[tuple[str, np.ndarray | None]]:
         """Hand out the rows that were no puzzles, and with ``one`` the next that was."""
         while self._unwritten:
@@ -107,34 +117,34 @@ class _Rows:
             if question is not None and one:
                 return
 
-    def _texts(self) -> Iterator[tuple[int, str]]:
-        """Line number and question of every row."""
-        try:
-            # What is not UTF-8 makes its own row unreadable, not the file.
-            with self._source.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-                reader = csv.DictReader(file, restval="")
+
+def _texts(source: Path, broken: Callable[[str], object]) -> Iterator[tuple[int, str]]:
+    """Line number and question of every row; ``broken`` gets a line for those without any."""
+    try:
+        # What is not UTF-8 makes its own row unreadable, not the file.
+        with source.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            reader = csv.DictReader(file, restval="")
+            try:
+                columns = reader.fieldnames or ()
+            except csv.Error as error:
+                raise InputError(f"{source} is not a CSV file: {error}") from error
+            if "question" not in columns:
+                problem = "has no column question" if columns else "is empty"
+                raise InputError(
+                    f"{source} {problem}: its first line must name the columns, "
+                    "one of them question"
+                )
+            while True:
                 try:
-                    columns = reader.fieldnames or ()
+                    row = next(reader)
+                except StopIteration:
+                    return
                 except csv.Error as error:
-                    raise InputError(f"{self._source} is not a CSV file: {error}") from error
-                if "question" not in columns:
-                    problem = "has no column question" if columns else "is empty"
-                    raise InputError(
-                        f"{self._source} {problem}: its first line must name the columns, "
-                        "one of them question"
-                    )
-                while True:
-                    try:
-                        row = next(reader)
-                    except StopIteration:
-                        return
-                    except csv.Error as error:
-                        self._complain(f"{self._source} line {reader.reader.line_num}: {error}")
-                        self._unwritten.append(("", None))
-                        continue
-                    yield reader.line_num, row["question"]
-        except OSError as error:
-            raise InputError(f"cannot read {self._source}: {error.strerror}") from error
+                    broken(f"{source} line {reader.reader.line_num}: {error}")
+                    continue
+                yield reader.line_num, row["question"]
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from error
 
 
 def _row(

@@ -1,0 +1,108 @@
+"""Models that come with the package: found by name, and by the puzzle where none is named."""
+
+import csv
+import json
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import trm_mlx
+from trm_mlx import InputError, tasks
+from trm_mlx.cli import main
+from trm_mlx.config import ModelConfig
+from trm_mlx.models import weights
+from trm_mlx.models.model import build_model
+from trm_mlx.models.weights import save_model
+from trm_mlx.options import arch_config
+
+SUDOKU = "4 3 . . 2 1 . 4 3 2 . . . . . 2"
+
+
+@pytest.fixture
+def two_models(tmp_path, monkeypatch):
+    """Untrained models for 4x4 Sudoku and for sums of one digit, bundled."""
+    for name, task in (("small-sudoku", "sudoku4x4"), ("sums", "addition1")):
+        arch = arch_config(
+            "trm", hidden_size=8, num_heads=1, L_layers=1, H_cycles=1, L_cycles=1,
+            puzzle_emb_ndim=0, halt_max_steps=2,
+        )  # fmt: skip
+        sizes = {"seq_len": tasks.get(task).seq_len, "vocab_size": tasks.get(task).vocab_size}
+        folder = tmp_path / "pretrained" / name
+        folder.mkdir(parents=True)
+        save_model(folder, build_model(ModelConfig.of(arch, num_puzzle_identifiers=1, **sizes)))
+    monkeypatch.setattr(weights, "PRETRAINED", tmp_path / "pretrained")
+    return tmp_path
+
+
+def test_by_name(two_models, monkeypatch):
+    _, config = trm_mlx.load("sums")
+    assert config.seq_len == tasks.get("addition1").seq_len
+    with pytest.raises(InputError, match="products does not exist"):
+        trm_mlx.load("products")
+    monkeypatch.chdir(two_models)
+    (two_models / "sums").mkdir()  # a folder goes first
+    with pytest.raises(InputError, match="sums has no checkpoint"):
+        trm_mlx.load("sums")
+
+
+@pytest.mark.parametrize(("puzzle", "steps"), [(SUDOKU, 16), ("3+4=", 7)])
+def test_by_the_puzzle(two_models, capsys, puzzle):
+    main(["solve", puzzle])
+    assert "trajectories" in capsys.readouterr().out
+
+
+def test_by_file_dataset_and_table(two_models, capsys, monkeypatch):
+    text = two_models / "puzzles.txt"
+    text.write_text(f"\n{SUDOKU}\n")
+    main(["solve", "--file", str(text)])
+    assert "halted" in capsys.readouterr().out.replace("stopped", "halted")
+    table = two_models / "puzzles.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([["question"], ["no puzzle"], ["1+2="], ["9+9="]])
+    assert main(["solve", str(table), "-o", str(two_models / "out.csv")]) == 1
+    assert "3 rows" in capsys.readouterr().out
+    words = ["--output-dir", str(two_models / "data"), "--num-train", "4", "--num-test", "4"]
+    assert main(["build", "sudoku", "--generate", "4", *words]) == 0
+    main(["solve", "--data", str(two_models / "data")])
+    assert "label" in capsys.readouterr().out
+
+
+def test_a_puzzle_of_no_bundled_model(two_models, capsys):
+    assert main(["solve", "." * 15]) == 2
+    assert capsys.readouterr().err == (
+        "error: no bundled model takes the puzzle of 15 characters; there are: small-sudoku "
+        "(sudoku4x4), sums (addition1). Correct it, or name a model with --checkpoint DIR\n"
+    )
+
+
+def test_nothing_to_solve_at_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert main(["solve"]) == 2
+    assert "no puzzle: write one after trm solve" in capsys.readouterr().err
+
+
+# The models themselves
+
+CARDS = weights.bundled()
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_bundled_model_is_small_and_has_a_card(name):
+    folder = CARDS[name]
+    assert (folder / "model.safetensors").stat().st_size <= 12 * 10**6
+    arrays = mx.load(str(folder / "model.safetensors"))
+    assert {array.dtype for array in arrays.values()} == {mx.bfloat16}
+    assert (folder / "README.md").stat().st_size > 1000
+    assert json.loads((folder / "accuracy.json").read_text())
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_bundled_model_solves_what_it_never_saw(name):
+    model, config = trm_mlx.load(name)
+    task = tasks.fitting(config.vocab_size, config.seq_len)
+    puzzles = tasks.split.draw_distinct(task, 40, np.random.default_rng(7), testing=True)
+    answers, _ = trm_mlx.predict(model, task.encode(puzzles.questions))
+    right = task.check(puzzles.questions, task.decode(answers))
+    assert right.mean() >= 0.9
