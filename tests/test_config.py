@@ -7,6 +7,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from trm_mlx import tasks
 from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
 from trm_mlx.errors import InputError
 from trm_mlx.options import (
@@ -116,6 +117,35 @@ def test_arch_file_comes_before_its_changes_wherever_it_stands(name):
 
 def test_later_value_wins():
     assert load_config([DATA, "lr=1", "lr=2"]).lr == 2
+
+
+EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_recipe_is_one_command(name):
+    config = load_config([f"experiment={name}"])
+    assert config.data_paths
+    for path in config.data_paths:
+        if path.startswith("generate:"):
+            assert tasks.get(path.removeprefix("generate:"))
+
+
+@pytest.mark.parametrize(
+    ("name", "mlp_t", "L_cycles"),
+    [("sudoku_mlp", True, 6), ("sudoku_attention", False, 6), ("maze", False, 4)],
+)
+def test_recipes_are_the_published_runs(name, mlp_t, L_cycles):
+    config = load_config([f"experiment={name}"])
+    arch = config.arch
+    assert (arch.mlp_t, arch.pos_encodings) == (mlp_t, "none" if mlp_t else "rope")
+    assert (arch.H_cycles, arch.L_cycles, arch.L_layers) == (3, L_cycles, 2)
+    assert (arch.hidden_size, arch.num_heads, arch.halt_max_steps) == (512, 8, 16)
+    assert (arch.puzzle_emb_len, arch.puzzle_dims) == (16, 512)
+    assert (config.epochs, config.eval_interval, config.global_batch_size) == (50000, 5000, 768)
+    assert (config.lr, config.puzzle_emb_lr, config.lr_min_ratio) == (1e-4, 1e-4, 1.0)
+    assert (config.weight_decay, config.puzzle_emb_weight_decay) == (1.0, 1.0)
+    assert (config.lr_warmup_steps, config.ema, config.ema_rate) == (2000, True, 0.999)
 
 
 def test_experiment_choice():

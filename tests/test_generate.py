@@ -305,7 +305,7 @@ def test_commands(tmp_path, capsys):
     assert main(["eval", str(tmp_path / "run"), "--evaluators", "rules", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert results["all"]["count"] == 6
-    assert set(results["rules"]) == {"exact_accuracy", "valid_accuracy"}
+    assert set(results["rules"]) == {"exact_accuracy", "valid_accuracy", "copying_accuracy"}
     assert main(["eval", str(tmp_path / "run"), "--split", "train"]) == 2
     assert "generate:maze6x6 has no split 'train' to evaluate on" in capsys.readouterr().err
 
@@ -330,10 +330,12 @@ def test_rules_accept_what_the_label_does_not_show():
         batch = {"inputs": task.encode(question[None]), "labels": task.encode(answers[:1])}
         rules.update(batch, {"preds": task.encode(answers[row : row + 1])})
     metrics, files = rules.result()
-    assert metrics == {"exact_accuracy": 1 / 3, "valid_accuracy": 2 / 3}
+    assert metrics == pytest.approx(
+        {"exact_accuracy": 1 / 3, "valid_accuracy": 2 / 3, "copying_accuracy": 20 / 25}
+    )
     assert not files
     rules.begin()
-    assert rules.result().metrics == {"exact_accuracy": 0, "valid_accuracy": 0}
+    assert set(rules.result().metrics.values()) == {0}
 
 
 # Images on the fly

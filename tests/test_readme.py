@@ -1,5 +1,6 @@
 """What the README and the pages of docs/ show works: Python runs, files exist, options parse."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import trm_mlx
-from trm_mlx.cli import main
+from trm_mlx.cli import VERBS, Parser, main
 from trm_mlx.config import ModelConfig
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model
@@ -82,6 +83,14 @@ def test_trm_commands_parse(words, tmp_path, monkeypatch, capsys):
     assert main(words[1:]) == 2
     error = capsys.readouterr().err
     assert "does not exist" in error or "cannot read" in error
+
+
+@pytest.mark.parametrize("words", [w for w in COMMANDS if w[:2] == ["trm", "build"]], ids=str)
+def test_builders_parse(words):
+    module = importlib.import_module(VERBS[" ".join(words[1:3])][0])
+    parser = Parser()
+    module.add_arguments(parser)
+    assert parser.parse_args(words[3:]).output_dir
 
 
 def test_files_named_exist():
