@@ -6,7 +6,7 @@ check for division by zero, or it is no longer vectorised.
 
 import numpy as np
 
-from trm_mlx.compiled import compiled
+from trm_mlx.compiled import compiled, uninterrupted
 
 _loop = compiled(error_model="numpy", nogil=True)
 
@@ -29,12 +29,14 @@ def _exp(x):
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
+@uninterrupted
 @_loop
 def gated_silu(gate, up, gated):
     for i in range(gate.size):
         gated[i] = gate[i] / (np.float32(1.0) + _exp(-gate[i])) * up[i]
 
 
+@uninterrupted
 @_loop
 def gated_silu_gradients(gate, up, slope, d_gate, d_up, gated):
     for i in range(gate.size):
@@ -45,6 +47,7 @@ def gated_silu_gradients(gate, up, slope, d_gate, d_up, gated):
         d_gate[i] = slope[i] * up[i] * (share + silu * (np.float32(1.0) - share))
 
 
+@uninterrupted
 @_loop
 def softmax(scores, shares):
     for row in range(scores.shape[0]):

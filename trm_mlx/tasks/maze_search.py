@@ -6,7 +6,7 @@ right, down. Every puzzle that is made here was solved by it.
 
 import numpy as np
 
-from trm_mlx.compiled import compiled
+from trm_mlx.compiled import compiled, uninterrupted
 
 
 @compiled
@@ -51,6 +51,7 @@ def _search(passable, start, side, distances, queue):
     return waiting
 
 
+@uninterrupted
 @compiled
 def distances_batch(passable, starts, goals, side):
     """Steps of a shortest path in each grid, bool [N, cells], from start to goal; -1 for none."""
@@ -119,6 +120,7 @@ def _carve_tree(passable, side, rng):
         length += 1
 
 
+@uninterrupted
 @compiled
 def generate_batch(count, side, tree, least, tries, rng):
     """Up to `count` mazes whose shortest path has at least `least` steps.

@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from trm_mlx.errors import InputError
+from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.arithmetic import ADDITION, MULTIPLICATION, Arithmetic
 from trm_mlx.tasks.base import Task
 from trm_mlx.tasks.maze import Maze
@@ -104,6 +105,11 @@ def fitting(vocab_size: int, seq_len: int, name: str | None = None) -> Task:
     for family in _FAMILIES:
         if (task := family.fitting(vocab_size, seq_len)) is not None:
             return task
+    if (vocab_size, seq_len) == (ARC.vocab_size, ARC.seq_len):
+        raise InputError(
+            "these are the sizes of ARC, which has no rule to check an answer by: score a model with "
+            "trm eval --evaluators arc, see docs/arc.md"
+        )
     raise InputError(
         f"no known task has vocab_size {vocab_size} and seq_len {seq_len} (there are {_known()}); "
         "register yours with trm_mlx.tasks.register"

@@ -17,7 +17,7 @@ Nothing here knows the size of the board: `units` and `peers` (see ``Sudoku``) d
 
 import numpy as np
 
-from trm_mlx.compiled import compiled
+from trm_mlx.compiled import compiled, uninterrupted
 
 
 @compiled
@@ -145,6 +145,7 @@ def _search(question, solutions, rng, units, peers):
             dead_ends += 1
 
 
+@uninterrupted
 @compiled
 def solve_batch(questions, rng, units, peers):
     """Solve and rate `questions`, uint8 [N, cells] with 0 for a blank.
@@ -163,6 +164,7 @@ def solve_batch(questions, rng, units, peers):
     return counts, answers, ratings
 
 
+@uninterrupted
 @compiled
 def solutions_of(question, limit, rng, units, peers):
     """Up to `limit` solutions of one question, uint8 [found, cells], in random order."""
@@ -181,6 +183,7 @@ def _random_order(count, rng):
     return order
 
 
+@uninterrupted
 @compiled
 def dig_batch(count, grids, min_rating, extra_givens, tries, rng, units, peers):
     """Dig up to `count` puzzles with one solution each out of solved `grids`, uint8 [M, cells].

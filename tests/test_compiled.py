@@ -1,0 +1,52 @@
+"""Ctrl-C while a compiled function runs."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from trm_mlx import tasks
+from trm_mlx.compiled import uninterrupted
+
+
+def test_ctrl_c_takes_effect_when_the_function_returns():
+    done = []
+
+    @uninterrupted
+    def work(first, second):
+        signal.raise_signal(signal.SIGINT)
+        done.append(first + second)
+        return done
+
+    with pytest.raises(KeyboardInterrupt):
+        work(1, 2)
+    assert done == [3]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_puzzles_are_made():
+    """Without care numba raises a SystemError here, or the process crashes."""
+    task = tasks.get("maze30x30")
+    task.generate(1, np.random.default_rng(0))
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        task.generate(300, np.random.default_rng(0), min_path_length=110)
+
+
+def test_other_threads_and_other_handlers_are_left_alone(monkeypatch):
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *details: seen.append(details))
+    try:
+        uninterrupted(signal.raise_signal)(signal.SIGINT)
+        assert len(seen) == 1
+        thread = threading.Thread(target=lambda: seen.append(uninterrupted(len)("abc")))
+        thread.start()
+        thread.join()
+        assert seen[1] == 3
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        uninterrupted(signal.raise_signal)(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
