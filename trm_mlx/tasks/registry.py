@@ -107,8 +107,8 @@ def fitting(vocab_size: int, seq_len: int, name: str | None = None) -> Task:
             return task
     if (vocab_size, seq_len) == (ARC.vocab_size, ARC.seq_len):
         raise InputError(
-            "these are the sizes of ARC, which has no rule to check an answer by: score a model with "
-            "trm eval --evaluators arc, see docs/arc.md"
+            "these are the sizes of ARC, which has no rule to check an answer by: score a model "
+            "with trm eval --evaluators arc, see docs/arc.md"
         )
     raise InputError(
         f"no known task has vocab_size {vocab_size} and seq_len {seq_len} (there are {_known()}); "
