@@ -1,10 +1,12 @@
-"""How many puzzles of a CSV file a model solves, by source and rating: what a model card shows.
+"""How many puzzles a model solves, by source and by rating, in every way of solving them.
 
     python tools/accuracy.py checkpoints/sudoku --csv test.csv --json accuracy.json
+    python tools/accuracy.py checkpoints/maze --generate maze10x10 --count 2000
 
-The file has the columns ``source,question,answer,rating``. Every row of the table is a way of
-solving; "rule" marks those in which a check against the rules of the task, not the model alone,
-chose among answers. Shares come with their 95 % interval (Wilson).
+A CSV file has the columns ``source,question,answer,rating``; ``--generate`` makes held-out puzzles
+of a task. A puzzle is solved where its answer obeys the rules: in a maze any shortest path does.
+Ways by "rule" let a check against those rules, not the model alone, choose among answers. Shares
+come with their 95 % interval (Wilson).
 """
 
 import argparse
@@ -13,20 +15,30 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from trm_mlx import Search, Solver, backend, load
-from trm_mlx.tasks import fitting
+from trm_mlx.tasks import fitting, get
+from trm_mlx.tasks.base import Task
+from trm_mlx.tasks.split import draw_distinct
 
 RATINGS = (0, 1, 5, 20, 50, 100, 200, 400)  # lower ends of the classes
 
 
-def settings(steps: int, trajectories: int):
+class Questions(NamedTuple):
+    """Puzzles to solve: boards ``[N, S]``, and which rows belong to which group."""
+
+    boards: np.ndarray
+    groups: dict[str, np.ndarray]
+
+
+def ways(steps: int, trajectories: int):
     """Name and options of every way of solving."""
     both = {"symmetries": True, "restarts": True}
     yield f"{steps} steps", {"max_steps": steps, "halt_threshold": None}
-    yield f"until it halts, up to {steps}", {"max_steps": steps}
+    yield f"until it halts, up to {steps} steps", {"max_steps": steps}
     for name, count, extra, select in (
         ("symmetries and restarts", steps, both, "rule"),
         ("symmetries and restarts", 4 * steps, both, "rule"),
@@ -44,65 +56,79 @@ def settings(steps: int, trajectories: int):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="checkpoint or run folder")
-    parser.add_argument("--csv", required=True, type=Path)
-    parser.add_argument("--trajectories", type=int, default=16)
-    parser.add_argument("--only", nargs="+", type=int, help="numbers of the ways to try, from 0")
-    parser.add_argument("--count", type=int, help="puzzles, drawn at random (default: all)")
-    parser.add_argument("--batch-size", type=int, help="(default: by the device)")
+    add_arguments(parser)
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     arguments = parser.parse_args()
-    model, config = load(arguments.checkpoint)
-    task = fitting(config.vocab_size, config.seq_len)
-    backend.announce(config.forward_dtype)
-    rows = read_rows(arguments.csv, arguments.count)
-    questions = task.parse_batch([row["question"] for row in rows])
-    answers = task.parse_batch([row["answer"] for row in rows])
-    groups = groups_of(rows)
     results = []
-    for number, (name, options) in enumerate(
-        settings(config.halt_max_steps, arguments.trajectories)
-    ):
-        if arguments.only and number not in arguments.only:
-            continue
-        solver = Solver(model, task=task, batch_size=arguments.batch_size, **options)
-        result = {"setting": name, **figures(solver, task, questions, answers, groups)}
+    for result in measured(arguments.checkpoint, arguments):
         results.append(result)
-        show(result)
+        print(as_text(result), flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def read_rows(path: Path, count: int | None) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--csv", type=Path)
+    source.add_argument("--generate", metavar="TASK")
+    parser.add_argument("--count", type=int, help="puzzles (default: all of a file, or 2000)")
+    parser.add_argument("--trajectories", type=int, default=16)
+    parser.add_argument("--only", nargs="+", type=int, help="numbers of the ways to try, from 0")
+    parser.add_argument("--batch-size", type=int, help="(default: by the device)")
+
+
+def measured(checkpoint: str | Path, arguments: argparse.Namespace):
+    """The figures of every way that is asked for, as they come."""
+    model, config = load(checkpoint)
+    task = fitting(config.vocab_size, config.seq_len)
+    backend.announce(config.forward_dtype)
+    questions = read(task, arguments)
+    for number, (name, options) in enumerate(ways(config.halt_max_steps, arguments.trajectories)):
+        if arguments.only is None or number in arguments.only:
+            solver = Solver(model, task=task, batch_size=arguments.batch_size, **options)
+            yield {"way": name, **figures(solver, task, questions)}
+
+
+def read(task: Task, arguments: argparse.Namespace) -> Questions:
+    """The puzzles of a CSV file, or held-out ones."""
+    if arguments.generate is not None:
+        rng = np.random.default_rng(0)
+        puzzles = draw_distinct(get(arguments.generate), arguments.count or 2000, rng, testing=True)
+        sources = np.full(len(puzzles.ratings), "generated")
+        return Questions(puzzles.questions, groups_of(sources, puzzles.ratings))
+    with arguments.csv.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    if count is None:
-        return rows
-    chosen = np.random.default_rng(0).choice(len(rows), min(count, len(rows)), replace=False)
-    return [rows[place] for place in sorted(chosen)]
-
-
-def groups_of(rows: list[dict[str, str]]) -> dict[str, np.ndarray]:
-    """Which rows belong to which group: all, every source, every class of ratings."""
+    if arguments.count is not None:
+        chosen = np.random.default_rng(0).choice(len(rows), arguments.count, replace=False)
+        rows = [rows[place] for place in sorted(chosen)]
     sources = np.array([row["source"] for row in rows])
     ratings = np.array([int(row["rating"]) for row in rows])
-    groups = {"all": np.ones(len(rows), bool)}
+    return Questions(
+        task.parse_batch([row["question"] for row in rows]), groups_of(sources, ratings)
+    )
+
+
+def groups_of(sources: np.ndarray, ratings: np.ndarray) -> dict[str, np.ndarray]:
+    """All rows, those of every source, and those of every class of ratings."""
+    groups = {"all": np.ones(len(sources), bool)}
     groups |= {source: sources == source for source in np.unique(sources).tolist()}
     for low, high in zip(RATINGS, (*RATINGS[1:], math.inf), strict=True):
-        groups[f"rating {low}+"] = (ratings >= low) & (ratings < high)
+        name = f"rating {low} to {high - 1}" if high < math.inf else f"rating {low} or more"
+        groups[name] = (ratings >= low) & (ratings < high)
     return {name: chosen for name, chosen in groups.items() if chosen.any()}
 
 
-def figures(solver: Solver, task, questions, answers, groups) -> dict:
-    """Shares of right answers, and the means of what they cost."""
+def figures(solver: Solver, task: Task, questions: Questions) -> dict:
+    """Shares of puzzles solved, and the means of what they cost."""
     start = time.perf_counter()
-    solutions = list(solver.solve(task.encode(questions)))
+    solutions = list(solver.solve(task.encode(questions.boards)))
     seconds = time.perf_counter() - start
     found = task.decode(np.array([solution.answer for solution in solutions]))
-    right = (found == answers).all(axis=1)
+    solved = task.check(questions.boards, found)
     return {
-        "accuracy": {
-            name: share(int(right[chosen].sum()), int(chosen.sum()))
-            for name, chosen in groups.items()
+        "solved": {
+            name: share(int(solved[rows].sum()), int(rows.sum()))
+            for name, rows in questions.groups.items()
         },
         "steps": float(np.mean([solution.steps for solution in solutions])),
         "trajectories": float(np.mean([solution.trajectories for solution in solutions])),
@@ -117,22 +143,24 @@ def share(right: int, count: int) -> dict[str, float]:
     z, p = 1.959964, right / count
     middle = (p + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return {"right": right, "count": count, "share": p, "low": middle - half, "high": middle + half}
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return {"solved": right, "count": count, "share": p, "low": low, "high": high}
 
 
-def show(result: dict) -> None:
-    print(f"\n{result['setting']}" + (" (rule)" if result["rule"] else ""))
-    print(
-        f"  {result['trajectories']:.2f} trajectories, {result['evaluations']:.1f} evaluations of "
-        f"the network a puzzle, {result['seconds']:.0f} s"
-    )
-    for name, value in result["accuracy"].items():
+def as_text(result: dict) -> str:
+    lines = [
+        "",
+        result["way"] + (" (rule)" if result["rule"] else ""),
+        f"  {result['trajectories']:.2f} trajectories, {result['evaluations']:.1f} network "
+        f"evaluations a puzzle, {result['seconds']:.0f} s",
+    ]
+    for name, value in result["solved"].items():
         low, high = 100 * value["low"], 100 * value["high"]
-        print(
-            f"  {name:20s} {value['right']:5d} of {value['count']:5d}  "
-            f"{100 * value['share']:6.2f} %  [{low:.2f}, {high:.2f}]",
-            flush=True,
+        lines.append(
+            f"  {name:20s} {value['solved']:5d} of {value['count']:5d}  "
+            f"{100 * value['share']:6.2f} %  [{low:.2f}, {high:.2f}]"
         )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,136 @@
+"""Make a bundled model of a run: weights in bfloat16, their measured accuracy, log and model card.
+
+    python tools/ship.py RUN sudoku-4x4 --generate sudoku4x4 --count 5000 --notes notes.md \\
+        --command "python pretrain.py experiment=sudoku4x4_pretrained"
+
+writes ``trm_mlx/pretrained/sudoku-4x4``. The newest checkpoint is taken, with averaged weights; the
+numbers are those of the weights as written. ``--notes`` is the part of the card that no program can
+write: data, choices, what the model fails on.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from trm_mlx import backend, load  # isort: skip  # before MLX, to choose its BLAS
+import mlx.core as mx
+from accuracy import add_arguments, measured
+from mlx.utils import tree_flatten
+
+from trm_mlx.models.weights import PRETRAINED, save_model
+from trm_mlx.whole_folder import whole_folder
+
+LOGGED = ("loss", "exact accuracy", "steps to halt", "learning rate")
+KEYS = ("train/lm_loss", "train/exact_accuracy", "train/steps", "train/lr")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("name", help="of the bundled model")
+    parser.add_argument("--notes", type=Path, required=True, help="Markdown for the card")
+    parser.add_argument("--command", required=True, help="that trained the run")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    model, config = load(arguments.run)
+    parameters = sum(array.size for _, array in tree_flatten(model.parameters()))
+    with whole_folder(PRETRAINED / arguments.name) as folder:
+        save_model(folder, model, mx.bfloat16)
+        write_log(arguments.run / "metrics.jsonl", folder / "training.csv")
+        results = list(measured(folder, arguments))
+        (folder / "accuracy.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        card = Path(folder / "README.md")
+        card.write_text(as_card(arguments, config, parameters, results), encoding="utf-8")
+    print(PRETRAINED / arguments.name)
+
+
+def write_log(source: Path, target: Path) -> None:
+    """The run's log as a table: means over about 200 stretches of steps, and every evaluation."""
+    lines = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+    steps = [line for line in lines if "train/lm_loss" in line]
+    stretch = max(1, len(steps) // 200)
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", *LOGGED, "evaluated exact accuracy"])
+        for start in range(0, len(steps), stretch):
+            part = steps[start : start + stretch]
+            writer.writerow([part[-1]["step"], *(mean(part, key) for key in KEYS), ""])
+        for line in lines:
+            if "all/exact_accuracy" in line:
+                exact = f"{line['all/exact_accuracy']:.5f}"
+                writer.writerow([line["step"], *[""] * len(LOGGED), exact])
+
+
+def mean(lines: list[dict], key: str) -> str:
+    values = [line[key] for line in lines if key in line]
+    return f"{sum(values) / len(values):.6g}" if values else ""
+
+
+def as_card(arguments, config, parameters: int, results: list[dict]) -> str:
+    """The model card."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    source = f"--csv {arguments.csv.name}" if arguments.csv else f"--generate {arguments.generate}"
+    count = f" --count {arguments.count}" if arguments.count else ""
+    groups = list(results[0]["solved"])
+    head = ["solved", *groups[:1], *(g for g in groups[1:] if not g.startswith("rating"))]
+    kinds = head[1:]
+    rows = [f"| way of solving | {' | '.join(kinds)} | steps | trajectories | evaluations |"]
+    rows.append("|---" * (len(kinds) + 4) + "|")
+    for result in results:
+        cells = " | ".join(percent(result["solved"][kind]) for kind in kinds)
+        rule = ", **with rule check**" if result["rule"] else ""
+        rows.append(
+            f"| {result['way']}{rule} | {cells} | {result['steps']:.2f} | "
+            f"{result['trajectories']:.2f} | {result['evaluations']:.2f} |"
+        )
+    ratings = [group for group in groups if group.startswith("rating")]
+    by_rating = [f"| {results[0]['way']} | puzzles | solved |", "|---|---|---|"]
+    by_rating += [
+        f"| {group} | {results[0]['solved'][group]['count']} | "
+        f"{percent(results[0]['solved'][group])} |"
+        for group in ratings
+    ]
+    machine = f"{backend.device_name()}, {config.forward_dtype}, MLX {mx.__version__}, Python"
+    return "\n".join(
+        [
+            f"# {arguments.name}",
+            "",
+            arguments.notes.read_text(encoding="utf-8").strip(),
+            "",
+            f"{parameters:,} parameters, stored in bfloat16. `config.json` holds the architecture, "
+            "`training.csv` the log of the run.",
+            "",
+            "Trained by",
+            "",
+            f"```bash\n{arguments.command}\n```",
+            "",
+            "## Accuracy",
+            "",
+            f"Measured at commit {commit} ({machine} {platform.python_version()}) by",
+            "",
+            f"```bash\npython tools/accuracy.py {arguments.name} {source}{count}\n```",
+            "",
+            "Per cent of puzzles solved, with the 95 % interval; steps of the trajectory chosen; "
+            "evaluations of the network a puzzle, over all its trajectories.",
+            "",
+            *rows,
+            "",
+            *by_rating,
+            "",
+        ]
+    )
+
+
+def percent(value: dict) -> str:
+    low, high = 100 * value["low"], 100 * value["high"]
+    return f"{100 * value['share']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
