@@ -115,6 +115,12 @@ def test_arch_file_comes_before_its_changes_wherever_it_stands(name):
     assert load_config([DATA, *reversed(words)]) == config
 
 
+@pytest.mark.parametrize("value", ["[" * 3000, "{" * 3000, "[a: &x [1], b: *x]"])
+def test_values_that_could_blow_up_are_refused(value):
+    with pytest.raises(InputError, match="not a YAML value"):
+        load_config([DATA, f"run_name={value}"])
+
+
 def test_later_value_wins():
     assert load_config([DATA, "lr=1", "lr=2"]).lr == 2
 

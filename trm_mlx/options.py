@@ -142,13 +142,29 @@ def _split_override(text: str) -> tuple[str, Any]:
         raise InputError(f"{key}={value}: not a YAML value; quote it") from error
 
 
+_DEEPEST = 20  # levels of a YAML value
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML without dates: a run may be named after one."""
+    """YAML without dates, as a run may be named after one, and without what can blow up: aliases,
+    and nesting deeper than any configuration."""
+
+    _depth = 0
 
     yaml_implicit_resolvers: typing.ClassVar = {
         first: [pair for pair in resolvers if pair[0] != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read here, write the value again")
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise yaml.YAMLError(f"nested more than {_DEEPEST} deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def _parse_yaml(text: str) -> Any:

@@ -1,0 +1,240 @@
+"""Throw damaged input at everything that reads: nothing but an `InputError` may come of it.
+
+    python tools/fuzz.py --inputs 20000            # every target
+    python tools/fuzz.py --inputs 2000 csv json    # some
+
+Inputs are mutations of good ones; one that reaches lines of the package which none before it
+reached is mutated further. A finding, an exception of another kind, an input that takes over two
+seconds, or one after which the process has grown by half a gigabyte, is written to --keep and ends
+that target.
+"""
+
+import argparse
+import json
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import trm_mlx
+from trm_mlx import InputError, arch_config, load_config, tasks
+from trm_mlx.build.arc_source import read_subset
+from trm_mlx.cli import main as command
+from trm_mlx.config import ModelConfig
+from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.models.model import build_model
+from trm_mlx.models.weights import save_model
+from trm_mlx.options import read_yaml
+from trm_mlx.solve.table import first_questions
+from trm_mlx.tasks.arc import ARC
+from trm_mlx.tasks.sudoku import parse_any
+
+SLOW, GROWTH = 2.0, 512  # seconds an input, MiB
+PACKAGE = str(Path(trm_mlx.__file__).parent)
+EVIL = (
+    "", " ", "\0", "\n", "\r\n", "-1", "0", "NaN", "1e999", "9" * 30, "null", "[]", "{}", '"', "'",
+    "{" * 50, "[" * 3000, "é", "\u202e", "😀", "²", "٣", "../..", "/etc/passwd",
+    "!!python/object:x", "&a [*a]", "true", "%s", "a" * 5000, "=", ":", ",", "arch.", "9223372036854775808",
+)  # fmt: skip
+Reader = Callable[[bytes], object]
+
+
+def text_of(data: bytes) -> str:
+    return data.decode("utf-8", errors="replace")
+
+
+def text_target(read: Callable[[str], object]) -> Reader:
+    return lambda data: read(text_of(data))
+
+
+def file_target(path: Path, read: Callable[[], object]) -> Reader:
+    """A reader of the file ``path``, which each input takes the place of."""
+
+    def run(data: bytes) -> None:
+        path.write_bytes(data)
+        read()
+
+    return run
+
+
+def targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
+    """Readers, each with the good inputs that mutation starts from."""
+    found: dict[str, tuple[Reader, list[bytes]]] = {}
+    for name in ("sudoku4x4", "sudoku9x9", "maze10x10", "addition3", "multiplication2"):
+        task = tasks.get(name)
+        puzzles = task.generate(3, np.random.default_rng(0))
+        seeds = [task.line(board).encode() for board in puzzles.questions]
+        seeds += [task.render(board).encode() for board in puzzles.questions]
+        found[name] = text_target(task.parse), seeds
+    found["any sudoku"] = text_target(parse_any), found["sudoku9x9"][1]
+    found["arc text"] = text_target(ARC().parse), [b"012\n345\n678", b"0 1\n2 3"]
+    words = ["arch=trm lr=1e-4 data_paths=[a,b]", "arch.hidden_size=64 data=x epochs=7 ema=True"]
+    found["overrides"] = text_target(lambda t: load_config(t.split(" "))), [*map(str.encode, words)]
+    recipe = Path(__file__).parents[1] / "config" / "experiment" / "sudoku4x4.yaml"
+    found["yaml"] = (
+        file_target(folder / "a.yaml", lambda: read_yaml(folder / "a.yaml")),
+        [recipe.read_bytes()],
+    )
+    table = "source,question,answer,rating\n" + "".join(
+        f"a,{'.' * 15}{k},{'1234341221434321'},{k}\n" for k in range(1, 4)
+    )
+    path = folder / "in.csv"
+    words = ["build", "sudoku", "--input", str(path), "--num-test", "1"]
+    words += ["--output-dir", str(folder / "out"), "--overwrite"]
+    found["csv"] = file_target(path, lambda: first_questions(path, 100)), [table.encode()]
+    found["csv to dataset"] = file_target(path, lambda: refused(words)), [table.encode()]
+    found |= arc_targets(folder / "arc") | dataset_targets(folder) | checkpoint_targets(folder)
+    return found
+
+
+def refused(words: list[str]) -> None:
+    """A command that may fail in the documented way."""
+    sys.stdout, sys.stderr, before = open("/dev/null", "w"), sys.stdout, (sys.stdout, sys.stderr)
+    sys.stderr = sys.stdout
+    try:
+        status = command(words)
+    finally:
+        sys.stdout.close()
+        sys.stdout, sys.stderr = before
+    if status not in (0, 1, 2):
+        raise AssertionError(f"exit status {status}")
+
+
+def arc_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
+    folder.mkdir()
+    pair = {"input": [[0, 1], [2, 3]], "output": [[4]]}
+    challenges = {"a": {"train": [pair, pair], "test": [{"input": [[5]]}]}}
+    files = {"challenges": challenges, "solutions": {"a": [[[6, 7]]]}}
+    found = {}
+    for name, content in files.items():
+        (folder / f"x_t_{name}.json").write_text(json.dumps(content))
+    for name, content in files.items():
+        target = file_target(
+            folder / f"x_t_{name}.json", lambda: read_subset(str(folder / "x"), "t", True)
+        )
+        found[f"arc {name}"] = target, [json.dumps(content).encode()]
+    return found
+
+
+def dataset_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
+    refused(["build", "arithmetic", "--n-digits", "1", "--num-train", "4", "--num-test", "2",
+             "--output-dir", str(folder / "data")])  # fmt: skip
+    found = {}
+    for path in sorted((folder / "data" / "train").iterdir()):
+        target = file_target(path, lambda: PuzzleDataset([str(folder / "data")], "train"))
+        found[f"dataset {path.name}"] = target, [path.read_bytes()]
+    return found
+
+
+def checkpoint_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
+    (folder / "model").mkdir()
+    arch = arch_config("trm", hidden_size=8, num_heads=1, L_layers=1, puzzle_emb_ndim=0)
+    config = ModelConfig.of(arch, seq_len=4, vocab_size=5, num_puzzle_identifiers=1)
+    save_model(folder / "model", build_model(config))
+    found = {}
+    for path in sorted((folder / "model").iterdir()):
+        target = file_target(path, lambda: trm_mlx.load(folder / "model"))
+        found[f"checkpoint {path.name}"] = target, [path.read_bytes()]
+    return found
+
+
+def mutated(data: bytes, rng: random.Random, others: list[bytes]) -> bytes:
+    """Some random damage."""
+    data = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        at, length = rng.randrange(len(data) + 1), rng.choice((1, 1, 2, 8, 64))
+        kind = rng.randrange(7)
+        if kind == 0 and data:
+            data[at % len(data)] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del data[at : at + length]
+        elif kind == 2:
+            data[at:at] = rng.choice(EVIL).encode("utf-8", "surrogatepass")
+        elif kind == 3:
+            data[at : at + length] = rng.choice(EVIL).encode("utf-8", "surrogatepass")
+        elif kind == 4:
+            data[at:at] = data[at : at + length] * rng.choice((1, 2, 20))
+        elif kind == 5:
+            data[at : at + length] = rng.randbytes(length)
+        else:
+            other = rng.choice(others)
+            data[at:] = other[rng.randrange(len(other) + 1) :]
+    return bytes(data)
+
+
+def reached(read: Reader, data: bytes, seen: set) -> bool:
+    """Run a reader; whether it came to lines of the package that are not in ``seen``."""
+    before = len(seen)
+
+    def trace(frame, event, _):
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            seen.add((frame.f_code.co_filename, frame.f_lineno))
+        return trace
+
+    sys.settrace(trace)
+    try:
+        read(data)
+    except InputError:
+        pass
+    finally:
+        sys.settrace(None)
+    return len(seen) > before
+
+
+def fuzz(read: Reader, seeds: list[bytes], inputs: int, rng: random.Random) -> bytes | None:
+    """The first input with a finding, which is printed; None if there is none."""
+    corpus, seen = list(seeds), set()
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(inputs):
+        data = seeds[number] if number < len(seeds) else mutated(rng.choice(corpus), rng, corpus)
+        start = time.perf_counter()
+        try:
+            if reached(read, data, seen) and len(data) < 100_000:
+                corpus.append(data)
+        except Exception:
+            traceback.print_exc()
+            return data
+        seconds = time.perf_counter() - start
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - size) / 1024
+        if (seconds > SLOW and number > len(seeds)) or grown > GROWTH:
+            print(f"{seconds:.1f} s, {grown:.0f} MiB more")
+            return data
+    print(f"{inputs} inputs, {len(corpus)} kept, {len(seen)} lines reached", flush=True)
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("targets", nargs="*", help="parts of their names (default: all)")
+    parser.add_argument("--inputs", type=int, default=20_000, help="to each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, default=Path("findings"), help="folder of findings")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    findings = 0
+    for name, (read, seeds) in targets(folder).items():
+        if arguments.targets and not any(part in name for part in arguments.targets):
+            continue
+        print(f"{name}: ", end="", flush=True)
+        found = fuzz(read, seeds, arguments.inputs, random.Random(f"{arguments.seed} {name}"))
+        if found is not None:
+            findings += 1
+            arguments.keep.mkdir(exist_ok=True)
+            path = arguments.keep / f"{name.replace(' ', '_')}.bin"
+            path.write_bytes(found)
+            print(f"{name}: finding in {path}", flush=True)
+    shutil.rmtree(folder)
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
