@@ -10,6 +10,8 @@ that target.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import random
 import resource
@@ -41,7 +43,8 @@ PACKAGE = str(Path(trm_mlx.__file__).parent)
 EVIL = (
     "", " ", "\0", "\n", "\r\n", "-1", "0", "NaN", "1e999", "9" * 30, "null", "[]", "{}", '"', "'",
     "{" * 50, "[" * 3000, "é", "\u202e", "😀", "²", "٣", "../..", "/etc/passwd",
-    "!!python/object:x", "&a [*a]", "true", "%s", "a" * 5000, "=", ":", ",", "arch.", "9223372036854775808",
+    "!!python/object:x", "&a [*a]", "true", "%s", "a" * 5000, "=", ":", ",", "arch.",
+    "9223372036854775808",
 )  # fmt: skip
 Reader = Callable[[bytes], object]
 
@@ -96,13 +99,9 @@ def targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
 
 def refused(words: list[str]) -> None:
     """A command that may fail in the documented way."""
-    sys.stdout, sys.stderr, before = open("/dev/null", "w"), sys.stdout, (sys.stdout, sys.stderr)
-    sys.stderr = sys.stdout
-    try:
+    nowhere = io.StringIO()
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         status = command(words)
-    finally:
-        sys.stdout.close()
-        sys.stdout, sys.stderr = before
     if status not in (0, 1, 2):
         raise AssertionError(f"exit status {status}")
 
