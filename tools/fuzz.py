@@ -58,11 +58,15 @@ def text_target(read: Callable[[str], object]) -> Reader:
 
 
 def file_target(path: Path, read: Callable[[], object]) -> Reader:
-    """A reader of the file ``path``, which each input takes the place of."""
+    """A reader of the file ``path``, which each input takes the place of for a moment."""
 
     def run(data: bytes) -> None:
+        before = path.read_bytes() if path.exists() else b""
         path.write_bytes(data)
-        read()
+        try:
+            read()
+        finally:
+            path.write_bytes(before)
 
     return run
 

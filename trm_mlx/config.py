@@ -67,9 +67,17 @@ class ArchConfig:
                 f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
                 "rope needs an even number: change arch.num_heads or arch.hidden_size"
             )
-        _check_range(self, "arch.", 0, math.inf, "puzzle_emb_len")
-        # Beyond any machine's memory, and no wait or overflow for a mistyped size.
-        _check_range(self, "arch.", 0, 2**20, "hidden_size", "num_heads", "expansion")
+        # Beyond any machine's memory or patience, and no wait or overflow for a mistyped size.
+        _check_range(
+            self, "arch.", 0, 2**20, "hidden_size", "num_heads", "expansion", "puzzle_emb_len"
+        )
+        _check_range(self, "arch.", 0, 2**16, "H_cycles", "L_cycles", "halt_max_steps")
+        _check_range(self, "arch.", 0, 1024, "H_layers", "L_layers")
+        if self.H_cycles * self.L_cycles > 2**20:
+            raise InputError(
+                f"arch.H_cycles={self.H_cycles} times arch.L_cycles={self.L_cycles} updates are "
+                f"too many for a supervision step: at most {2**20}"
+            )
         _check_range(self, "arch.", 0, 1, "halt_exploration_prob")
         if self.puzzle_dims < 0:
             raise InputError(
@@ -110,6 +118,8 @@ class ModelConfig(ArchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_positive(self, "", "vocab_size", "seq_len", "num_puzzle_identifiers")
+        _check_range(self, "", 1, 2**20, "vocab_size", "seq_len")
+        _check_range(self, "", 1, 2**31 - 1, "num_puzzle_identifiers")
 
     @property
     def length(self) -> int:

@@ -256,7 +256,7 @@ def read_json(
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; build the dataset first") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); rebuild the dataset") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object; rebuild the dataset")
@@ -276,7 +276,8 @@ def open_array(path: Path) -> np.ndarray:
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; rebuild the dataset") from error
-    except (ValueError, TokenError) as error:  # not .npy, cut short, or pickled objects
+    except (ValueError, TypeError, OverflowError, SyntaxError, TokenError) as error:
+        # Not .npy, cut short, pickled objects, or a header that NumPy cannot make sense of.
         raise InputError(f"{path} is damaged ({error}); rebuild the dataset") from error
 
 

@@ -64,7 +64,7 @@ def is_flat(folder: Path) -> bool:
     """Whether a folder holds a dataset.json of the flat layout."""
     try:
         content = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # whoever reads it will say so
     return isinstance(content, dict) and "num_examples" in content and "sets" not in content
 

@@ -88,7 +88,7 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold one JSON object")

@@ -133,7 +133,7 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
         results = {name: float(value) for name, value in state.get("results", {}).items()}
         progress = Progress(int(state["step"]), int(state["interval"]), position, results)
         return folder, progress, dict(state["train_config"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error
 
 

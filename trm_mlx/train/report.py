@@ -174,7 +174,7 @@ def _cut_back(path: Path, step: int, evaluated: bool) -> Iterable[float]:
                 if line["step"] < step or (line["step"] == step and (evaluated or trained)):
                     kept.write(text)
                     losses.extend([line["train/lm_loss"]] if "train/lm_loss" in line else [])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"{path} line {number} is damaged: remove the line, or move the file away"
                 ) from error
