@@ -77,6 +77,8 @@ def as_card(arguments, config, parameters: int, results: list[dict]) -> str:
     ).stdout.strip()
     source = f"--csv {arguments.csv.name}" if arguments.csv else f"--generate {arguments.generate}"
     count = f" --count {arguments.count}" if arguments.count else ""
+    if arguments.only:
+        count += f" --only {' '.join(map(str, arguments.only))}"
     groups = list(results[0]["solved"])
     head = ["solved", *groups[:1], *(g for g in groups[1:] if not g.startswith("rating"))]
     kinds = head[1:]
