@@ -427,11 +427,6 @@ def test_cells_without_labels_have_no_images():
         Augmentation(task, frozenset())({"inputs": task.encode(questions), "labels": labels}, rng())
 
 
-def test_nothing_fits_arc_and_the_message_says_what_to_do():
-    with pytest.raises(InputError, match=r"ARC, which has no rule .* trm eval --evaluators arc"):
-        tasks.fitting(12, 900)
-
-
 def test_augmenting_what_no_task_fits(tmp_path):
     arrays = SplitArrays(*[np.ones((8, 3), int)] * 2, np.zeros(8, int), *[np.arange(9)] * 2)
     path = tmp_path / "d"

@@ -65,9 +65,11 @@ def test_names_that_there_are_not(fresh, name, message):
 
 
 def test_sizes_that_no_task_has(fresh):
-    for sizes in ((6, 9), (6, 17), (14, 13), (12, 900)):
+    for sizes in ((6, 9), (6, 17), (14, 13), (13, 900)):
         with pytest.raises(InputError, match=f"vocab_size {sizes[0]} and seq_len {sizes[1]} "):
             tasks.fitting(*sizes)
+    with pytest.raises(InputError, match=r"ARC, which has no rule .* trm eval --evaluators arc"):
+        tasks.fitting(12, 900)
     with pytest.raises(InputError, match="the task maze6x6 has vocab_size 6 and seq_len 36, not 8"):
         tasks.fitting(8, 36, "maze6x6")
 
