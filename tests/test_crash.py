@@ -455,3 +455,25 @@ def test_a_state_that_is_no_number_is_not_saved(tmp_path, capsys, monkeypatch, s
     assert line.startswith(f"error: {run / 'step_0000004'} is not saved, ")
     assert "holds NaN or infinity; the run has no checkpoint yet" in line
     assert steps_of(run) == []
+
+
+def test_saved_outputs_are_whole_or_absent(tmp_path, monkeypatch):
+    """A disk that fills up while an evaluation's arrays are written leaves nothing behind."""
+    from trm_mlx.train.evaluate import write_files, write_outputs
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(InputError, match=r"outputs\.npz: .*No space left"):
+        write_outputs(tmp_path / "outputs.npz", {"preds": np.zeros(3)})
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    write_outputs(tmp_path / "named", {"preds": np.ones(3)})
+    assert np.load(tmp_path / "named")["preds"].sum() == 3
+    (tmp_path / "named").unlink()
+    write_files(tmp_path / "none", {})
+    assert not list(tmp_path.iterdir())
+    write_files(tmp_path / "evaluation", {"submission.json": "{}"})
+    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["submission.json"]

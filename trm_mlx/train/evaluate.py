@@ -17,6 +17,7 @@ from trm_mlx.models.act import unroll
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.train.memory import evaluation_rows
 from trm_mlx.train.step import EvaluationStep, Metrics
+from trm_mlx.whole_folder import whole_file
 
 SAVABLE = (
     "inputs",
@@ -142,19 +143,20 @@ def check_savable(names: tuple[str, ...]) -> None:
 
 
 def write_outputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Saved arrays as one ``.npz`` file."""
+    """Saved arrays as one ``.npz`` file, which is there when it is whole."""
     try:
-        np.savez(path, **arrays)
+        with whole_file(path) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **arrays)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error}") from error
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
-    """An evaluator's files, in a folder that is made for them."""
+    """An evaluator's files, if it has any, in a folder that is made for them."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            with whole_file(folder / name) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error}") from error
 
