@@ -7,6 +7,7 @@ from trm_mlx import backend
 from trm_mlx.errors import InputError
 from trm_mlx.options import describe_options, load_config
 from trm_mlx.train.checkpoint import read_state
+from trm_mlx.train.group import connect
 from trm_mlx.train.loop import Trainer
 
 
@@ -41,13 +42,23 @@ def run(arguments: argparse.Namespace) -> None:
         renamed = any(word.lstrip("+").startswith("run_name=") for word in overrides)
         saved = {**saved, "checkpoint_path": None if renamed else str(checkpoint.parent)}
     config = load_config(overrides, base=saved)
-    trainer = Trainer(config, resume=checkpoint)
+    group = connect()
+    with group.together("start it again"):
+        trainer = Trainer(config, checkpoint, group)
+    if group.leads:
+        _introduce(trainer)
+    trainer.fit()
+    if group.leads:
+        print(trainer.run)
+
+
+def _introduce(trainer: Trainer) -> None:
+    config = trainer.config
     parameters = sum(array.size for array in trainer.parameters().values())
+    processes = f" on {trainer.group.size} processes" if trainer.group.size > 1 else ""
     backend.announce(config.arch.forward_dtype)
     print(
-        f"{config.arch.name}: {parameters:,} trained parameters, "
-        f"{trainer.total_steps} steps of {config.global_batch_size} rows, run {trainer.run}",
+        f"{config.arch.name}: {parameters:,} trained parameters, {trainer.total_steps} steps of "
+        f"{config.global_batch_size} rows{processes}, run {trainer.run}",
         file=sys.stderr,
     )
-    trainer.fit()
-    print(trainer.run)

@@ -38,11 +38,16 @@ def halting_rows(
     q_continue: mx.array,
     training: bool,
     key: mx.array | None,
+    part: tuple[int, int] = (0, 1),
 ) -> mx.array:
     """Which rows halt after this step, bool ``[batch]``.
 
     Evaluation runs every row to ``halt_max_steps``. Training halts a row that says so, but with
     probability ``halt_exploration_prob`` not before a minimum drawn from {2 .. halt_max_steps}.
+
+    Args:
+        part: the rows are the first of two equal parts of a larger batch for ``(0, 2)``, and so on;
+            what is drawn for a row is what it would be in the whole batch.
 
     Raises:
         InputError: training with exploration and no ``key``.
@@ -54,9 +59,13 @@ def halting_rows(
     if arch.halt_exploration_prob > 0:
         if key is None:
             raise InputError("training explores: pass key=mx.random.key(...) or call model.eval()")
+        number, parts = part
+        rows = slice(number * steps.size, (number + 1) * steps.size)
         chance_key, length_key = mx.random.split(key)
-        explores = mx.random.uniform(shape=steps.shape, key=chance_key) < arch.halt_exploration_prob
-        least = mx.random.randint(2, arch.halt_max_steps + 1, steps.shape, key=length_key)
+        chance = mx.random.uniform(shape=(parts * steps.size,), key=chance_key)[rows]
+        explores = chance < arch.halt_exploration_prob
+        longest = arch.halt_max_steps + 1
+        least = mx.random.randint(2, longest, (parts * steps.size,), key=length_key)[rows]
         halted = halted & (steps >= mx.where(explores, least, 0))
     return halted
 

@@ -15,6 +15,7 @@ from trm_mlx.data.sampler import iterate_test
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import unroll
 from trm_mlx.models.model import Batch, RecursiveReasoner
+from trm_mlx.train.group import ALONE, Group
 from trm_mlx.train.memory import evaluation_rows
 from trm_mlx.train.step import EvaluationStep, Metrics
 
@@ -27,6 +28,7 @@ SAVABLE = (
     "q_halt_logits",
     "q_continue_logits",
 )
+JUDGED = ("inputs", "labels", "puzzle_identifiers", "preds", "q_halt_logits")  # by evaluators
 
 
 class Outcome(NamedTuple):
@@ -66,42 +68,51 @@ def evaluate(
     save: tuple[str, ...] = (),
     evaluators: Sequence[Evaluator] = (),
     tick: Callable[[int], object] = lambda rows: None,
+    group: Group = ALONE,
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
     """Metrics of the last supervision step, per set of the dataset, as means over its examples.
 
     Args:
         step: of the model to evaluate; keep it for the next evaluation, it may be compiled.
-        batch_size: rows at once; as many as memory holds by default.
+        batch_size: rows at once, of each process; as many as memory holds by default.
         save: names in `SAVABLE` to return for every example, in the dataset's order.
         evaluators: are shown every example; ask them for their `result` afterwards.
         tick: called with the number of examples done after each batch.
+        group: the processes that share the examples. The evaluators and the saved arrays are those
+            of the one that leads, which are shown all examples in the dataset's order.
 
     Returns:
         ``{set: {metric: mean}}`` with the number of examples as ``count``, and the saved arrays.
     """
     check_savable(save)
     if batch_size is None:
-        batch_size = evaluation_rows(step.model, int(dataset.puzzle_indices[-1]))
+        examples = int(dataset.puzzle_indices[-1])
+        batch_size = evaluation_rows(step.model, -(-examples // group.size))
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
+    wanted = {*save, *(JUDGED if evaluators else ())}
     for evaluator in evaluators:
         evaluator.begin()
+    batches = iterate_test(dataset, batch_size * group.size, *group)
     with evaluation_mode(step.model):
-        for set_name, arrays, rows in prefetch(iterate_test(dataset, batch_size)):
+        for set_name, arrays, rows in prefetch(batches):
             batch = {name: mx.array(array) for name, array in arrays.items()}
             outputs, metrics = run_to_halt(step, batch)
             totals = sums.setdefault(set_name, dict.fromkeys(metrics, 0.0))
-            for name, value in metrics.items():
-                totals[name] += value.item()
+            for name, values in zip(metrics, _of_all(metrics, group), strict=True):
+                for value in values:
+                    totals[name] += value
             outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
-            for name in save:
-                saved[name].append(_portable(outputs[name])[:rows])
-            if evaluators:
-                asked = {name: array[:rows] for name, array in arrays.items()}
-                judged = ("preds", "q_halt_logits")
-                answered = {name: _portable(outputs[name])[:rows] for name in judged}
+            shown = {
+                name: _portable(group.gather(outputs[name]))[:rows]
+                for name in SAVABLE
+                if name in wanted
+            }
+            if group.leads:
+                for name in save:
+                    saved[name].append(shown[name])
                 for evaluator in evaluators:
-                    evaluator.update(asked, answered)
+                    evaluator.update(shown, shown)
             tick(rows)
     means = {
         set_name: {
@@ -159,7 +170,14 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
         raise InputError(f"cannot write {folder}: {error}") from error
 
 
+def _of_all(metrics: Metrics, group: Group) -> list[list[float]]:
+    """Of each metric, the values of all processes in their order; sums of them are exact so."""
+    return group.gather(mx.stack(list(metrics.values()))[None]).T.tolist()
+
+
 def _portable(array: mx.array) -> np.ndarray:
     """As NumPy, which has no bfloat16."""
     floating = mx.issubdtype(array.dtype, mx.floating)
-    return np.array(array.astype(mx.float32) if floating else array)
+    array = array.astype(mx.float32) if floating else array
+    mx.eval(array)  # here, a lost process is an error; inside NumPy it would end this one
+    return np.array(array)

@@ -27,6 +27,7 @@ from trm_mlx.train.checkpoint import (
 )
 from trm_mlx.train.evaluate import check_savable, evaluate, write_files, write_outputs
 from trm_mlx.train.evaluators import build_evaluators
+from trm_mlx.train.group import ALONE, Group
 from trm_mlx.train.report import Report, check_wandb, mean_metrics
 from trm_mlx.train.source import open_test, open_train, train_stream
 from trm_mlx.train.step import EvaluationStep, Training, compiles
@@ -40,13 +41,16 @@ class Trainer:
     Args:
         config: the run.
         resume: a run folder or one of its ``step_*`` folders, to continue bit for bit.
+        group: the processes of the run. Each of them needs the data and, to resume, the checkpoint
+            at the same path; one writes.
 
     Raises:
         InputError: data, configuration and checkpoint that do not go together, before anything is
             written.
     """
 
-    def __init__(self, config: TrainConfig, resume: str | Path | None = None):
+    def __init__(self, config: TrainConfig, resume: str | Path | None = None, group: Group = ALONE):
+        self.group = group
         check_savable(config.eval_save_outputs)
         check_wandb(config)
         self.data = open_train(config)
@@ -63,7 +67,7 @@ class Trainer:
                 "or choose another run_name"
             )
         _check_same_puzzles(self.data.metadata, self.test_data.metadata)
-        self.stream = train_stream(self.data, self.test_data, config, self.progress.position)
+        self.stream = train_stream(self.data, self.test_data, config, self.progress.position, group)
         sizes = self.data.metadata
         self.total_steps = total_steps(sizes, config.epochs, config.global_batch_size)
         model_config = ModelConfig.of(
@@ -73,13 +77,15 @@ class Trainer:
             num_puzzle_identifiers=sizes.num_puzzle_identifiers,
         )
         self.evaluators = build_evaluators(config.evaluators, self.test_data)
-        self.training = Training(build_model(model_config, config.seed), config, self.total_steps)
+        model = build_model(model_config, config.seed)
+        self.training = Training(model, config, self.total_steps, group)
         self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
         self.carry = None
         if resume is not None:
-            self.carry = restore(checkpoint, self.training)
+            self.carry = tree_map(group.own, restore(checkpoint, self.training))
         elif config.load_checkpoint is not None:
             start_from(config.load_checkpoint, self.training)
+        self._agree()
 
     @property
     def model(self):
@@ -96,10 +102,11 @@ class Trainer:
         """One supervision step and update, dispatched but not waited for.
 
         Args:
-            batch: ``inputs [B, S]``, ``labels [B, S]`` and ``puzzle_identifiers [B]``, int32.
+            batch: ``inputs [B, S]``, ``labels [B, S]`` and ``puzzle_identifiers [B]``, int32: this
+                process's rows of the global batch.
 
         Returns:
-            Sums of metrics over the batch, as lazy arrays; see ``losses.act_metrics``.
+            Sums of metrics over the global batch, as lazy arrays; see ``losses.act_metrics``.
         """
         batch = {name: mx.array(array) for name, array in batch.items()}
         if self.carry is None:
@@ -118,9 +125,14 @@ class Trainer:
         The metrics of task evaluators stand among the sets, by the evaluator's name.
         """
         config, intervals = self.config, self.config.epochs // self.config.epochs_per_interval
-        self._open_run()
+        if self.group.leads:
+            self._open_run()
         results: dict[str, dict[str, float]] = {}
-        with Report(self.run, config, self.progress.step, self.total_steps) as report:
+        place, silent = self.progress.step, not self.group.leads
+        with (
+            self.group.together(f"continue with resume={self.run}, once it holds a step_* folder"),
+            Report(self.run, config, place, self.total_steps, silent) as report,
+        ):
             while self.progress.interval < intervals:
                 self._train_interval(report)
                 self.progress.interval += 1
@@ -132,9 +144,16 @@ class Trainer:
                         report.say(f"step {self.progress.step}: saved {folder}")
         return results
 
-    def save(self) -> Path:
-        """Write a checkpoint of this moment and return its folder."""
-        return save_checkpoint(self.run, self.training, self.carry, self.progress)
+    def save(self) -> Path | None:
+        """Write a checkpoint of this moment and return its folder, in the process that leads.
+
+        It holds the carry of the global batch, so that any number of processes can go on from it.
+        """
+        carry = tree_map(self.group.gather, self.carry)
+        mx.eval(carry)
+        if not self.group.leads:
+            return None
+        return save_checkpoint(self.run, self.training, carry, self.progress)
 
     def _train_interval(self, report: Report) -> None:
         """Dispatch step t, then report step t-1 while it runs; data comes from a thread."""
@@ -164,9 +183,12 @@ class Trainer:
                 save=config.eval_save_outputs,
                 evaluators=self.evaluators,
                 tick=bar.update,
+                group=self.group,
             )
         step = self.progress.step
         report.evaluation(step, results)
+        if not self.group.leads:
+            return results
         if outputs:
             write_outputs(self.run / f"outputs_{step:07d}.npz", outputs)
         for evaluator in self.evaluators:
@@ -175,6 +197,19 @@ class Trainer:
             write_files(self.run / f"evaluation_{step:07d}", files)
             results[evaluator.name] = metrics
         return results
+
+    def _agree(self) -> None:
+        """Make all processes start from one state; InputError if they resume from different ones.
+
+        Weights drawn on machines of different kinds may differ in their last digits.
+        """
+        if self.group.size == 1:
+            return
+        position = self.progress.position or {"epoch": 0, "offset": 0}
+        place = [self.progress.step, self.progress.interval, *position.values()]
+        remedy = f"give every machine the same {self.run}, in a shared folder or as a copy"
+        self.group.check_same("step, interval and data position", place, remedy)
+        self.training.follow()
 
     def _open_run(self) -> None:
         """Create the run folder and write its configuration."""

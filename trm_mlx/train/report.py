@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from collections import deque
 from pathlib import Path
@@ -20,19 +21,28 @@ _WINDOW = 100  # steps over which the progress bar averages
 class Report:
     """Receives every step's and evaluation's numbers; use as a context manager.
 
-    A resumed run's log is first cut back to ``first_step``, so that it holds each step once.
+    A resumed run's log is first cut back to ``first_step``, so that it holds each step once. A
+    ``silent`` one, of a process that does not lead its group, writes and shows nothing.
     """
 
-    def __init__(self, run: Path, config: TrainConfig, first_step: int, total_steps: int):
-        path = run / METRICS_FILE
+    def __init__(
+        self,
+        run: Path,
+        config: TrainConfig,
+        first_step: int,
+        total_steps: int,
+        silent: bool = False,
+    ):
+        path = Path(os.devnull) if silent else run / METRICS_FILE
         try:
-            _cut_back(path, first_step)
+            if not silent:
+                _cut_back(path, first_step)
             self._log = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not a log of text: move it away") from error
-        self._wandb = _start_wandb(config) if config.wandb else None
+        self._wandb = _start_wandb(config) if config.wandb and not silent else None
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
         self.bar = tqdm(
             total=total_steps,
@@ -40,6 +50,7 @@ class Report:
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 20,
+            disable=silent,
         )
 
     def __enter__(self) -> "Report":
@@ -66,15 +77,15 @@ class Report:
         """One evaluation's means per set."""
         for set_name, metrics in results.items():
             self._write(step, {f"{set_name}/{name}": value for name, value in metrics.items()})
-            self.bar.write(
+            self.say(
                 f"step {step}: {set_name} exact accuracy {metrics['exact_accuracy']:.4f}, "
-                f"accuracy {metrics['accuracy']:.4f} on {metrics['count']:.0f} puzzles",
-                file=sys.stderr,
+                f"accuracy {metrics['accuracy']:.4f} on {metrics['count']:.0f} puzzles"
             )
 
     def evaluating(self, examples: int) -> tqdm:
         """A bar for one evaluation, on a terminal only."""
-        return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=None)
+        hidden = self.bar.disable or None  # None: where there is no terminal
+        return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden)
 
     def judgement(self, step: int, name: str, metrics: dict[str, float]) -> None:
         """What a task evaluator has found."""
@@ -84,7 +95,8 @@ class Report:
 
     def say(self, line: str) -> None:
         """A line of text above the progress bar."""
-        self.bar.write(line, file=sys.stderr)
+        if not self.bar.disable:
+            self.bar.write(line, file=sys.stderr)
 
     def _mean(self, name: str, weight: str | None = None) -> float:
         weights = [m[weight] if weight else 1.0 for m in self._recent]
