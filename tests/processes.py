@@ -19,6 +19,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx.cli import main
+from trm_mlx.errors import InputError
 from trm_mlx.options import train_config
 from trm_mlx.train.evaluate import SAVABLE, evaluate
 from trm_mlx.train.group import ALONE, Group, connect
@@ -70,12 +71,35 @@ def trained(values: dict, steps: int, group: Group) -> dict[str, np.ndarray]:
     }
     if metrics:
         found["train"] = {name: mx.array([step[name] for step in metrics]) for name in metrics[0]}
-        found["carry"] = tree_map(group.gather, trainer.carry)._asdict()
+        found["carry"] = group.gather(trainer.carry)._asdict()
     arrays = {name: np.array(array) for name, array in tree_flatten(found)}
     for evaluator in trainer.evaluators if group.leads else ():
         arrays["votes"] = np.array(sorted(f"{item}" for item in evaluator.votes.items()))
         arrays |= {name: np.array(text) for name, text in evaluator.result().files.items()}
     return arrays
+
+
+def messages(group: Group) -> dict[str, np.ndarray]:
+    """What becomes of arrays that differ from process to process."""
+    own = {
+        "bool": mx.array([group.leads] * 3),
+        "uint64": mx.array([[2**60 + group.rank]], mx.uint64),
+        "float32": mx.array([[-0.0, 1.5 + group.rank], [mx.nan, 0.0]]),
+        "uint8": mx.array([7 + group.rank], mx.uint8),
+    }
+    made = {"sum": group.sum(own["float32"]), **own}
+    for name, change in {"gather": group.gather, "leaders": group.leaders}.items():
+        made |= {f"{name}.{key}": array for key, array in change(own).items()}
+    group.check_same("colour", [1, 2], "paint them")
+    try:
+        group.check_same("colour", [1, group.rank], "paint them")
+        complaint = ""
+    except InputError as error:
+        complaint = str(error)
+    return {
+        "message.complaint": np.array(complaint),
+        **{f"message.{name}": np.array(array) for name, array in made.items()},
+    }
 
 
 def free_ports(count: int) -> list[int]:
@@ -144,4 +168,5 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[2:]))
     folder, name, group = Path(sys.argv[1]), sys.argv[2], connect()
     changes = dict(word.split("=") for word in sys.argv[3:])
-    np.savez(folder / f"{name}{group.rank}.npz", **everything(folder, group, **changes))
+    found = everything(folder, group, **changes) | messages(group)
+    np.savez(folder / f"{name}{group.rank}.npz", **found)

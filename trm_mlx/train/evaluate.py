@@ -90,7 +90,7 @@ def evaluate(
         batch_size = evaluation_rows(step.model, -(-examples // group.size))
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
-    wanted = {*save, *(JUDGED if evaluators else ())}
+    wanted = dict.fromkeys([*save, *(JUDGED if evaluators else ())])
     for evaluator in evaluators:
         evaluator.begin()
     batches = iterate_test(dataset, batch_size * group.size, *group)
@@ -98,17 +98,16 @@ def evaluate(
         for set_name, arrays, rows in prefetch(batches):
             batch = {name: mx.array(array) for name, array in arrays.items()}
             outputs, metrics = run_to_halt(step, batch)
-            totals = sums.setdefault(set_name, dict.fromkeys(metrics, 0.0))
-            for name, values in zip(metrics, _of_all(metrics, group), strict=True):
-                for value in values:
-                    totals[name] += value
             outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
-            shown = {
-                name: _portable(group.gather(outputs[name]))[:rows]
-                for name in SAVABLE
-                if name in wanted
-            }
+            metrics = {name: value[None] for name, value in metrics.items()}
+            metrics, outputs = group.gather([metrics, {name: outputs[name] for name in wanted}])
+            mx.eval(metrics, outputs)
+            totals = sums.setdefault(set_name, dict.fromkeys(metrics, 0.0))
+            for name, values in metrics.items():
+                for value in values.tolist():  # one by one, as in one process
+                    totals[name] += value
             if group.leads:
+                shown = {name: _portable(array)[:rows] for name, array in outputs.items()}
                 for name in save:
                     saved[name].append(shown[name])
                 for evaluator in evaluators:
@@ -170,14 +169,7 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
         raise InputError(f"cannot write {folder}: {error}") from error
 
 
-def _of_all(metrics: Metrics, group: Group) -> list[list[float]]:
-    """Of each metric, the values of all processes in their order; sums of them are exact so."""
-    return group.gather(mx.stack(list(metrics.values()))[None]).T.tolist()
-
-
 def _portable(array: mx.array) -> np.ndarray:
     """As NumPy, which has no bfloat16."""
     floating = mx.issubdtype(array.dtype, mx.floating)
-    array = array.astype(mx.float32) if floating else array
-    mx.eval(array)  # here, a lost process is an error; inside NumPy it would end this one
-    return np.array(array)
+    return np.array(array.astype(mx.float32) if floating else array)

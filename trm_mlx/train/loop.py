@@ -149,7 +149,7 @@ class Trainer:
 
         It holds the carry of the global batch, so that any number of processes can go on from it.
         """
-        carry = tree_map(self.group.gather, self.carry)
+        carry = self.group.gather(self.carry)
         mx.eval(carry)
         if not self.group.leads:
             return None

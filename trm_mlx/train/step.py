@@ -55,10 +55,11 @@ class Training:
 
     def follow(self) -> None:
         """Take over the weights, the optimizer and the average of the process that leads."""
-        self.model.update(self.group.leaders(self.model.parameters()))
-        self.optimizer.state = self.group.leaders(self.optimizer.state)
+        state = [self.model.parameters(), self.optimizer.state, self.average]
+        weights, self.optimizer.state, average = self.group.leaders(state)
+        self.model.update(weights)
         self.optimizer.init(self.model.trainable_parameters())
-        self.average.update(self.group.leaders(self.average))
+        self.average.update(average)
         mx.eval(self.state)
 
     def step(self, carry: Carry, batch: Batch, key: mx.array) -> tuple[Carry, Metrics]:
@@ -134,11 +135,9 @@ class Training:
         if config.grad_clip is not None:
             gradients, metrics["grad_norm"] = optim.clip_grad_norm(gradients, config.grad_clip)
         if puzzle_gradients is not None:
-            identifiers = carry.batch["puzzle_identifiers"]
-            if self.group.size > 1:
-                identifiers, puzzle_gradients = self._puzzles_of_all(
-                    identifiers, puzzle_gradients, after=metrics["count"]
-                )
+            identifiers, puzzle_gradients = self.group.gather(
+                [carry.batch["puzzle_identifiers"], puzzle_gradients], after=metrics["count"]
+            )
             model.puzzle_emb.weights = sign_descent(
                 model.puzzle_emb.weights,
                 identifiers,
@@ -152,16 +151,6 @@ class Training:
             average = partial(moving_average, rate=config.ema_rate)
             self.average.update(tree_map(average, self.average, model.trainable_parameters()))
         return carry, metrics
-
-    def _puzzles_of_all(self, identifiers: mx.array, gradients: mx.array, after: mx.array):
-        """Identifiers ``[B]`` and gradients ``[B, E]`` of the global batch, in one message.
-
-        It is sent when ``after`` is there, so that all processes send theirs in the same order.
-        """
-        message = mx.concatenate([identifiers[:, None], gradients.view(mx.int32)], axis=1)
-        (message,) = mx.depends([message], [after])
-        message = self.group.gather(message)
-        return message[:, 0], message[:, 1:].view(mx.float32)
 
 
 def _joined(passes: list):
