@@ -26,11 +26,14 @@ from trm_mlx.train.group import ALONE, Group, connect
 from trm_mlx.train.loop import Trainer, averaged
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+# With TRM_TEST_BACKEND=nccl, two GPUs are put to the test instead of the CPU.
+BACKEND = os.environ.get("TRM_TEST_BACKEND", "ring")
 # One thread each, as the processes share few cores, and the same kernels of MKL in every process.
 PLACES = {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE"}
 ARCH = {
     "name": "trm", "hidden_size": 16, "num_heads": 2, "H_cycles": 2, "L_cycles": 2, "L_layers": 1,
     "puzzle_emb_len": 2, "halt_max_steps": 4, "halt_exploration_prob": 0.5,
+    "forward_dtype": "float32",
 }  # fmt: skip
 ARC_ARCH = {
     "hidden_size": 8, "num_heads": 1, "mlp_t": True, "pos_encodings": "none", "expansion": 0.1,
@@ -124,7 +127,7 @@ def launched(processes: int, *words: object) -> str:
     """
     launcher = Path(sys.executable).with_name("mlx.launch")
     command = [launcher, "-n", str(processes), "--starting-port", str(free_ports(processes)[0])]
-    command += ["--", sys.executable, __file__, *map(str, words)]
+    command += ["--backend", BACKEND, "--", sys.executable, __file__, *map(str, words)]
     done = subprocess.run(
         command,
         check=True,
@@ -138,10 +141,9 @@ def launched(processes: int, *words: object) -> str:
     return done.stderr
 
 
-def alone(*words: object) -> None:
+def alone(*words: object) -> subprocess.Popen:
     """This program in one process, with the same settings."""
-    command = [sys.executable, __file__, *map(str, words)]
-    subprocess.run(command, check=True, env=os.environ | PLACES, timeout=120)
+    return subprocess.Popen([sys.executable, __file__, *map(str, words)], env=os.environ | PLACES)
 
 
 def started(processes: int, folder: Path, *words: object) -> list[subprocess.Popen]:
@@ -163,7 +165,8 @@ def started(processes: int, folder: Path, *words: object) -> list[subprocess.Pop
 
 
 if __name__ == "__main__":
-    mx.set_default_device(mx.cpu)
+    if BACKEND == "ring":
+        mx.set_default_device(mx.cpu)
     if sys.argv[1] == "trm":
         sys.exit(main(sys.argv[2:]))
     folder, name, group = Path(sys.argv[1]), sys.argv[2], connect()
