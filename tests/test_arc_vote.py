@@ -13,7 +13,7 @@ from trm_mlx.errors import InputError
 from trm_mlx.models.weights import save_model
 from trm_mlx.options import load_config, plain, train_config
 from trm_mlx.tasks.arc import Symmetry, canvas_of, grid_key
-from trm_mlx.train.arc_vote import ArcVote, merge_votes, ranked, score
+from trm_mlx.train.arc_vote import ArcVote, ranked, score
 from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.loop import Trainer
 
@@ -255,24 +255,6 @@ def test_extreme_halting_logits_are_probabilities():
     evaluator = evaluator_for(puzzles, rows)
     feed(evaluator, [(*rows[0][:3], 1e4), (*rows[1][:3], -1e4)])
     assert [list(answers.values()) for answers in evaluator.votes.values()] == [[(2, 1.0)]]
-
-
-def test_votes_of_processes_add_up():
-    rng = np.random.default_rng(0)
-    puzzles = random_puzzles(rng, 4)
-    rows = rows_for(puzzles, rng, 6, lambda pair: pair["output"])
-    rows = [(*row[:2], row[2] if rng.random() < 0.5 else row[1], 0.0) for row in rows]
-    whole = evaluator_for(puzzles, rows)
-    feed(whole, rows)
-    ranks = [evaluator_for(puzzles, rows) for _ in range(3)]
-    for number, part in enumerate(ranks):
-        feed(part, rows[number * 20 : (number + 1) * 20])
-    before = [json.dumps(part.result()) for part in ranks]
-    merged = evaluator_for(puzzles, rows)
-    merged.votes = merge_votes(part.votes for part in ranks)
-    assert merged.votes == whole.votes
-    assert merged.result() == whole.result()
-    assert [json.dumps(part.result()) for part in ranks] == before
 
 
 @pytest.mark.parametrize("aggregated", [False, True])

@@ -14,17 +14,18 @@ from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.schema import SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.models.model import build_model
+from trm_mlx.train.group import ALONE, Group
 from trm_mlx.train.loop import Trainer
 from trm_mlx.train.report import mean_metrics
 from trm_mlx.train.step import EvaluationStep, Training, compiles
 
 
 class Ours:
-    """A model with a batch of random tokens, and what can be timed of it."""
+    """A model with a batch of random tokens, and what can be timed of it, alone or in a group."""
 
-    def __init__(self, config: TrainConfig, seq_len: int, vocab_size: int):
+    def __init__(self, config: TrainConfig, seq_len: int, vocab_size: int, group: Group = ALONE):
         self.config, self.sizes = config, {"seq_len": seq_len, "vocab_size": vocab_size}
-        shape = (config.global_batch_size, seq_len)
+        shape = (config.global_batch_size // group.size, seq_len)
         self.batch = {
             "inputs": mx.random.randint(1, vocab_size, shape),
             "labels": mx.random.randint(1, vocab_size, shape),
@@ -32,7 +33,7 @@ class Ours:
         }
         sizes = ModelConfig.of(config.arch, num_puzzle_identifiers=1, **self.sizes)
         self.model = build_model(sizes)
-        self.training = Training(self.model, config, total_steps=10_000)
+        self.training = Training(self.model, config, 10_000, group)
         self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
         self.carry = self.model.initial_carry(self.batch)
         mx.eval(self.training.state, self.carry, self.batch)

@@ -24,6 +24,7 @@ from trm_mlx.tasks import fitting
 from trm_mlx.train.checkpoint import STATE_FILE, read_state
 from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_files, write_outputs
 from trm_mlx.train.evaluators import build_evaluators
+from trm_mlx.train.group import Group, connect
 from trm_mlx.train.losses import LOSSES
 from trm_mlx.train.source import open_split_of
 from trm_mlx.train.step import EvaluationStep
@@ -62,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    group = connect()
+    with group.together("start the evaluation again"):
+        _evaluate(arguments, group)
+
+
+def _evaluate(arguments: argparse.Namespace, group: Group) -> None:
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
     check_savable(tuple(arguments.save))
@@ -69,6 +76,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(
             "--save, --loss and --evaluators belong to the published evaluation: leave out the "
             "options of computation, such as --max-steps, or these"
+        )
+    if asked_for(arguments) and group.size > 1:
+        raise InputError(
+            "options of computation, such as --max-steps, are for one process: leave out mlx.launch"
         )
     output = Path(arguments.output)
     if arguments.save and not output.parent.is_dir():
@@ -94,8 +105,10 @@ def run(arguments: argparse.Namespace) -> None:
         [EvaluatorConfig(name=name) for name in arguments.evaluators], data
     )
     solver = _solver(arguments, model) if asked_for(arguments) else None
-    backend.announce(config.forward_dtype)
-    with tqdm(total=int(data.puzzle_indices[-1]), unit="puzzle", disable=None) as bar:
+    if group.leads:
+        backend.announce(config.forward_dtype)
+    hidden = None if group.leads else True  # None: where there is no terminal
+    with tqdm(total=int(data.puzzle_indices[-1]), unit="puzzle", disable=hidden) as bar:
         if solver is not None:
             outputs, results = {}, measure(solver, data, bar.update)
         else:
@@ -107,7 +120,10 @@ def run(arguments: argparse.Namespace) -> None:
                 save=tuple(arguments.save),
                 evaluators=evaluators,
                 tick=bar.update,
+                group=group,
             )
+    if not group.leads:
+        return
     if outputs:
         write_outputs(output, outputs)
     outcomes = {evaluator.name: evaluator.result() for evaluator in evaluators}

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from trm_mlx import backend
 from trm_mlx.errors import InputError
 from trm_mlx.options import describe_options, load_config
 from trm_mlx.train.checkpoint import read_state
+from trm_mlx.train.group import connect
 from trm_mlx.train.loop import Trainer
 from trm_mlx.train.stopping import stop_wish
 
@@ -45,22 +47,33 @@ def run(arguments: argparse.Namespace) -> int:
         renamed = any(word.lstrip("+").startswith("run_name=") for word in overrides)
         saved = {**saved, "checkpoint_path": None if renamed else str(checkpoint.parent)}
     config = load_config(overrides, base=saved)
-    trainer = Trainer(config, resume=checkpoint)
-    trainer.open()
-    parameters = sum(array.size for array in trainer.parameters().values())
-    backend.announce(config.arch.forward_dtype)
-    print(
-        f"{config.arch.name}: {parameters:,} trained parameters, "
-        f"{trainer.total_steps} steps of {config.global_batch_size} rows, run {trainer.run}",
-        file=sys.stderr,
-    )
+    group = connect()
+    with group.together("start it again"):
+        trainer = Trainer(config, checkpoint, group)
+        trainer.open()
+    if group.leads:
+        _introduce(trainer)
     with stop_wish() as wish:
         trainer.fit(wish.obey)
-    if wish.signal is not None and not trainer.finished:
-        print(_how_to_go_on(trainer), file=sys.stderr)
-        return 128 + wish.signal
-    print(trainer.run)
+    if not trainer.finished:
+        if group.leads:
+            print(_how_to_go_on(trainer), file=sys.stderr)
+        return 128 + (wish.signal or signal.SIGTERM)
+    if group.leads:
+        print(trainer.run)
     return 0
+
+
+def _introduce(trainer: Trainer) -> None:
+    config = trainer.config
+    parameters = sum(array.size for array in trainer.parameters().values())
+    processes = f" on {trainer.group.size} processes" if trainer.group.size > 1 else ""
+    backend.announce(config.arch.forward_dtype)
+    print(
+        f"{config.arch.name}: {parameters:,} trained parameters, {trainer.total_steps} steps of "
+        f"{config.global_batch_size} rows{processes}, run {trainer.run}",
+        file=sys.stderr,
+    )
 
 
 def _how_to_go_on(trainer: Trainer) -> str:

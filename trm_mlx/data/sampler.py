@@ -29,7 +29,7 @@ class TrainStream:
     Iterating yields the (batch, position) pairs of the current interval, from `position` on; the
     position says where the *next* batch starts, and a stream built with it goes on identically.
     Each of `world_size` ranks gets its own batch_size / world_size rows of the same global batch,
-    which `change`, if any, alters.
+    which `change`, if any, has altered as a whole.
 
     Raises InputError if the sizes or the position do not fit the dataset.
     """
@@ -47,7 +47,7 @@ class TrainStream:
     ):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.epochs_per_interval, self._change = epochs_per_interval, change
-        self._rank_rows = _rows_of_rank(batch_size, rank, world_size)
+        self._rank_rows = rows_of_rank(batch_size, rank, world_size)
         if seed < 0:
             raise InputError(f"seed is {seed}; it must not be negative")
         self._first_examples = dataset.puzzle_indices[:-1]
@@ -85,13 +85,18 @@ class TrainStream:
             next_plan = self._plan_batch(following, stop)
             self.position = following if next_plan else {"epoch": stop, "offset": 0}
             examples, owners = self._choose_examples(puzzles, start)
-            rows = self._rank_rows
-            batch = self.dataset.batch(examples[rows], owners[rows], rows.stop - rows.start)
-            if self._change is not None:
-                place = (start["epoch"], start["offset"], rows.start)
-                batch = self._change(batch, generator_at(self.seed, *place))
-            yield batch, dict(self.position)
+            yield self._batch(examples, owners, start), dict(self.position)
             start, plan = following, next_plan
+
+    def _batch(self, examples: np.ndarray, owners: np.ndarray, start: Position) -> Batch:
+        """This rank's rows of the global batch that starts at a position."""
+        rows = self._rank_rows
+        if self._change is None:
+            return self.dataset.batch(examples[rows], owners[rows], rows.stop - rows.start)
+        place = (start["epoch"], start["offset"], 0)
+        batch = self.dataset.batch(examples, owners, self.batch_size)
+        batch = self._change(batch, generator_at(self.seed, *place))
+        return {name: array[rows] for name, array in batch.items()}
 
     def _plan_batch(self, start: Position, stop: int) -> tuple[np.ndarray, Position] | None:
         """Puzzles that fill a batch, and where the next starts; None if `stop` comes first."""
@@ -139,7 +144,7 @@ def iterate_test(
     `rows` counts the real rows of the global batch. The rows after them are pad inputs,
     IGNORE_LABEL labels and the blank identifier; every rank gets batch_size / world_size rows.
     """
-    rank_rows = _rows_of_rank(batch_size, rank, world_size)
+    rank_rows = rows_of_rank(batch_size, rank, world_size)
     for part in dataset.parts:
         end = part.first_example + len(part.arrays.inputs)
         for start in range(part.first_example, end, batch_size):
@@ -160,7 +165,8 @@ def generator_at(seed: int, *place: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=place)))
 
 
-def _rows_of_rank(batch_size: int, rank: int, world_size: int) -> slice:
+def rows_of_rank(batch_size: int, rank: int, world_size: int) -> slice:
+    """Which rows of a global batch are a rank's; InputError unless all have the same number."""
     if batch_size < 1 or batch_size % world_size:
         raise InputError(
             f"global_batch_size {batch_size} cannot be split over {world_size} ranks; "

@@ -31,7 +31,13 @@ def replace_rows(halted: mx.array, new: mx.array, old: mx.array) -> mx.array:
     return mx.where(halted.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
 
-def random_starts(carry: Carry, begins: mx.array, share: float, key: mx.array) -> Carry:
+def random_starts(
+    carry: Carry,
+    begins: mx.array,
+    share: float,
+    key: mx.array,
+    part: tuple[int, int] = (0, 1),
+) -> Carry:
     """Give a share of the rows that begin a puzzle Gaussian states instead of the learned ones.
 
     The model then learns to come to the answer from anywhere (EqR, arXiv 2605.21488).
@@ -39,15 +45,24 @@ def random_starts(carry: Carry, begins: mx.array, share: float, key: mx.array) -
     Args:
         begins: bool ``[batch]``, rows that have taken a new puzzle.
         share: of those rows, from 0 to 1.
+        part: see `halting_rows`.
     """
+    own, count = part_rows(begins.size, part)
     chance_key, *state_keys = mx.random.split(key, 1 + len(carry.states))
-    rows = begins & (mx.random.uniform(shape=begins.shape, key=chance_key) < share)
+    rows = begins & (mx.random.uniform(shape=(count,), key=chance_key)[own] < share)
     keys = dict(zip(sorted(carry.states), state_keys, strict=True))
-    states = {
-        name: replace_rows(rows, mx.random.normal(state.shape, state.dtype, key=keys[name]), state)
-        for name, state in carry.states.items()
-    }
-    return carry._replace(states=states)
+
+    def start(name: str, state: mx.array) -> mx.array:
+        drawn = mx.random.normal((count, *state.shape[1:]), state.dtype, key=keys[name])
+        return replace_rows(rows, drawn[own], state)
+
+    return carry._replace(states={name: start(name, s) for name, s in carry.states.items()})
+
+
+def part_rows(size: int, part: tuple[int, int]) -> tuple[slice, int]:
+    """Where the ``size`` rows of a part are in the whole batch, and how many rows that has."""
+    number, parts = part
+    return slice(number * size, (number + 1) * size), parts * size
 
 
 def halting_rows(
@@ -57,11 +72,16 @@ def halting_rows(
     q_continue: mx.array,
     training: bool,
     key: mx.array | None,
+    part: tuple[int, int] = (0, 1),
 ) -> mx.array:
     """Which rows halt after this step, bool ``[batch]``.
 
     Evaluation runs every row to ``halt_max_steps``. Training halts a row that says so, but with
     probability ``halt_exploration_prob`` not before a minimum drawn from {2 .. halt_max_steps}.
+
+    Args:
+        part: the rows are the first of two equal parts of a larger batch for ``(0, 2)``, and so on;
+            what is drawn for a row is what it would be in the whole batch.
 
     Raises:
         InputError: training with exploration and no ``key``.
@@ -73,9 +93,12 @@ def halting_rows(
     if arch.halt_exploration_prob > 0:
         if key is None:
             raise InputError("training explores: pass key=mx.random.key(...) or call model.eval()")
+        rows, count = part_rows(steps.size, part)
         chance_key, length_key = mx.random.split(key)
-        explores = mx.random.uniform(shape=steps.shape, key=chance_key) < arch.halt_exploration_prob
-        least = mx.random.randint(2, arch.halt_max_steps + 1, steps.shape, key=length_key)
+        chance = mx.random.uniform(shape=(count,), key=chance_key)[rows]
+        explores = chance < arch.halt_exploration_prob
+        longest = arch.halt_max_steps + 1
+        least = mx.random.randint(2, longest, (count,), key=length_key)[rows]
         halted = halted & (steps >= mx.where(explores, least, 0))
     return halted
 

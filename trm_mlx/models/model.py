@@ -196,9 +196,14 @@ class RecursiveReasoner(nn.Module):
         return {"target_q_continue": mx.stop_gradient(target)}
 
     def finish(
-        self, carry: Carry, states: Batch, outputs: dict[str, mx.array], key: mx.array | None
+        self,
+        carry: Carry,
+        states: Batch,
+        outputs: dict[str, mx.array],
+        key: mx.array | None,
+        part: tuple[int, int] = (0, 1),
     ) -> Carry:
-        """Count the step, detach the states and decide which rows halt."""
+        """Count the step, detach the states and decide which rows halt; see `halting_rows`."""
         steps = carry.steps + 1
         halted = halting_rows(
             self.config,
@@ -207,6 +212,7 @@ class RecursiveReasoner(nn.Module):
             mx.stop_gradient(outputs["q_continue_logits"]),
             self.training,
             key,
+            part,
         )
         states = {name: mx.stop_gradient(state) for name, state in states.items()}
         return Carry(states, steps, halted, carry.batch)

@@ -2,12 +2,12 @@
 
 As in the published evaluator (``evaluators/arc.py`` of TRM): every predicted grid is cropped, its
 symmetry undone, and it is one vote for an answer to the original test. Answers are ranked by their
-number of votes, then by the mean probability of halting, then by who came first. Unlike there, it
-needs no process group, and a test without any vote keeps its place in the submission.
+number of votes, then by the mean probability of halting, then by who came first. Unlike there,
+of several processes one counts for all (see `evaluate.evaluate`), and a test without any vote keeps
+its place in the submission.
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +33,6 @@ NO_ANSWER = grid_key(np.zeros((1, 1), np.uint8))  # submitted where there is no 
 Test = tuple[bytes, bytes]  # keys of its input and of its solution
 Question = tuple[str, bytes]  # a puzzle and the key of one test input
 Votes = dict[Question, dict[bytes, tuple[int, float]]]  # answer: votes, sum of their halting
-
-
-def merge_votes(ranks: Iterable[Votes]) -> Votes:
-    """The votes of all processes together, in the order of the processes."""
-    merged: Votes = {}
-    for votes in ranks:
-        for question, answers in votes.items():
-            into = merged.setdefault(question, {})
-            for answer, (count, halting) in answers.items():
-                known, sum_known = into.get(answer, (0, 0.0))
-                into[answer] = known + count, sum_known + halting
-    return merged
 
 
 def ranked(answers: dict[bytes, tuple[int, float]]) -> list[bytes]:
@@ -87,9 +75,6 @@ def score(tests: dict[str, list[Test]], votes: Votes) -> Outcome:
 
 class ArcVote:
     """The `Evaluator` of an ARC test split.
-
-    Of several processes each has its own; ``evaluator.votes = merge_votes(...)`` of all of them,
-    in one, makes its `result` that of the whole split.
 
     Args:
         names: of the puzzle identifiers, by identifier.

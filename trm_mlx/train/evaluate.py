@@ -15,6 +15,7 @@ from trm_mlx.data.sampler import iterate_test
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import unroll
 from trm_mlx.models.model import Batch, RecursiveReasoner
+from trm_mlx.train.group import ALONE, Group
 from trm_mlx.train.memory import evaluation_rows
 from trm_mlx.train.step import EvaluationStep, Metrics
 from trm_mlx.whole_folder import whole_file
@@ -28,6 +29,7 @@ SAVABLE = (
     "q_halt_logits",
     "q_continue_logits",
 )
+JUDGED = ("inputs", "labels", "puzzle_identifiers", "preds", "q_halt_logits")  # by evaluators
 
 
 class Outcome(NamedTuple):
@@ -67,42 +69,50 @@ def evaluate(
     save: tuple[str, ...] = (),
     evaluators: Sequence[Evaluator] = (),
     tick: Callable[[int], object] = lambda rows: None,
+    group: Group = ALONE,
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
     """Metrics of the last supervision step, per set of the dataset, as means over its examples.
 
     Args:
         step: of the model to evaluate; keep it for the next evaluation, it may be compiled.
-        batch_size: rows at once; as many as memory holds by default.
+        batch_size: rows at once, of each process; as many as memory holds by default.
         save: names in `SAVABLE` to return for every example, in the dataset's order.
         evaluators: are shown every example; ask them for their `result` afterwards.
         tick: called with the number of examples done after each batch.
+        group: the processes that share the examples. The evaluators and the saved arrays are those
+            of the one that leads, which are shown all examples in the dataset's order.
 
     Returns:
         ``{set: {metric: mean}}`` with the number of examples as ``count``, and the saved arrays.
     """
     check_savable(save)
     if batch_size is None:
-        batch_size = evaluation_rows(step.model, int(dataset.puzzle_indices[-1]))
+        examples = int(dataset.puzzle_indices[-1])
+        batch_size = evaluation_rows(step.model, -(-examples // group.size))
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
+    wanted = dict.fromkeys([*save, *(JUDGED if evaluators else ())])
     for evaluator in evaluators:
         evaluator.begin()
+    batches = iterate_test(dataset, batch_size * group.size, *group)
     with evaluation_mode(step.model):
-        for set_name, arrays, rows in prefetch(iterate_test(dataset, batch_size)):
+        for set_name, arrays, rows in prefetch(batches):
             batch = {name: mx.array(array) for name, array in arrays.items()}
             outputs, metrics = run_to_halt(step, batch)
-            totals = sums.setdefault(set_name, dict.fromkeys(metrics, 0.0))
-            for name, value in metrics.items():
-                totals[name] += value.item()
             outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
-            for name in save:
-                saved[name].append(_portable(outputs[name])[:rows])
-            if evaluators:
-                asked = {name: array[:rows] for name, array in arrays.items()}
-                judged = ("preds", "q_halt_logits")
-                answered = {name: _portable(outputs[name])[:rows] for name in judged}
+            metrics = {name: value[None] for name, value in metrics.items()}
+            metrics, outputs = group.gather([metrics, {name: outputs[name] for name in wanted}])
+            mx.eval(metrics, outputs)
+            totals = sums.setdefault(set_name, dict.fromkeys(metrics, 0.0))
+            for name, values in metrics.items():
+                for value in values.tolist():  # one by one, as in one process
+                    totals[name] += value
+            if group.leads:
+                shown = {name: _portable(array)[:rows] for name, array in outputs.items()}
+                for name in save:
+                    saved[name].append(shown[name])
                 for evaluator in evaluators:
-                    evaluator.update(asked, answered)
+                    evaluator.update(shown, shown)
             tick(rows)
     means = {
         set_name: {

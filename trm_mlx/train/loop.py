@@ -26,6 +26,7 @@ from trm_mlx.train.checkpoint import (
 )
 from trm_mlx.train.evaluate import check_savable, evaluate, write_files, write_outputs
 from trm_mlx.train.evaluators import build_evaluators
+from trm_mlx.train.group import ALONE, Group
 from trm_mlx.train.report import Report, check_wandb, mean_metrics
 from trm_mlx.train.retention import prune
 from trm_mlx.train.run_folder import RunFolder, check_newest
@@ -34,6 +35,8 @@ from trm_mlx.train.step import EvaluationStep, Training, compiles
 from trm_mlx.train.stopping import Stopped
 from trm_mlx.train.watch import check_numbers
 
+_ASK_EVERY = 16  # steps between two questions to a group whether to stop
+
 
 class Trainer:
     """One run: build it, then `fit`, or feed batches to `train_step` yourself.
@@ -41,13 +44,16 @@ class Trainer:
     Args:
         config: the run.
         resume: a run folder or one of its ``step_*`` folders, to continue bit for bit.
+        group: the processes of the run. Each of them needs the data and, to resume, the checkpoint
+            at the same path; one writes.
 
     Raises:
         InputError: data, configuration and checkpoint that do not go together, before anything is
             written.
     """
 
-    def __init__(self, config: TrainConfig, resume: str | Path | None = None):
+    def __init__(self, config: TrainConfig, resume: str | Path | None = None, group: Group = ALONE):
+        self.group = group
         check_savable(config.eval_save_outputs)
         check_wandb(config)
         self.data = open_train(config)
@@ -61,7 +67,7 @@ class Trainer:
             check_resumable(self.resumed, self.progress, saved, config)
         check_newest(self.run, self.resumed)
         _check_same_puzzles(self.data.metadata, self.test_data.metadata)
-        self.stream = train_stream(self.data, self.test_data, config, self.progress.position)
+        self.stream = train_stream(self.data, self.test_data, config, self.progress.position, group)
         sizes = self.data.metadata
         self.total_steps = total_steps(sizes, config.epochs, config.global_batch_size)
         model_config = ModelConfig.of(
@@ -71,15 +77,18 @@ class Trainer:
             num_puzzle_identifiers=sizes.num_puzzle_identifiers,
         )
         self.evaluators = build_evaluators(config.evaluators, self.test_data)
-        self.training = Training(build_model(model_config, config.seed), config, self.total_steps)
+        model = build_model(model_config, config.seed)
+        self.training = Training(model, config, self.total_steps, group)
         self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
         self.carry = None
         self._folder = RunFolder(self.run)
         self._saved = self._moment
         if self.resumed is not None:
-            self.carry = restore(self.resumed, self.training)
+            carry = restore(self.resumed, self.training)
+            self.carry = None if carry is None else tree_map(group.own, carry)
         elif config.load_checkpoint is not None:
             start_from(config.load_checkpoint, self.training)
+        self._agree()
 
     @property
     def model(self):
@@ -96,10 +105,11 @@ class Trainer:
         """One supervision step and update, dispatched but not waited for.
 
         Args:
-            batch: ``inputs [B, S]``, ``labels [B, S]`` and ``puzzle_identifiers [B]``, int32.
+            batch: ``inputs [B, S]``, ``labels [B, S]`` and ``puzzle_identifiers [B]``, int32: this
+                process's rows of the global batch.
 
         Returns:
-            Sums of metrics over the batch, as lazy arrays; see ``losses.act_metrics``.
+            Sums of metrics over the global batch, as lazy arrays; see ``losses.act_metrics``.
         """
         batch = {name: mx.array(array) for name, array in batch.items()}
         if self.carry is None:
@@ -123,7 +133,8 @@ class Trainer:
         Raises:
             InputError: see `RunFolder.open`.
         """
-        self._folder.open(self.config, self.resumed)
+        if self.group.leads:
+            self._folder.open(self.config, self.resumed)
 
     def fit(self, obey: Callable[[], None] = lambda: None) -> dict[str, dict[str, float]]:
         """Train to the end and return the last evaluation, ``{set: {metric: mean}}``.
@@ -135,9 +146,13 @@ class Trainer:
                 saves a checkpoint of this moment and is not `finished`.
         """
         results: dict[str, dict[str, float]] = {}
+        obey = self._together(obey)
         self.open()
         try:
-            with self._report_from_here() as report:
+            with (
+                self.group.together(f"continue with resume={self.run}, once it holds a step_*"),
+                self._report_from_here() as report,
+            ):
                 if self.resumed is not None and self.carry is None:
                     report.say(f"{self.resumed} has no carry: every row begins a new puzzle")
                 try:
@@ -152,9 +167,16 @@ class Trainer:
             self._folder.close()
         return results
 
-    def save(self) -> Path:
-        """Write a checkpoint of this moment and return its folder."""
-        return save_checkpoint(self.run, self.training, self.carry, self.progress)
+    def save(self) -> Path | None:
+        """Write a checkpoint of this moment and return its folder, in the process that leads.
+
+        It holds the carry of the global batch, so that any number of processes can go on from it.
+        """
+        carry = self.group.gather(self.carry)
+        mx.eval(carry)
+        if not self.group.leads:
+            return None
+        return save_checkpoint(self.run, self.training, carry, self.progress)
 
     @property
     def _moment(self) -> tuple[int, int]:
@@ -171,7 +193,28 @@ class Trainer:
 
     def _report_from_here(self) -> Report:
         evaluated = self.progress.position != self._interval_end
-        return Report(self.run, self.config, self.progress.step, self.total_steps, evaluated)
+        place, silent = self.progress.step, not self.group.leads
+        return Report(self.run, self.config, place, self.total_steps, evaluated, silent)
+
+    def _together(self, obey: Callable[[], None]) -> Callable[[], None]:
+        """Stopping as a group: every few steps all ask whether one wishes to, and then all do."""
+        if self.group.size == 1:
+            return obey
+        wished, asked = False, -1
+
+        def agreed() -> None:
+            nonlocal wished, asked
+            try:
+                obey()
+            except Stopped:
+                wished = True
+            step = self.progress.step
+            if step % _ASK_EVERY == 0 and step != asked:
+                asked = step
+                if self.group.sum(mx.array([float(wished)])).item():
+                    raise Stopped
+
+        return agreed
 
     def _train_interval(self, report: Report, obey: Callable[[], None]) -> None:
         """Dispatch step t, then report step t-1 while it runs; data comes from a thread."""
@@ -214,8 +257,11 @@ class Trainer:
     def _checkpoint(self, report: Report) -> None:
         """Save, and delete what the run need not keep once that is on the disk."""
         report.sync()
-        self.resumed = folder = self.save()
+        folder = self.save()
         self._saved = self._moment
+        if folder is None:
+            return
+        self.resumed = folder
         report.say(f"step {self.progress.step}: saved {folder}")
         if self.config.keep_checkpoints is not None:
             prune(self.run, self.config.keep_checkpoints, self.config.keep_best)
@@ -240,9 +286,12 @@ class Trainer:
                 save=config.eval_save_outputs,
                 evaluators=self.evaluators,
                 tick=tick,
+                group=self.group,
             )
         step = self.progress.step
         report.evaluation(step, results)
+        if not self.group.leads:
+            return results
         if outputs:
             write_outputs(self.run / f"outputs_{step:07d}.npz", outputs)
         for evaluator in self.evaluators:
@@ -251,6 +300,19 @@ class Trainer:
             write_files(self.run / f"evaluation_{step:07d}", files)
             results[evaluator.name] = metrics
         return results
+
+    def _agree(self) -> None:
+        """Make all processes start from one state; InputError if they resume from different ones.
+
+        Weights drawn on machines of different kinds may differ in their last digits.
+        """
+        if self.group.size == 1:
+            return
+        position = self.progress.position or {"epoch": 0, "offset": 0}
+        place = [self.progress.step, self.progress.interval, *position.values()]
+        remedy = f"give every machine the same {self.run}, in a shared folder or as a copy"
+        self.group.check_same("step, interval and data position", place, remedy)
+        self.training.follow()
 
 
 @contextmanager

@@ -27,9 +27,12 @@ class Plan(NamedTuple):
     recompute: bool
 
 
-def plan(config: TrainConfig, model: RecursiveReasoner) -> Plan:
-    """The plan that ``batch_size`` and ``grad_checkpoint`` ask for, or that memory allows."""
-    batch = config.global_batch_size
+def plan(config: TrainConfig, model: RecursiveReasoner, processes: int = 1) -> Plan:
+    """The plan that ``batch_size`` and ``grad_checkpoint`` ask for, or that memory allows.
+
+    It is that of one of several ``processes``, for its part of the global batch.
+    """
+    batch = config.global_batch_size // processes
     available = SHARE * memory_size() - fixed_bytes(model)
     on_cpu = device_name() == "cpu"
     if on_cpu:

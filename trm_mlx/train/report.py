@@ -26,18 +26,25 @@ class Report:
     """Receives every step's and evaluation's numbers; use as a context manager.
 
     A resumed run's log is first cut back to ``first_step``, so that it holds each step once; with
-    its evaluation, if that is done.
+    its evaluation, if that is done. A ``silent`` one, of a process that does not lead its group,
+    writes and shows nothing.
 
     Raises:
         InputError: the log cannot be read or, here and in any method, not be written.
     """
 
     def __init__(
-        self, run: Path, config: TrainConfig, first_step: int, total_steps: int, evaluated: bool
+        self,
+        run: Path,
+        config: TrainConfig,
+        first_step: int,
+        total_steps: int,
+        evaluated: bool,
+        silent: bool = False,
     ):
-        self._path = run / METRICS_FILE
+        self._path = Path(os.devnull) if silent else run / METRICS_FILE
         try:
-            losses = _cut_back(self._path, first_step, evaluated)
+            losses = () if silent else _cut_back(self._path, first_step, evaluated)
             # Without a buffer: what is written once is in the file, however the process ends.
             self._log = self._path.open("ab", buffering=0)
         except OSError as error:
@@ -45,7 +52,7 @@ class Report:
         except UnicodeDecodeError as error:
             raise InputError(f"{self._path} is not a log of text: move it away") from error
         self._spikes = SpikeWatch(losses)
-        self._wandb = _start_wandb(config) if config.wandb else None
+        self._wandb = _start_wandb(config) if config.wandb and not silent else None
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
         self.bar = tqdm(
             total=total_steps,
@@ -53,6 +60,7 @@ class Report:
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 20,
+            disable=silent,
         )
 
     def __enter__(self) -> "Report":
@@ -86,15 +94,15 @@ class Report:
         """One evaluation's means per set."""
         for set_name, metrics in results.items():
             self._write(step, {f"{set_name}/{name}": value for name, value in metrics.items()})
-            self.bar.write(
+            self.say(
                 f"step {step}: {set_name} exact accuracy {metrics['exact_accuracy']:.4f}, "
-                f"accuracy {metrics['accuracy']:.4f} on {metrics['count']:.0f} puzzles",
-                file=sys.stderr,
+                f"accuracy {metrics['accuracy']:.4f} on {metrics['count']:.0f} puzzles"
             )
 
     def evaluating(self, examples: int) -> tqdm:
         """A bar for one evaluation, on a terminal only."""
-        return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=None)
+        hidden = self.bar.disable or None  # None: where there is no terminal
+        return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden)
 
     def judgement(self, step: int, name: str, metrics: dict[str, float]) -> None:
         """What a task evaluator has found."""
@@ -104,6 +112,8 @@ class Report:
 
     def sync(self) -> None:
         """Wait until the log is on the disk."""
+        if self.bar.disable:
+            return
         try:
             os.fsync(self._log.fileno())
         except OSError as error:
@@ -111,7 +121,8 @@ class Report:
 
     def say(self, line: str) -> None:
         """A line of text above the progress bar."""
-        self.bar.write(line, file=sys.stderr)
+        if not self.bar.disable:
+            self.bar.write(line, file=sys.stderr)
 
     def _refused(self, error: OSError) -> InputError:
         return InputError(

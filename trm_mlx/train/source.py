@@ -13,7 +13,7 @@ import numpy as np
 from trm_mlx.config import TrainConfig
 from trm_mlx.data.generated import GeneratedStream
 from trm_mlx.data.loader import Batch, PuzzleDataset
-from trm_mlx.data.sampler import Position, TrainStream
+from trm_mlx.data.sampler import Position, TrainStream, rows_of_rank
 from trm_mlx.data.schema import (
     IGNORE_LABEL,
     SET_NAME,
@@ -28,6 +28,7 @@ from trm_mlx.tasks import fitting, get
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.split import draw, draw_distinct
 from trm_mlx.train.augment import Augmentation
+from trm_mlx.train.group import ALONE, Group
 
 GENERATE = "generate:"
 
@@ -112,18 +113,27 @@ def train_stream(
     test_data: PuzzleDataset,
     config: TrainConfig,
     position: Position | None,
+    group: Group = ALONE,
 ) -> TrainStream | GeneratedStream:
-    """The batches of a run, from a position on."""
+    """The batches of a run, from a position on: of each, the rows of this process.
+
+    Raises:
+        InputError: the batch does not divide among the processes, or does not fit the data.
+    """
     size, interval, seed = config.global_batch_size, config.epochs_per_interval, config.seed
     if isinstance(data, Generator):
-        per_epoch = config.puzzles_per_epoch
-        return GeneratedStream(data.batch, per_epoch, size, interval, seed, position)
+        rows_of_rank(size, *group)
+
+        def part(rows: int, rng: np.random.Generator) -> Batch:
+            return {name: group.own(array) for name, array in data.batch(rows, rng).items()}
+
+        return GeneratedStream(part, config.puzzles_per_epoch, size, interval, seed, position)
     change = None
     if config.augment:
         sizes = data.metadata
         task = fitting(sizes.vocab_size, sizes.seq_len, sizes.task)
         change = Augmentation.of(task, data, test_data, config.reveal_cells)
-    return TrainStream(data, size, interval, seed, position=position, change=change)
+    return TrainStream(data, size, interval, seed, *group, position=position, change=change)
 
 
 def _metadata(name: str, puzzles: int) -> DatasetMetadata:

@@ -11,6 +11,7 @@ from trm_mlx.config import TrainConfig
 from trm_mlx.models import cpu_kernels
 from trm_mlx.models.act import Carry, random_starts
 from trm_mlx.models.model import Batch, RecursiveReasoner
+from trm_mlx.train.group import ALONE, Group
 from trm_mlx.train.losses import act_metrics, row_losses, step_weights, total_loss
 from trm_mlx.train.memory import plan
 from trm_mlx.train.optim import build_optimizer, moving_average, sign_descent, warmup_cosine
@@ -21,12 +22,21 @@ Metrics = dict[str, mx.array]
 class Training:
     """Model, optimizer and moving average, and the function that advances them together.
 
+    In a group, every process holds all of them, and its own rows of the carry and of the batch. All
+    make the update of the whole batch, and so stay equal.
+
     Restored state must be put in place before the first `step`: compiling captures the arrays
     that are there then.
     """
 
-    def __init__(self, model: RecursiveReasoner, config: TrainConfig, total_steps: int):
-        self.model, self.config = model, config
+    def __init__(
+        self,
+        model: RecursiveReasoner,
+        config: TrainConfig,
+        total_steps: int,
+        group: Group = ALONE,
+    ):
+        self.model, self.config, self.group = model, config, group
         model.train()
         model.unfreeze()
         if config.freeze_weights:
@@ -34,7 +44,7 @@ class Training:
         self.optimizer = build_optimizer(config, total_steps)
         self.optimizer.init(model.trainable_parameters())
         self.average = tree_map(mx.array, model.trainable_parameters()) if config.ema else {}
-        self.plan = plan(config, model)
+        self.plan = plan(config, model, group.size)
         self._puzzle_rate = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
         self._step = None
 
@@ -43,6 +53,15 @@ class Training:
         """Everything a step changes besides the carry."""
         return [self.model.state, self.optimizer.state, self.average]
 
+    def follow(self) -> None:
+        """Take over the weights, the optimizer and the average of the process that leads."""
+        state = [self.model.parameters(), self.optimizer.state, self.average]
+        weights, self.optimizer.state, average = self.group.leaders(state)
+        self.model.update(weights)
+        self.optimizer.init(self.model.trainable_parameters())
+        self.average.update(average)
+        mx.eval(self.state)
+
     def step(self, carry: Carry, batch: Batch, key: mx.array) -> tuple[Carry, Metrics]:
         """Advance by one supervision step and one update of every weight.
 
@@ -50,7 +69,7 @@ class Training:
             carry: rows in progress; batch: rows for those that halted; key: this step's randomness.
 
         Returns:
-            The new carry and metrics as sums over the batch, with the ``lr`` used.
+            The new carry and metrics as sums over the global batch, with the ``lr`` used.
         """
         if self._step is None:
             self._step = self._update
@@ -60,7 +79,7 @@ class Training:
         return self._step(carry, batch, key)
 
     def gradients(self, carry: Carry, batch: Batch, key: mx.array):
-        """Gradients of loss / global_batch_size, without updating anything.
+        """Gradients of loss / global_batch_size over these rows, without updating anything.
 
         A batch too large for the memory goes through in several passes whose gradients are added.
 
@@ -71,7 +90,7 @@ class Training:
         begins, carry = carry.halted, self.model.begin(carry, batch)
         if self.config.random_starts:
             key, start_key = mx.random.split(key)
-            carry = random_starts(carry, begins, self.config.random_starts, start_key)
+            carry = random_starts(carry, begins, self.config.random_starts, start_key, self.group)
         passes, total = [], None
         for start in range(0, len(carry.steps), self.plan.rows):
             rows = slice(start, start + self.plan.rows)
@@ -80,7 +99,7 @@ class Training:
             total = weights if total is None else tree_map(mx.add, total, weights)
             passes.append((states, outputs, losses, puzzles))
         states, outputs, losses, puzzles = _joined(passes)
-        carry = self.model.finish(carry, states, outputs, key)
+        carry = self.model.finish(carry, states, outputs, key, self.group)
         return carry, act_metrics(carry, outputs, losses), total, puzzles
 
     def _pass(self, carry: Carry, rows: slice, after: dict | None):
@@ -116,12 +135,16 @@ class Training:
     def _update(self, carry: Carry, batch: Batch, key: mx.array) -> tuple[Carry, Metrics]:
         config, model = self.config, self.model
         carry, metrics, gradients, puzzle_gradients = self.gradients(carry, batch, key)
+        gradients, metrics = self.group.sum([gradients, metrics])
         if config.grad_clip is not None:
             gradients, metrics["grad_norm"] = optim.clip_grad_norm(gradients, config.grad_clip)
         if puzzle_gradients is not None:
+            identifiers, puzzle_gradients = self.group.gather(
+                [carry.batch["puzzle_identifiers"], puzzle_gradients], after=metrics["count"]
+            )
             model.puzzle_emb.weights = sign_descent(
                 model.puzzle_emb.weights,
-                carry.batch["puzzle_identifiers"],
+                identifiers,
                 puzzle_gradients,
                 self._puzzle_rate(self.optimizer.step),
                 config.puzzle_emb_weight_decay,

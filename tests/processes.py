@@ -1,0 +1,175 @@
+"""What the tests run in several processes, and how they start them.
+
+As a program, ``FOLDER NAME [key=value ...]`` writes what `everything` returns as
+``FOLDER/NAME<rank>.npz``, and ``trm ...`` is the command.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ["MLX_ENABLE_TF32"] = "0"
+
+import trm_mlx  # noqa: F401  isort: skip
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+
+from trm_mlx.cli import main
+from trm_mlx.errors import InputError
+from trm_mlx.options import train_config
+from trm_mlx.train.evaluate import SAVABLE, evaluate
+from trm_mlx.train.group import ALONE, Group, connect
+from trm_mlx.train.loop import Trainer, averaged
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+# With TRM_TEST_BACKEND=nccl, two GPUs are put to the test instead of the CPU.
+BACKEND = os.environ.get("TRM_TEST_BACKEND", "ring")
+# One thread each, as the processes share few cores, and the same kernels of MKL in every process.
+PLACES = {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE"}
+ARCH = {
+    "name": "trm", "hidden_size": 16, "num_heads": 2, "H_cycles": 2, "L_cycles": 2, "L_layers": 1,
+    "puzzle_emb_len": 2, "halt_max_steps": 4, "halt_exploration_prob": 0.5,
+    "forward_dtype": "float32",
+}  # fmt: skip
+ARC_ARCH = {
+    "hidden_size": 8, "num_heads": 1, "mlp_t": True, "pos_encodings": "none", "expansion": 0.1,
+}  # fmt: skip
+
+
+def everything(folder: Path, group: Group = ALONE, **changes: str) -> dict[str, np.ndarray]:
+    """50 steps on ``folder/random``, and evaluations of it and of ``folder/arc``: all by name.
+
+    Rows halt early and explore. ``changes`` are of the configuration.
+    """
+    values = {
+        "arch": ARCH, "global_batch_size": 8, "epochs": 1000, "lr": 1e-3, "lr_warmup_steps": 10,
+        "puzzle_emb_lr": 1e-2, "ema": True, "checkpoint_path": str(folder / "none"), **changes,
+    }  # fmt: skip
+    arc = {"arch": ARCH | ARC_ARCH, "data_paths": [str(folder / "arc")], "evaluators": ["arc"]}
+    found = trained({**values, "data_paths": [str(folder / "random")]}, 50, group)
+    of_arc = trained(values | arc, 0, group)
+    return found | {f"arc.{name}": array for name, array in of_arc.items()}
+
+
+def trained(values: dict, steps: int, group: Group) -> dict[str, np.ndarray]:
+    trainer = Trainer(train_config(values), group=group)
+    trainer.model.q_head.bias = mx.array([0.5, -0.5])  # at first it would never halt
+    metrics = []
+    for (batch, _), _ in zip(trainer.stream, range(steps), strict=False):
+        metrics.append({name: value.item() for name, value in trainer.train_step(batch).items()})
+    with averaged(trainer.training):
+        means, outputs = evaluate(
+            trainer.evaluation, trainer.test_data, 5, SAVABLE, trainer.evaluators, group=group
+        )
+    found = {
+        "weights": trainer.model.parameters(),
+        "average": trainer.training.average,
+        "optimizer": trainer.training.optimizer.state,
+        "means": tree_map(mx.array, means),
+        "outputs": tree_map(mx.array, outputs),
+    }
+    if metrics:
+        found["train"] = {name: mx.array([step[name] for step in metrics]) for name in metrics[0]}
+        found["carry"] = group.gather(trainer.carry)._asdict()
+    arrays = {name: np.array(array) for name, array in tree_flatten(found)}
+    for evaluator in trainer.evaluators if group.leads else ():
+        arrays["votes"] = np.array(sorted(f"{item}" for item in evaluator.votes.items()))
+        arrays |= {name: np.array(text) for name, text in evaluator.result().files.items()}
+    return arrays
+
+
+def messages(group: Group) -> dict[str, np.ndarray]:
+    """What becomes of arrays that differ from process to process."""
+    own = {
+        "bool": mx.array([group.leads] * 3),
+        "uint64": mx.array([[2**60 + group.rank]], mx.uint64),
+        "float32": mx.array([[-0.0, 1.5 + group.rank], [mx.nan, 0.0]]),
+        "uint8": mx.array([7 + group.rank], mx.uint8),
+    }
+    made = {"sum": group.sum(own["float32"]), **own}
+    for name, change in {"gather": group.gather, "leaders": group.leaders}.items():
+        made |= {f"{name}.{key}": array for key, array in change(own).items()}
+    group.check_same("colour", [1, 2], "paint them")
+    try:
+        group.check_same("colour", [1, group.rank], "paint them")
+        complaint = ""
+    except InputError as error:
+        complaint = str(error)
+    return {
+        "message.complaint": np.array(complaint),
+        **{f"message.{name}": np.array(array) for name, array in made.items()},
+    }
+
+
+def free_ports(count: int) -> list[int]:
+    """As many free ports in a row."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            ports = [first.getsockname()[1] + number for number in range(count)]
+        try:
+            for port in ports:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            continue
+        return ports
+
+
+def launched(processes: int, *words: object) -> str:
+    """This program in several processes, by ``mlx.launch``; what they and it say on stderr.
+
+    Its exit status is 0 come what may, but it warns of a process that fails.
+    """
+    launcher = Path(sys.executable).with_name("mlx.launch")
+    command = [launcher, "-n", str(processes), "--starting-port", str(free_ports(processes)[0])]
+    command += ["--backend", BACKEND, "--", sys.executable, __file__, *map(str, words)]
+    done = subprocess.run(
+        command,
+        check=True,
+        env=os.environ | PLACES,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "exited with code" not in done.stderr, done.stderr
+    return done.stderr
+
+
+def alone(*words: object) -> subprocess.Popen:
+    """This program in one process, with the same settings."""
+    return subprocess.Popen([sys.executable, __file__, *map(str, words)], env=os.environ | PLACES)
+
+
+def started(processes: int, folder: Path, *words: object) -> list[subprocess.Popen]:
+    """This program in several processes, without a launcher that would watch over them."""
+    hosts = folder / "hosts.json"
+    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(processes)]))
+    command = [sys.executable, __file__, *map(str, words)]
+    places = os.environ | PLACES | {"MLX_HOSTFILE": str(hosts)}
+    return [
+        subprocess.Popen(
+            command,
+            env={**places, "MLX_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+
+
+if __name__ == "__main__":
+    if BACKEND == "ring":
+        mx.set_default_device(mx.cpu)
+    if sys.argv[1] == "trm":
+        sys.exit(main(sys.argv[2:]))
+    folder, name, group = Path(sys.argv[1]), sys.argv[2], connect()
+    changes = dict(word.split("=") for word in sys.argv[3:])
+    found = everything(folder, group, **changes) | messages(group)
+    np.savez(folder / f"{name}{group.rank}.npz", **found)

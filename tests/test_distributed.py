@@ -1,0 +1,193 @@
+"""Two processes make the run of one: training, evaluation, resuming, and when one is killed."""
+
+import json
+import signal
+import time
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from processes import alone, launched, started
+from test_arc_vote import dataset  # noqa: F401  (a fixture)
+from test_cli import TINY
+from test_training import config, make_data
+
+from trm_mlx.cli import main
+from trm_mlx.errors import InputError
+from trm_mlx.models.act import halting_rows
+from trm_mlx.models.weights import find_checkpoint
+from trm_mlx.options import arch_config, train_config
+from trm_mlx.train.checkpoint import read_state
+from trm_mlx.train.group import Group, connect
+from trm_mlx.train.loop import Trainer
+from trm_mlx.train.source import open_test, open_train, train_stream
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, dataset):  # noqa: F811
+    folder = tmp_path_factory.mktemp("processes")
+    make_data(folder / "random")
+    (folder / "arc").symlink_to(dataset)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    """What each of two processes has found."""
+    launched(2, folder, "two")
+    return [dict(np.load(folder / f"two{rank}.npz")) for rank in range(2)]
+
+
+def test_two_processes_are_one(folder, two):
+    leading, other = two
+    processes = [alone(folder, "whole"), alone(folder, "halves", "batch_size=4")]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert leading["carry.batch.inputs"].shape[0] == 8
+    assert (leading["train.count"][:2] > 0).any(), "no row halted early, so none has explored"
+    # One process that takes the batch in two passes adds the same numbers in the same order, but
+    # for what is reported.
+    for name, array in np.load(folder / "halves0.npz").items():
+        if name.startswith("train"):
+            np.testing.assert_allclose(leading[name], array, rtol=1e-6, err_msg=name)
+        elif not name.startswith("message"):
+            np.testing.assert_array_equal(leading[name], array, err_msg=name)
+    assert {"weights.puzzle_emb.weights", "optimizer.step", "means.all.lm_loss"} < other.keys()
+    for name, array in other.items():
+        if not name.startswith("message"):
+            np.testing.assert_array_equal(leading[name], array, err_msg=name)
+    for name, array in np.load(folder / "whole0.npz").items():
+        if name.startswith(("weights", "average", "means")):
+            np.testing.assert_allclose(leading[name], array, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_messages(two):
+    for name in ("bool", "uint64", "float32", "uint8"):
+        first, second = (found[f"message.{name}"] for found in two)
+        assert first.tobytes() != second.tobytes()
+        for found in two:
+            gathered, leading = (found[f"message.{kind}.{name}"] for kind in ("gather", "leaders"))
+            assert gathered.dtype == leading.dtype == first.dtype
+            assert gathered.tobytes() == first.tobytes() + second.tobytes()
+            assert leading.tobytes() == first.tobytes()
+            np.testing.assert_array_equal(
+                found["message.sum"], two[0]["message.float32"] + two[1]["message.float32"]
+            )
+            assert str(found["message.complaint"]) == (
+                "the processes differ in colour [[1, 0], [1, 1]]: paint them"
+            )
+
+
+@pytest.mark.parametrize("arch", ["trm", "hrm"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_rows_explore_as_in_the_whole_batch(arch, parts):
+    steps = mx.array(np.random.default_rng(0).integers(1, 16, 64))
+    likes = mx.random.normal((64,), key=mx.random.key(1))
+    config = arch_config(arch, halt_exploration_prob=0.5)
+    key, another = mx.random.split(mx.random.key(2))
+    whole = halting_rows(config, steps, likes, -likes, True, key).tolist()
+    assert whole != halting_rows(config, steps, likes, -likes, True, another).tolist()
+    found = []
+    for rank in range(parts):
+        group = Group(rank, parts)
+        rows = map(group.own, (steps, likes, -likes))
+        found += halting_rows(config, *rows, True, key, group).tolist()
+    assert found == whole
+
+
+@pytest.mark.parametrize(
+    ("source", "augment"), [("folder", False), ("folder", True), ("generate:sudoku4x4", False)]
+)
+def test_rows_are_those_of_the_global_batch(tmp_path, source, augment):
+    if source == "folder":
+        source = str(tmp_path / "data")
+        words = ["build", "sudoku", "--generate", "4", "--num-train", "30", "--num-test", "5"]
+        assert main([*words, "--output-dir", source]) == 0
+    run = train_config(
+        {
+            "data_paths": [source], "augment": augment, "epochs": 2, "global_batch_size": 6,
+            "puzzles_per_epoch": 30, "test_puzzles": 5,
+        }
+    )  # fmt: skip
+
+    def batches(group):
+        stream = train_stream(open_train(run), open_test(run), run, None, group)
+        return [pair for pair, _ in zip(stream, range(6), strict=False)]
+
+    ranks = [batches(Group(rank, 3)) for rank in range(3)]
+    for number, (batch, position) in enumerate(batches(Group())):
+        shares = [rank[number] for rank in ranks]
+        assert all(place == position for _, place in shares)
+        for name, array in batch.items():
+            together = np.concatenate([share[name] for share, _ in shares])
+            np.testing.assert_array_equal(together, array)
+
+
+@pytest.mark.parametrize("source", ["folder", "generate:sudoku4x4"])
+def test_a_batch_that_does_not_divide(folder, tmp_path, source):
+    paths = [str(folder / "random") if source == "folder" else source]
+    with pytest.raises(InputError, match=r"batch_size 8 cannot be split over 3 .*multiple of 3"):
+        Trainer(config("", tmp_path / "run", data_paths=paths), group=Group(1, 3))
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_is_no_group(monkeypatch):
+    monkeypatch.delenv("MLX_RANK", raising=False)
+    monkeypatch.setattr(mx.distributed, "init", None)
+    assert connect() == Group(0, 1)
+
+
+def test_processes_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_RANK", "0")
+    monkeypatch.setenv("MLX_HOSTFILE", str(tmp_path / "none.json"))
+    with pytest.raises(InputError, match=r"cannot join the other processes .*mlx\.launch"):
+        connect()
+
+
+def checkpoint_arrays(run):
+    return {
+        f"{path.name} {name}": np.array(array)
+        for path in find_checkpoint(run).glob("*.safetensors")
+        for name, array in mx.load(str(path)).items()
+    }
+
+
+def test_resuming_with_another_number_of_processes(folder, tmp_path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    options = [*TINY, f"data_paths=[{folder / 'random'}]", "ema=true"]
+    assert main(["train", *options, f"checkpoint_path={whole}", "epochs=3"]) == 0
+    said = launched(2, "trm", "train", *options, f"checkpoint_path={run}", "epochs=1")
+    assert said.count("3 steps of 8 rows on 2 processes") == 1
+    assert main(["train", f"resume={run}", "epochs=2"]) == 0
+    launched(2, "trm", "train", f"resume={run}", "epochs=3")
+    found, expected = checkpoint_arrays(run), checkpoint_arrays(whole)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+    logs = [(path / "metrics.jsonl").read_text().splitlines() for path in (run, whole)]
+    first, second = ([json.loads(line)["step"] for line in log] for log in logs)
+    assert first == second
+
+
+def test_the_others_end_with_one_that_is_killed(folder, tmp_path):
+    run = tmp_path / "run"
+    options = [*TINY, f"data_paths=[{folder / 'random'}]", f"checkpoint_path={run}", "epochs=10000"]
+    processes = started(2, tmp_path, "trm", "train", *options)
+    try:
+        until = time.monotonic() + 60
+        while not list(run.glob("step_*")) and time.monotonic() < until:
+            time.sleep(0.05)
+        processes[1].send_signal(signal.SIGKILL)
+        out, err = processes[0].communicate(timeout=60)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[0].returncode == 2
+    assert out == ""
+    assert "error: another process of the run has ended" in err.splitlines()[-1]
+    assert f"resume={run}" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    _, progress, _ = read_state(run)
+    assert main(["train", f"resume={run}", f"epochs={progress.interval + 1}"]) == 0
+    assert read_state(run)[1].interval == progress.interval + 1
