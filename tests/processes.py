@@ -47,7 +47,8 @@ def everything(folder: Path, group: Group = ALONE, **changes: str) -> dict[str, 
     """
     values = {
         "arch": ARCH, "global_batch_size": 8, "epochs": 1000, "lr": 1e-3, "lr_warmup_steps": 10,
-        "puzzle_emb_lr": 1e-2, "ema": True, "checkpoint_path": str(folder / "none"), **changes,
+        "puzzle_emb_lr": 1e-2, "ema": True, "random_starts": 0.5,
+        "checkpoint_path": str(folder / "none"), **changes,
     }  # fmt: skip
     arc = {"arch": ARCH | ARC_ARCH, "data_paths": [str(folder / "arc")], "evaluators": ["arc"]}
     found = trained({**values, "data_paths": [str(folder / "random")]}, 50, group)
