@@ -55,7 +55,7 @@ class Trainer:
         check_wandb(config)
         self.data = open_train(config)
         self.test_data = open_test(config)
-        self.config = config = _named(config)
+        self.config = config = _named(config, group)
         self.run = Path(config.checkpoint_path)
         self.progress = Progress()
         if resume is not None:
@@ -232,10 +232,13 @@ def averaged(training: Training):
         model.update(weights)
 
 
-def _named(config: TrainConfig) -> TrainConfig:
-    """The configuration with the names it leaves open filled in."""
+def _named(config: TrainConfig, group: Group) -> TrainConfig:
+    """The configuration with the names it leaves open filled in, the same in all processes."""
     project = config.project_name or Path(config.data_paths[0]).name.rpartition(":")[2]
-    run = config.run_name or f"{config.arch.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = config.run_name
+    if run is None:
+        now = group.leaders(mx.array(int(time.time()))).item()
+        run = f"{config.arch.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
     folder = config.checkpoint_path or str(Path("checkpoints", project, run))
     return replace(config, project_name=project, run_name=run, checkpoint_path=folder)
 
