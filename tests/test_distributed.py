@@ -167,6 +167,13 @@ def test_resuming_with_another_number_of_processes(folder, tmp_path):
     logs = [(path / "metrics.jsonl").read_text().splitlines() for path in (run, whole)]
     first, second = ([json.loads(line)["step"] for line in log] for log in logs)
     assert first == second
+    names = ["--save", "preds", "q_halt_logits", "inputs", "--batch-size", "8", "--output"]
+    launched(2, "trm", "eval", run, *names, tmp_path / "two.npz")
+    assert main(["eval", str(run), *names, str(tmp_path / "one.npz")]) == 0
+    together, one = np.load(tmp_path / "two.npz"), np.load(tmp_path / "one.npz")
+    assert together.keys() == one.keys()
+    for name in one:
+        np.testing.assert_allclose(together[name], one[name], rtol=0, atol=1e-5, err_msg=name)
 
 
 def test_the_others_end_with_one_that_is_killed(folder, tmp_path):

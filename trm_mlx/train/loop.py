@@ -58,7 +58,7 @@ class Trainer:
         check_wandb(config)
         self.data = open_train(config)
         self.test_data = open_test(config)
-        self.config = config = _named(config)
+        self.config = config = _named(config, group)
         self.run = Path(config.checkpoint_path)
         self.progress = Progress()
         self.resumed = None
@@ -211,6 +211,7 @@ class Trainer:
             step = self.progress.step
             if step % _ASK_EVERY == 0 and step != asked:
                 asked = step
+                mx.eval(self.training.state)  # so that no message waits behind another
                 if self.group.sum(mx.array([float(wished)])).item():
                     raise Stopped
 
@@ -333,10 +334,13 @@ def _flat(results: dict[str, dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _named(config: TrainConfig) -> TrainConfig:
-    """The configuration with the names it leaves open filled in."""
+def _named(config: TrainConfig, group: Group) -> TrainConfig:
+    """The configuration with the names it leaves open filled in, the same in all processes."""
     project = config.project_name or Path(config.data_paths[0]).name.rpartition(":")[2]
-    run = config.run_name or f"{config.arch.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = config.run_name
+    if run is None:
+        now = group.leaders(mx.array(int(time.time()))).item()
+        run = f"{config.arch.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
     folder = config.checkpoint_path or str(Path("checkpoints", project, run))
     return replace(config, project_name=project, run_name=run, checkpoint_path=folder)
 
