@@ -12,7 +12,7 @@ from trm_mlx.options import describe_options, load_config
 from trm_mlx.train.checkpoint import read_state
 from trm_mlx.train.group import connect
 from trm_mlx.train.loop import Trainer
-from trm_mlx.train.stopping import stop_wish
+from trm_mlx.train.stopping import SIGNALS, stop_wish
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
         trainer.open()
     if group.leads:
         _introduce(trainer)
-    with stop_wish() as wish:
+    # By SIGTERM a launcher ends processes that wait for a dead one, and could not answer a wish.
+    with stop_wish(SIGNALS if group.size == 1 else (signal.SIGINT,)) as wish:
         trainer.fit(wish.obey)
     if not trainer.finished:
         if group.leads:
             print(_how_to_go_on(trainer), file=sys.stderr)
-        return 128 + (wish.signal or signal.SIGTERM)
+        return 128 + (wish.signal or signal.SIGINT)
     if group.leads:
         print(trainer.run)
     return 0

@@ -25,7 +25,7 @@ class StopWish:
 
 
 @contextmanager
-def stop_wish() -> Iterator[StopWish]:
+def stop_wish(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopWish]:
     """Inside, the first signal is a wish; the next ends the process at once, as signals do.
 
     A signal that the parent process has switched off stays so.
@@ -39,7 +39,7 @@ def stop_wish() -> Iterator[StopWish]:
         os.write(2, b"\nstopping after this step; a second Ctrl-C ends at once, unsaved\n")
 
     before = {}
-    for number in SIGNALS:
+    for number in signals:
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, receive)
     try:
