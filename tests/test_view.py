@@ -109,6 +109,7 @@ def test_colours_of_cells(sudoku):
     rich = pytest.importorskip("rich.console")
     text = terminal.styled(sudoku, sudoku.frames[2])
     styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
+    assert styles["[" + "#" * 13] == "bright_green"  # 2/3 of a bar of 20
     assert styles["!3"] == terminal.STYLES[Mark.WRONG]
     assert styles["+2"] == terminal.STYLES[Mark.NEW]
     stream = io.StringIO()

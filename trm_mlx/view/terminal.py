@@ -60,7 +60,8 @@ def styled(film: Film, frame: Frame):
     """One frame as a Rich renderable."""
     from rich.text import Text
 
-    text = Text(heading(film, frame) + "\n\n", style="default")
+    text = Text(heading(film, frame) + "\n\n", no_wrap=True, overflow="crop")
+    text.highlight_regex(r"\[#+", "bright_green")
     for line in pieces(film, frame):
         for piece, mark in line:
             text.append(piece, "dim" if mark is None else STYLES[mark])
@@ -76,7 +77,7 @@ def heading(film: Film, frame: Frame) -> str:
     filled = round(frame.halting * BAR)
     wrong = int((frame.marks == Mark.WRONG).sum())
     return (
-        f"step {frame.step:2}/{last}  {frame.changes:3} changed  {wrong:3} breaking a rule  "
+        f"step {frame.step:2}/{last}  {frame.changes:3} changed  {wrong:3} wrong  "
         f"halting [{'#' * filled}{'.' * (BAR - filled)}] {frame.halting:.3f}"
     )
 
