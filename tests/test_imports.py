@@ -30,8 +30,9 @@ ALLOWED = {
     "train": {"models", "tasks", "data", "config", "options", "backend", "errors", "whole_folder"},
     "bench": {"models", "train", "solve", "data", "config", "backend", "errors"},
     "solve": {"models", "data", "tasks", "config", "backend", "errors", "whole_folder"},
+    "view": {"tasks", "solve", "errors", "whole_folder"},
     "convert": {"models", "config", "options", "errors", "whole_folder"},
-    "commands": {"bench", "build", "convert", "train", "solve", "models", "data", "tasks"}
+    "commands": {"bench", "build", "convert", "train", "solve", "view", "models", "data", "tasks"}
     | {"config", "options", "backend", "errors", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
@@ -44,6 +45,9 @@ LIBRARIES = {
     "wandb": {"train/report.py"},
     "huggingface_hub": {"build"},
     "numba": {"compiled"},
+    "rich": {"view"},
+    "PIL": {"view"},
+    "matplotlib": {"commands/plot.py"},
     "adam_atan2": {"bench/reference.py"},
     "numpy": None,
     "yaml": None,

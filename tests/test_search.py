@@ -127,7 +127,7 @@ def test_symmetries_are_undone(model):
     seen = set()
     stream = solver._stream.run
 
-    def run(jobs, rows):
+    def run(jobs, rows, watch):
         for finished in stream(jobs, rows):
             seen.add(finished.answer.tobytes())
             yield finished

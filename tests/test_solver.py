@@ -159,7 +159,9 @@ def test_rows(model, monkeypatch, batch_size, rows):
     seen = []
     solver = Solver(model, batch_size=batch_size)
     run = solver._stream.run
-    monkeypatch.setattr(solver._stream, "run", lambda jobs, n: seen.append(n) or run(jobs, n))
+    monkeypatch.setattr(
+        solver._stream, "run", lambda jobs, n, watch: seen.append(n) or run(jobs, n, watch)
+    )
     assert len(list(solver.solve(INPUTS[:3]))) == 3
     assert seen == [rows]
 

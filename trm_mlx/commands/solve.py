@@ -22,6 +22,9 @@ from trm_mlx.solve.solver import Solver
 from trm_mlx.solve.table import first_questions, solve_table
 from trm_mlx.tasks import fitting
 from trm_mlx.tasks.base import Task
+from trm_mlx.view.film import Film, film_of
+from trm_mlx.view.save import check_target, save
+from trm_mlx.view.terminal import colourful, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, help="puzzles worked on at once (default: by the device)"
     )
+    parser.add_argument(
+        "--watch", action="store_true", help="play the steps of one puzzle, in colour on a terminal"
+    )
+    parser.add_argument(
+        "--delay", type=float, default=0.4, help="seconds a frame of --watch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="draw one puzzle's steps: .png, .gif or .html"
+    )
     add_search_arguments(parser, THOROUGH)
 
 
@@ -58,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("name one source: a puzzle, --file or --data")
     if arguments.output is not None and arguments.puzzle is None:
         raise InputError("-o goes with a CSV file: trm solve IN.csv -o OUT.csv --checkpoint DIR")
+    _check_views(arguments)
     source, text = _read_text(arguments)
     if arguments.checkpoint is None:
         arguments.checkpoint = _bundled_model(arguments, source, text)
@@ -73,10 +86,13 @@ def run(arguments: argparse.Namespace) -> int:
         puzzles = _from_dataset(task, arguments)
     else:
         puzzles = [(question, None) for question in _questions(task, source, text)]
+    if len(puzzles) > 1 and (arguments.watch or arguments.save):
+        option = "--watch" if arguments.watch else "--save"
+        raise InputError(f"{option} shows one puzzle, not {len(puzzles)}: name one of them")
     backend.announce(config.forward_dtype)
     solutions = solver.solve(task.encode(question) for question, _ in puzzles)
     solved = [
-        _show(task, solver, question, label, solution)
+        _show(task, solver, arguments, question, label, solution)
         for (question, label), solution in zip(puzzles, solutions, strict=True)
     ]
     return 0 if all(solved) else 1
@@ -174,21 +190,37 @@ def _from_dataset(task: Task, arguments: argparse.Namespace) -> list[tuple[np.nd
     return list(zip(task.decode(batch["inputs"]), task.decode(batch["labels"]), strict=True))
 
 
+def _check_views(arguments: argparse.Namespace) -> None:
+    """Refuse before any work what --watch and --save could not do."""
+    if not 0 <= arguments.delay <= 60:
+        raise InputError(f"--delay {arguments.delay}: must lie between 0 and 60 seconds")
+    if arguments.output is not None and (arguments.watch or arguments.save):
+        raise InputError("-o writes a CSV file of answers: leave out --watch and --save")
+    if arguments.watch:
+        colourful()
+    if arguments.save is not None:
+        check_target(arguments.save)
+
+
 def _show(
-    task: Task, solver: Solver, question: np.ndarray, label: np.ndarray | None, solution: Solution
+    task: Task,
+    solver: Solver,
+    arguments: argparse.Namespace,
+    question: np.ndarray,
+    label: np.ndarray | None,
+    solution: Solution,
 ) -> bool:
     """Print how one puzzle was solved, and its answer; whether the answer obeys the rules."""
-    print(f"{task.render(question)}\n")
-    answer = question
-    for step, thought in enumerate(solution.thoughts, start=1):
-        previous, answer = answer, task.decode(thought.answer)
-        print(
-            f"step {step:2}  {(answer != previous).sum():3} cells changed  "
-            f"halting {thought.confidence:.3f}  {task.line(answer)}"
-        )
     answer = task.decode(solution.answer)
-    print(f"\n{task.render(answer, givens=question)}\n")
     solved = bool(task.check(question, answer))
+    film = film_of(task, question, solution, solved)
+    if arguments.watch:
+        show(film, arguments.delay)
+    else:
+        _print_steps(task, film)
+    if arguments.save is not None:
+        save(film, arguments.save)
+    print(f"\n{task.render(answer, givens=question)}\n")
     print(
         f"rules {'satisfied' if solved else 'broken'}, "
         f"{'halted' if solution.halted else 'stopped'} at step {solution.steps} "
@@ -202,3 +234,12 @@ def _show(
         print(f"label {'matched' if (label == answer).all() else 'missed'}")
     print()
     return solved
+
+
+def _print_steps(task: Task, film: Film) -> None:
+    print(f"{task.render(film.frames[0].values)}\n")
+    for frame in film.frames[1:]:
+        print(
+            f"step {frame.step:2}  {frame.changes:3} cells changed  "
+            f"halting {frame.halting:.3f}  {task.line(frame.values)}"
+        )

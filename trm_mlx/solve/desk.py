@@ -1,7 +1,7 @@
 """The host's side of a stream: which jobs wait, which rows work on which, what comes of them."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -26,12 +26,14 @@ class Job(NamedTuple):
 class Thought(NamedTuple):
     """A puzzle after one supervision step.
 
-    answer: tokens ``[S]``; confidence: probability that the model gives to being right; states:
-    every state, float32 ``[L, D]``, by name.
+    answer: tokens ``[S]``; confidence: probability that the model gives to being right;
+    cell_confidence: probability of each token, float32 ``[S]``; states: every state, float32
+    ``[L, D]``, by name.
     """
 
     answer: np.ndarray
     confidence: float
+    cell_confidence: np.ndarray
     states: dict[str, np.ndarray]
 
 
@@ -62,14 +64,21 @@ class Reading(NamedTuple):
     confidence: mx.array
     halted: mx.array
     residual: mx.array
-    states: Batch  # empty unless thoughts are kept
+    cells: Batch  # "confidence" of each token [B, S]; empty unless thoughts are kept
+    states: Batch  # likewise
+
+
+Watch = Callable[[Job, int, Thought], None]  # with the step's number, from 1
 
 
 class Desk:
-    """Hands jobs to the rows of a batch and takes in their results."""
+    """Hands jobs to the rows of a batch and takes in their results.
 
-    def __init__(self, jobs: Iterator[Job | None], rows: int, seq_len: int):
-        self._jobs, self._rows, self._seq_len = jobs, rows, seq_len
+    ``watch`` is told every thought that is kept, as it comes.
+    """
+
+    def __init__(self, jobs: Iterator[Job | None], rows: int, seq_len: int, watch: Watch | None):
+        self._jobs, self._rows, self._seq_len, self._watch = jobs, rows, seq_len, watch
         self._count = self._steps = 0
         self._waiting: deque[int] = deque()  # job numbers, at most as many as there are rows
         self._last: dict[int, int] = {}  # the last step that a job under way can take
@@ -147,11 +156,17 @@ class Desk:
 
     def _keep(self, reading: Reading, numbers: np.ndarray) -> None:
         answers, confidence = np.asarray(reading.answer), np.asarray(reading.confidence)
+        cells = np.asarray(reading.cells["confidence"])
         states = {name: np.asarray(state) for name, state in reading.states.items()}
         for row in np.flatnonzero(numbers >= 0):
             thought = Thought(
                 answers[row].astype(np.int32),
                 float(confidence[row]),
+                cells[row].copy(),
                 {name: state[row].copy() for name, state in states.items()},
             )
-            self._thoughts.setdefault(int(numbers[row]), []).append(thought)
+            number = int(numbers[row])
+            thoughts = self._thoughts.setdefault(number, [])
+            thoughts.append(thought)
+            if self._watch is not None:
+                self._watch(self._known[number], len(thoughts), thought)

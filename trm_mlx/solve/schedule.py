@@ -7,7 +7,7 @@ and those after the deciding one are dropped.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,6 +36,18 @@ class Solution(NamedTuple):
     evaluations: int
     passes: bool | None
     thoughts: tuple[Thought, ...]
+
+
+class Glimpse(NamedTuple):
+    """A supervision step of one puzzle, as it comes.
+
+    puzzle: its number, from 0; trajectory: from 0; step: of this trajectory, from 1.
+    """
+
+    puzzle: int
+    trajectory: int
+    step: int
+    thought: Thought
 
 
 @dataclass(eq=False)
@@ -93,6 +105,12 @@ class Schedule:
             self._count(case, case.finished.pop(len(case.attempts)))
         if case.solution is None and len(case.attempts) == case.launched:
             self._waiting.append(case)
+
+    def show(self, watch: Callable[[Glimpse], None], job: Job, step: int, thought: Thought) -> None:
+        """Let ``watch`` see a thought, unless its puzzle is solved already."""
+        case, trajectory, symmetry = job.tag
+        if case.solution is None:
+            watch(Glimpse(case.number, trajectory, step, self._upright(symmetry, thought)))
 
     def solutions(self) -> Iterator[Solution]:
         """What is known now, in the order of the puzzles."""
@@ -157,7 +175,7 @@ class Schedule:
         answer, thoughts = finished.answer, finished.thoughts
         if symmetry is not None:
             answer = self._undo(symmetry, answer)
-            thoughts = tuple(t._replace(answer=self._undo(symmetry, t.answer)) for t in thoughts)
+            thoughts = tuple(self._upright(symmetry, thought) for thought in thoughts)
         passes = None
         if self._search.select == "rule":
             values = self._task.decode(np.stack([case.inputs, answer]))
@@ -170,6 +188,16 @@ class Schedule:
             finished.residual,
             passes,
             thoughts,
+        )
+
+    def _upright(self, symmetry: Symmetry | None, thought: Thought) -> Thought:
+        """The thought about the puzzle itself, from that about its image."""
+        if symmetry is None:
+            return thought
+        board = self._task.decode(thought.answer)[None]
+        return thought._replace(
+            answer=self._undo(symmetry, thought.answer),
+            cell_confidence=symmetry.inverse().move(thought.cell_confidence[None], board)[0],
         )
 
     def _undo(self, symmetry: Symmetry, answer: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ answer is taken, is a `Search`.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from trm_mlx import backend
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.refinement import check_tokens
-from trm_mlx.solve.schedule import Schedule, Solution
+from trm_mlx.solve.schedule import Glimpse, Schedule, Solution
 from trm_mlx.solve.search import Perturbation, Search
 from trm_mlx.solve.stream import Stream
 from trm_mlx.tasks.base import Task
@@ -70,7 +71,7 @@ class Solver:
         if task is None and (search.symmetries or search.select == "rule"):
             wish = "symmetries" if search.symmetries else "select 'rule'"
             raise InputError(f"{wish} needs a task: pass task=trm_mlx.tasks.get(...)")
-        self._batch_size = batch_size
+        self._batch_size, self._intermediates = batch_size, intermediates
         self._stream = Stream(
             model,
             halt_threshold,
@@ -80,17 +81,24 @@ class Solver:
         )
 
     def solve(
-        self, inputs: Iterable[np.ndarray], puzzle_identifiers: Iterable[int] | None = None
+        self,
+        inputs: Iterable[np.ndarray],
+        puzzle_identifiers: Iterable[int] | None = None,
+        watch: Callable[[Glimpse], None] | None = None,
     ) -> Iterator[Solution]:
         """One `Solution` a puzzle, in the order of the puzzles, as soon as it is known.
 
         Args:
             inputs: tokens ``[N, S]``, or any iterable of tokens ``[S]``, which is read as needed.
             puzzle_identifiers: one a puzzle; all blank by default.
+            watch: called after every step of every trajectory, while the next one is computed.
 
         Raises:
-            InputError: a puzzle that does not fit the model, by its number.
+            InputError: a puzzle that does not fit the model, by its number; ``watch`` without
+                intermediates.
         """
+        if watch is not None and not self._intermediates:
+            raise InputError("watch needs a Solver with intermediates=True")
         puzzles = self._puzzles(inputs, puzzle_identifiers)
         rows = self._batch_size or (32 if backend.device_name() == "cpu" else 256)
         first = list(itertools.islice(puzzles, rows))
@@ -101,7 +109,8 @@ class Solver:
         schedule = Schedule(
             itertools.chain(first, puzzles), self.search, self.task, self.max_steps, 16 * rows
         )
-        for finished in self._stream.run(schedule.jobs(), rows):
+        show = None if watch is None else partial(schedule.show, watch)
+        for finished in self._stream.run(schedule.jobs(), rows, show):
             schedule.record(finished)
             yield from schedule.solutions()
 

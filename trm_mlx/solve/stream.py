@@ -14,7 +14,7 @@ import mlx.core as mx
 from trm_mlx.models import cpu_kernels
 from trm_mlx.models.act import Carry, halting_logit
 from trm_mlx.models.model import Batch, RecursiveReasoner
-from trm_mlx.solve.desk import Desk, Finished, Job, Reading
+from trm_mlx.solve.desk import Desk, Finished, Job, Reading, Watch
 
 
 class Stream:
@@ -41,16 +41,19 @@ class Stream:
         advance = cpu_kernels.disabled()(self._advance)
         self._step = mx.compile(advance, inputs=model.state) if compiled else self._advance
 
-    def run(self, jobs: Iterator[Job | None], rows: int) -> Iterator[Finished]:
+    def run(
+        self, jobs: Iterator[Job | None], rows: int, watch: Watch | None = None
+    ) -> Iterator[Finished]:
         """Yield results as they come; the order is that of halting.
 
         Args:
             jobs: asked for the next one whenever there is room. None says "nothing now, ask again
                 after the next results": what it gives may depend on the results so far.
             rows: of the batch.
+            watch: told every thought as it comes, where thoughts are kept.
         """
         self.model.eval()
-        desk = Desk(jobs, rows, self.model.config.seq_len)
+        desk = Desk(jobs, rows, self.model.config.seq_len, watch)
         carry = self.model.initial_carry(desk.pool())
         current, vacant, finished = None, rows, []
         while True:
@@ -88,9 +91,15 @@ class Stream:
             mx.sigmoid(certainty),
             halted,
             _root_mean_square(before, carry.states),
+            {"confidence": _cell_confidence(outputs["logits"])} if self.keep_thoughts else {},
             {n: s.astype(mx.float32) for n, s in carry.states.items() if self.keep_thoughts},
         )
         return carry._replace(halted=vacant), reading
+
+
+def _cell_confidence(logits: mx.array) -> mx.array:
+    """The probability of the likeliest token of every cell, ``[B, S]``."""
+    return mx.softmax(logits.astype(mx.float32), axis=-1).max(axis=-1)
 
 
 def _root_mean_square(before: Batch, after: Batch) -> mx.array:

@@ -167,6 +167,20 @@ class Symmetry:
         grids = grids_of(np.broadcast_to(canvases, (len(self), SIZE**2)))
         return np.stack([canvas_of(self.image(grid, row)) for row, grid in enumerate(grids)])
 
+    def move(self, numbers: np.ndarray, canvases: np.ndarray) -> np.ndarray:
+        """Numbers ``[N, 900]`` about the cells of the canvases' grids, to their images; 0 beside.
+
+        Args:
+            canvases: ``[N, 900]``, not their images.
+        """
+        moved = np.zeros((len(self), SIZE, SIZE), numbers.dtype)
+        sizes = zip(*crop_sizes(canvases), strict=True)
+        for row, (rows, columns) in enumerate(sizes):
+            grid = numbers[row].reshape(SIZE, SIZE)[:rows, :columns]
+            image = transform(grid, self.transforms[row])
+            moved[row, : image.shape[0], : image.shape[1]] = image
+        return moved.reshape(len(self), -1)
+
     def inverse(self) -> "Symmetry":
         """The symmetries that undo these: ``s.inverse().image(s.image(grid)) == grid``."""
         return Symmetry(
@@ -258,6 +272,10 @@ class ARC:
         tokens = np.asarray(tokens)
         grids = grids_of(tokens.reshape(-1, SIZE**2))
         return np.stack([canvas_of(grid) for grid in grids]).reshape(tokens.shape)
+
+    def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
+        """None: what is right, no rule says."""
+        return np.zeros(np.shape(answer), bool)
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Symmetry:
         """`count` independent symmetries, uniformly from the published builder's group."""

@@ -113,6 +113,11 @@ class Arithmetic(Task):
         first, second = self._operands(question)
         return (answer == self._lines(first, second, solved=True)).all(axis=-1)
 
+    def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
+        """Which places of the line are not as they should be."""
+        first, second = self._operands(np.asarray(question))
+        return np.asarray(answer) != self._lines(first, second, solved=True)
+
     # Sameness
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Rearrangement:

@@ -33,6 +33,9 @@ class Symmetry(Protocol):
     def apply(self, boards: np.ndarray) -> np.ndarray:
         """Cell values ``[N, seq_len]``, or ``[seq_len]`` for N images of one, to the images."""
 
+    def move(self, numbers: np.ndarray, boards: np.ndarray) -> np.ndarray:
+        """Numbers ``[N, seq_len]`` about the cells of ``boards``, to where those cells come."""
+
     def inverse(self) -> "Symmetry":
         """The changes that undo these: ``s.inverse().apply(s.apply(boards)) == boards``."""
 
@@ -42,6 +45,9 @@ class Unchanged:
 
     def apply(self, boards: np.ndarray) -> np.ndarray:
         return boards
+
+    def move(self, numbers: np.ndarray, boards: np.ndarray) -> np.ndarray:
+        return numbers
 
     def inverse(self) -> "Unchanged":
         return self
@@ -81,6 +87,13 @@ class Task(Protocol):
 
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Which answers solve their questions by the rules, without a label: ``[...]`` bool."""
+
+    def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
+        """Which cells of an answer break a rule, ``[..., seq_len]`` bool; unless redefined, none.
+
+        To show where an answer is wrong, also one half done; `check` says whether it is right.
+        """
+        return np.zeros(np.shape(answer), bool)
 
     # Sameness
 

@@ -117,6 +117,21 @@ class Maze(Task):
         )
         return right.reshape(question.shape[:-1])
 
+    def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
+        """Where a given is changed, or a mark has not two neighbours among marks, S and G.
+
+        On a shortest path every mark has two: with more there would be a shorter way.
+        """
+        question, answer = np.broadcast_arrays(question, answer)
+        marked = answer == PATH
+        boards = np.isin(answer, (PATH, START, GOAL)).reshape(-1, self.side, self.side)
+        padded = np.pad(boards, ((0, 0), (1, 1), (1, 1))).astype(np.uint8)
+        neighbours = (
+            padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
+        ).reshape(answer.shape)
+        changed = (answer != question) & ~(marked & (question == OPEN))
+        return changed | (marked & (neighbours != 2))
+
     def distances(self, boards: np.ndarray) -> np.ndarray:
         """Steps of a shortest path from S to G ``[N]``, -1 where none leads; boards ``[N, S]``."""
         from trm_mlx.tasks import maze_search

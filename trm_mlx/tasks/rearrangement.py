@@ -22,6 +22,10 @@ class Rearrangement:
         moved = _look_up(boards, self.cells)
         return moved if self.values is None else _look_up(self.values, moved)
 
+    def move(self, numbers: np.ndarray, boards: np.ndarray) -> np.ndarray:
+        """Numbers about the cells, [N, seq_len] or [seq_len], to the places of those cells."""
+        return _look_up(np.broadcast_to(numbers, self.cells.shape), self.cells)
+
     def inverse(self) -> "Rearrangement":
         """The symmetries that undo these: ``s.inverse().apply(s.apply(boards)) == boards``."""
         values = None if self.values is None else _inverse(self.values)

@@ -171,6 +171,11 @@ class Sudoku(Task):
         kept = (question == 0) | (question == answer)
         return (filled & kept & ~self.violations(answer)).all(axis=-1)
 
+    def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
+        """Where a digit repeats in its row, column or box, or stands in place of a given."""
+        question, answer = np.asarray(question), np.asarray(answer)
+        return self.violations(answer) | ((question > 0) & (question != answer))
+
     # Sameness
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Rearrangement:

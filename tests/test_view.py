@@ -1,0 +1,274 @@
+"""Films of solutions: on the terminal, as pictures and as a page; ``trm solve --watch, --save``."""
+
+import io
+import json
+import re
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from trm_mlx import InputError
+from trm_mlx.cli import main
+from trm_mlx.config import ModelConfig
+from trm_mlx.models.model import build_model
+from trm_mlx.models.weights import save_model
+from trm_mlx.options import arch_config
+from trm_mlx.solve.desk import Thought
+from trm_mlx.solve.schedule import Solution
+from trm_mlx.tasks import get
+from trm_mlx.tasks.arc import ARC, canvas_of
+from trm_mlx.tasks.base import Task
+from trm_mlx.view import terminal
+from trm_mlx.view.film import Mark, film_of
+from trm_mlx.view.look import ARC_COLOURS, FILLS
+from trm_mlx.view.save import save
+
+SUDOKU = get("sudoku4x4")
+QUESTION = SUDOKU.parse("1... .... .... ...4")
+STEPS = ("12.. .... .... ...4", "1323 3... .... ...4", "1342 4213 2431 3124")
+DRAWN = ["sudoku4x4", "sudoku6x6", "sudoku9x9", "maze9x9", "addition3", "arc"]
+
+
+def film(task, question, boards):
+    """A film of given boards; the n-th step is sure of its cells by n / steps."""
+    thoughts = tuple(
+        Thought(
+            task.encode(board).astype(np.int32),
+            number / len(boards),
+            np.full(len(board), number / len(boards), np.float32),
+            {},
+        )
+        for number, board in enumerate(boards, start=1)
+    )
+    steps = len(thoughts)
+    solution = Solution(thoughts[-1].answer, steps, 1.0, True, 1, steps, None, thoughts)
+    return film_of(task, question, solution, True)
+
+
+def board(text):
+    return np.array([int(c) for c in text.replace(" ", "").replace(".", "0")], np.uint8)
+
+
+@pytest.fixture
+def sudoku():
+    return film(SUDOKU, QUESTION, [board(step) for step in STEPS])
+
+
+def any_film(name):
+    if name == "arc":
+        grids = np.random.default_rng(0).integers(0, 10, (3, 5, 7)).astype(np.uint8)
+        question, *boards = map(canvas_of, grids)
+        return film(ARC(), question, boards)
+    task = get(name)
+    puzzles = task.generate(1, np.random.default_rng(0))
+    question, answer = puzzles.questions[0], puzzles.answers[0]
+    half = np.where(np.arange(len(answer)) % 2, answer, question)
+    return film(task, question, [half, answer])
+
+
+def test_marks(sudoku):
+    _, first, second, _ = sudoku.frames
+    assert first.marks[:3].tolist() == [Mark.GIVEN, Mark.NEW, Mark.GIVEN]
+    assert second.changes == 4
+    # r1c2 and r1c4 are both 3, as is r2c1 in the same box; r1c3 is a new 2 that fits.
+    assert second.marks[:5].tolist() == [
+        Mark.GIVEN, Mark.WRONG, Mark.NEW, Mark.WRONG, Mark.WRONG,
+    ]  # fmt: skip
+    changed = film(SUDOKU, QUESTION, [board(STEPS[0]), board("13.. .... .... ...4")])
+    assert changed.frames[2].marks[1] == Mark.CHANGED
+
+
+def test_plain_frames(sudoku, capsys):
+    terminal.show(sudoku, delay=60)  # waits for nobody where nobody looks
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert re.findall(r"^step +(\d)/3", output, re.M) == ["0", "1", "2", "3"]
+    assert " 1+2 | . ." in output
+    assert " 1!3 |+2!3" in output
+    assert "halting [#######.............] 0.333" in output
+    assert "halted at step 3, rules satisfied" in output
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_no_colour_where_it_is_not_wanted(sudoku, monkeypatch):
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("NO_COLOR", "1")
+    waits = []
+    monkeypatch.setattr(terminal.time, "sleep", waits.append)
+    terminal.show(sudoku, delay=0.3)
+    assert waits == [0.3] * 3
+    assert "\x1b" not in terminal.sys.stdout.getvalue()
+
+
+def test_colours_of_cells(sudoku):
+    rich = pytest.importorskip("rich.console")
+    text = terminal.styled(sudoku, sudoku.frames[2])
+    styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
+    assert styles["[" + "#" * 13] == "bright_green"  # 2/3 of a bar of 20
+    assert styles["!3"] == terminal.STYLES[Mark.WRONG]
+    assert styles["+2"] == terminal.STYLES[Mark.NEW]
+    stream = io.StringIO()
+    rich.Console(file=stream, force_terminal=True, color_system="standard", no_color=False).print(
+        text
+    )
+    assert "\x1b[1;37;41m!3" in stream.getvalue()
+
+
+def test_rich_is_asked_for_where_it_is_needed(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(terminal.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'trm-mlx\[view\]', or set NO_COLOR=1"):
+        terminal.colourful()
+
+
+class Plain(Task):
+    name, seq_len, vocab_size = "plain", 3, 4
+
+    def render(self, values, givens=None):
+        return "<" + " ".join(map(str, values)) + ">"
+
+
+def test_tasks_of_ones_own(tmp_path):
+    own = film(Plain(), np.array([0, 0, 1]), [np.array([2, 1, 1])])
+    assert terminal.plain(own, own.frames[1]).endswith("<2 1 1>")
+    with pytest.raises(InputError, match="no pictures of plain"):
+        save(own, tmp_path / "out.html")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_pictures(tmp_path, name, suffix):
+    image_module = pytest.importorskip("PIL.Image")
+    made = any_film(name)
+    save(made, tmp_path / f"out.{suffix}")
+    with image_module.open(tmp_path / f"out.{suffix}") as image:
+        assert 300 < image.width < 1000
+        assert 120 < image.height < 1000
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 8
+        if suffix == "gif":
+            assert image.n_frames == len(made.frames)
+
+
+def test_pixels(tmp_path, sudoku):
+    image_module = pytest.importorskip("PIL.Image")
+    from trm_mlx.view import picture
+
+    wrong = sudoku._replace(frames=sudoku.frames[:3])
+    save(wrong, tmp_path / "out.png")
+    size = 396 // 4
+    with image_module.open(tmp_path / "out.png") as image:
+
+        def cell(index, x=0):
+            row, column = divmod(index, 4)
+            return image.getpixel((x + column * size + 12, 64 + row * size + 12))
+
+        left, right = picture.MARGIN, image.width - picture.MARGIN - 4 * size
+        fills = [cell(index, left) for index in (0, 2, 1)]  # given, filled, wrong
+        expected = [FILLS[mark] for mark in (Mark.GIVEN, Mark.KEPT, Mark.WRONG)]
+        assert ["#{:02x}{:02x}{:02x}".format(*fill) for fill in fills] == expected
+        assert cell(5, right) == picture.ramp_colour(2 / 3)
+
+
+def test_a_cell_given_back_is_not_filled():
+    pytest.importorskip("PIL")
+    from trm_mlx.view import picture
+
+    back = film(SUDOKU, QUESTION, [board(STEPS[0]), QUESTION])
+    assert back.frames[-1].marks[1] == Mark.CHANGED
+    assert picture.settled(back).marks[1] == Mark.GIVEN
+
+
+def test_arc_has_its_colours(tmp_path):
+    image_module = pytest.importorskip("PIL.Image")
+    grid = np.arange(10, dtype=np.uint8).reshape(2, 5)
+    save(film(ARC(), canvas_of(grid), [canvas_of(grid)]), tmp_path / "out.png")
+    with image_module.open(tmp_path / "out.png") as image:
+        seen = [
+            "#{:02x}{:02x}{:02x}".format(*image.getpixel((28 + c * 79 + 40, 64 + r * 79 + 40)))
+            for r in range(2)
+            for c in range(5)
+        ]
+    assert seen == list(ARC_COLOURS)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_page(tmp_path, name):
+    made = any_film(name)
+    save(made, tmp_path / "out.html")
+    text = (tmp_path / "out.html").read_text("utf-8")
+    assert not re.search(r"https?:|//[a-z]|src=|<link|@import|{{", text)
+    data = json.loads(re.search(r"^const film = (.*);$", text, re.M)[1])
+    assert [frame["step"] for frame in data["frames"]] == list(range(len(made.frames)))
+    assert {len(frame["cells"]) for frame in data["frames"]} == {data["rows"] * data["columns"]}
+    assert data["frames"][-1]["cells"][0][3] == 1
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    mx.random.seed(0)
+    arch = arch_config(
+        "trm", hidden_size=16, num_heads=2, L_layers=1, puzzle_emb_ndim=0, halt_max_steps=3
+    )
+    model = build_model(ModelConfig.of(arch, seq_len=16, vocab_size=6, num_puzzle_identifiers=1))
+    folder = tmp_path_factory.mktemp("saved")
+    save_model(folder, model)
+    return folder
+
+
+def solve(checkpoint, *words):
+    line = ["solve", SUDOKU.line(QUESTION), "--checkpoint", checkpoint, "--trajectories", 1, *words]
+    return main(list(map(str, line)))
+
+
+def test_watch_and_save(checkpoint, tmp_path, capsys):
+    target = tmp_path / "out.html"
+    words = ["--halt-threshold", "none", "--watch", "--save", target]
+    assert solve(checkpoint, *words) == 1  # the model is untrained
+    output = capsys.readouterr().out
+    assert re.findall(r"^step +(\d)/3", output, re.M) == ["0", "1", "2", "3"]
+    assert "rules broken" in output
+    assert target.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
+
+
+def test_refusals(checkpoint, tmp_path, capsys, monkeypatch):
+    def refused(*words):
+        assert solve(checkpoint, *words) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert not any(tmp_path.glob("out*"))
+        return error
+
+    assert "end the name in .png, .gif or .html" in refused("--save", tmp_path / "out.jpg")
+    assert "there is no folder" in refused("--save", tmp_path / "no" / "out.png")
+    assert "must lie between 0 and 60" in refused("--watch", "--delay", -1)
+    (tmp_path / "folder.png").mkdir()
+    assert "is a folder" in refused("--save", tmp_path / "folder.png")
+    monkeypatch.setattr(terminal.importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'trm-mlx[view]'" in refused("--save", tmp_path / "out.png")
+    puzzles = tmp_path / "two.txt"
+    puzzles.write_text(f"{SUDOKU.line(QUESTION)}\n{SUDOKU.line(QUESTION)}\n")
+    for option in (["--watch"], ["--save", tmp_path / "out.html"]):
+        words = ["solve", "--file", puzzles, "--checkpoint", checkpoint, *option]
+        assert main(list(map(str, words))) == 2
+        assert f"{option[0]} shows one puzzle, not 2" in capsys.readouterr().err
+
+
+def test_a_disk_that_refuses(sudoku, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*out.html: No space left on device"):
+        save(sudoku, tmp_path / "out.html")
+    assert not any(tmp_path.iterdir())

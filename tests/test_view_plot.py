@@ -1,0 +1,89 @@
+"""``trm plot``: curves from the logs of runs."""
+
+import json
+
+import pytest
+
+from trm_mlx.cli import main
+from trm_mlx.commands import plot
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "first"
+    folder.mkdir()
+    lines = [
+        {"step": n, "train/lm_loss": 2 / n, "train/lr": 1e-3, "train/count": 0} for n in range(1, 9)
+    ]
+    lines += [{"step": 8, "all/lm_loss": 0.4, "all/exact_accuracy": 0.5, "all/steps": 3}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_curves(run):
+    curves = plot.read_log(run)
+    assert curves["train", "lm_loss"][:2] == [(1, 2.0), (2, 1.0)]
+    assert curves["all", "exact_accuracy"] == [(8, 0.5)]
+
+
+def test_long_curves_are_means():
+    points = plot.thinned([(n, n % 2) for n in range(1200)] + [(1200, float("nan"))])
+    assert len(points) == 300
+    assert points[0] == (1.5, 0.5)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_pictures(run, tmp_path, suffix, capsys):
+    pytest.importorskip("matplotlib")
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text())
+    target = tmp_path / f"curves.{suffix}"
+    assert main(["plot", str(run), str(second), "-o", str(target)]) == 0
+    start = {"png": b"\x89PNG", "svg": b"<?xml"}[suffix]
+    assert target.read_bytes().startswith(start)
+    assert target.stat().st_size > 10_000
+
+
+def test_panels_legends_and_axes(run):
+    pytest.importorskip("matplotlib")
+    figure = plot._figure({run: plot.read_log(run)})
+    loss, exact, steps, rate = figure.axes
+    labels = [text.get_text() for text in loss.get_legend().get_texts()]
+    assert labels == ["first · train", "first · evaluation (all)"]
+    assert [axes.get_ylabel() for axes in (loss, exact, steps, rate)] == [
+        "loss", "exact accuracy", "steps to halt", "learning rate",
+    ]  # fmt: skip
+    assert {axes.get_xlabel() for axes in figure.axes} == {"training step"}
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1, 1, 1]
+
+
+def test_refusals(run, tmp_path, capsys, monkeypatch):
+    def refused(folder, target="out.png"):
+        assert main(["plot", str(folder), "-o", str(tmp_path / target)]) == 2
+        assert not (tmp_path / target).exists()
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "end the name in .png or .svg" in refused(run, "out.jpg")
+    assert "there is no folder" in refused(run, "no/out.png")
+    monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'trm-mlx[plot]'" in refused(run)
+    monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: True)
+    log = run / "metrics.jsonl"
+    whole = log.read_text()
+    log.write_text("not a log\n" + whole)
+    assert f"{log} line 1 is damaged: remove the line" in refused(run)
+    log.write_text("[1, 2]\n" + whole)
+    assert f"{log} line 1 is damaged" in refused(run)
+    log.write_bytes(b"\xff\xfe\n")
+    assert "is not a log of text" in refused(run)
+    log.write_text("")
+    assert f"{log} has no numbers yet" in refused(run)
+    assert "cannot read" in refused(tmp_path / "absent")
+
+
+def test_a_line_still_being_written(run):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "train/lm_')
+    assert max(step for step, _ in plot.read_log(run)["train", "lm_loss"]) == 8

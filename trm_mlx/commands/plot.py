@@ -1,0 +1,122 @@
+"""``trm plot``: the curves of one or several runs, from their logs, in one picture."""
+
+import argparse
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+from trm_mlx.errors import InputError
+from trm_mlx.train.report import METRICS_FILE
+
+# The metric of each panel, its title, and whether its axis is logarithmic.
+PANELS = (
+    ("lm_loss", "loss", True),
+    ("exact_accuracy", "exact accuracy", False),
+    ("steps", "steps to halt", False),
+    ("lr", "learning rate", False),
+)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
+SUFFIXES = (".png", ".svg")
+POINTS = 300  # of a training curve, each the mean of the steps it stands for
+
+Curves = dict[tuple[str, str], list[tuple[int, float]]]  # (set, metric) -> (step, value)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("curves.png"),
+        help=".png or .svg (default: %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw loss, exact accuracy, steps to halt and learning rate, in training and evaluation."""
+    target = arguments.output
+    if target.suffix.lower() not in SUFFIXES:
+        raise InputError(f"-o {target}: no such picture; end the name in .png or .svg")
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("trm plot needs Matplotlib: pip install 'trm-mlx[plot]'")
+    logs = {run: read_log(run) for run in arguments.runs}
+    try:
+        _figure(logs).savefig(target, dpi=140, format=target.suffix.lower()[1:])
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    print(target)
+
+
+def read_log(run: Path) -> Curves:
+    """The numbers of a run's log, by set and metric; a half-written last line is left out.
+
+    Raises:
+        InputError: there is no log, it cannot be read, is damaged, or holds no numbers.
+    """
+    path = run / METRICS_FILE if run.is_dir() else run
+    try:
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name a run's folder") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a log of text: name a run's folder") from error
+    curves: Curves = {}
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines) and not line.endswith("\n"):
+            break  # of a run that is still writing, or was killed
+        try:
+            values = json.loads(line)
+            step = int(values.pop("step"))
+            for name, value in values.items():
+                group, _, metric = name.rpartition("/")
+                curves.setdefault((group, metric), []).append((step, float(value)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} line {number} is damaged: remove the line") from error
+    if not any(metric == known for _, metric in curves for known, _, _ in PANELS):
+        raise InputError(f"{path} has no numbers yet: train for a few steps first")
+    return curves
+
+
+def thinned(points: list[tuple[int, float]]) -> list[tuple[float, float]]:
+    """At most `POINTS` points: means of neighbours, without what is no number."""
+    points = [point for point in points if math.isfinite(point[1])]
+    width = max(math.ceil(len(points) / POINTS), 1)
+    chunks = [points[start : start + width] for start in range(0, len(points), width)]
+    return [
+        tuple(sum(column) / len(chunk) for column in zip(*chunk, strict=True)) for chunk in chunks
+    ]
+
+
+def _figure(logs: dict[Path, Curves]):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    for axes, (metric, title, logarithmic) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+        for number, (run, curves) in enumerate(logs.items()):
+            _draw(axes, run, curves, metric, COLOURS[number % len(COLOURS)])
+        axes.set(xlabel="training step", ylabel=title)
+        if logarithmic:
+            axes.set_yscale("log")
+        if metric == "exact_accuracy":
+            axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _draw(axes, run: Path, curves: Curves, metric: str, colour: str) -> None:
+    """A thin line for training, one with dots for every evaluated set."""
+    for (group, name), points in curves.items():
+        if name != metric:
+            continue
+        kept = thinned(points) if group == "train" else points
+        label = f"{run.name or run} · {'train' if group == 'train' else f'evaluation ({group})'}"
+        style = {"alpha": 0.45} if group == "train" else {"marker": "o", "linewidth": 2}
+        if kept:
+            axes.plot(*zip(*kept, strict=True), color=colour, label=label, **style)

@@ -1,0 +1,49 @@
+"""A film into a file, by the suffix of its name."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+from trm_mlx.errors import InputError
+from trm_mlx.view.film import Film
+from trm_mlx.whole_folder import whole_file
+
+_WRITERS = {
+    ".png": ("trm_mlx.view.picture", "save_png"),
+    ".gif": ("trm_mlx.view.picture", "save_gif"),
+    ".html": ("trm_mlx.view.page", "save_html"),
+}
+
+
+def check_target(path: Path) -> None:
+    """Refuse, before any work, what `save` could not write.
+
+    Raises:
+        InputError: an unknown suffix, no such folder, a folder of that name, or Pillow missing.
+    """
+    if path.suffix.lower() not in _WRITERS:
+        raise InputError(f"--save {path}: no such picture; end the name in .png, .gif or .html")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.suffix.lower() != ".html" and importlib.util.find_spec("PIL") is None:
+        raise InputError(
+            f"--save {path} needs Pillow: pip install 'trm-mlx[view]', or save .html instead"
+        )
+
+
+def save(film: Film, path: Path) -> None:
+    """Write the picture that the suffix asks for; the file is whole or absent.
+
+    Raises:
+        InputError: as of `check_target`, a task that cannot be drawn, or the disk refuses.
+    """
+    check_target(path)
+    module, name = _WRITERS[path.suffix.lower()]
+    write = getattr(importlib.import_module(module), name)
+    try:
+        with whole_file(path) as unfinished:
+            write(film, unfinished)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
