@@ -4,8 +4,9 @@
         --command "python pretrain.py experiment=sudoku4x4_pretrained"
 
 writes ``trm_mlx/pretrained/sudoku-4x4``. The newest checkpoint is taken, with averaged weights; the
-numbers are those of the weights as written. ``--notes`` is the part of the card that no program can
-write: data, choices, what the model fails on.
+numbers are those of the weights as written, or what ``tools/accuracy.py --json`` wrote for them on a
+faster machine (``--accuracy FILE --measured-on WORDS``). ``--notes`` is the part of the card that no
+program can write: data, choices, what the model fails on.
 """
 
 import argparse
@@ -34,17 +35,24 @@ def main() -> None:
     parser.add_argument("name", help="of the bundled model")
     parser.add_argument("--notes", type=Path, required=True, help="Markdown for the card")
     parser.add_argument("--command", required=True, help="that trained the run")
+    parser.add_argument("--accuracy", type=Path, help="figures measured before (default: now)")
+    parser.add_argument("--measured-on", help="commit and machine of --accuracy, for the card")
     add_arguments(parser)
     arguments = parser.parse_args()
+    if (arguments.accuracy is None) != (arguments.measured_on is None):
+        parser.error("--accuracy and --measured-on go together")
     model, config = load(arguments.run)
     parameters = sum(array.size for _, array in tree_flatten(model.parameters()))
     with whole_folder(PRETRAINED / arguments.name) as folder:
         save_model(folder, model, mx.bfloat16)
         write_log(arguments.run / "metrics.jsonl", folder / "training.csv")
-        results = list(measured(folder, arguments))
+        if arguments.accuracy is None:
+            results, where = list(measured(folder, arguments)), this_machine(config.forward_dtype)
+        else:
+            results = json.loads(arguments.accuracy.read_text("utf-8"))
+            where = arguments.measured_on
         (folder / "accuracy.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-        card = Path(folder / "README.md")
-        card.write_text(as_card(arguments, config, parameters, results), encoding="utf-8")
+        (folder / "README.md").write_text(as_card(arguments, parameters, results, where), "utf-8")
     print(PRETRAINED / arguments.name)
 
 
@@ -70,18 +78,23 @@ def mean(lines: list[dict], key: str) -> str:
     return f"{sum(values) / len(values):.6g}" if values else ""
 
 
-def as_card(arguments, config, parameters: int, results: list[dict]) -> str:
-    """The model card."""
+def this_machine(dtype: str) -> str:
+    """The commit, the device and the versions that figures measured now stand for."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
+    machine = f"{backend.device_name()}, {dtype}, MLX {mx.__version__}"
+    return f"commit {commit} ({machine}, Python {platform.python_version()})"
+
+
+def as_card(arguments, parameters: int, results: list[dict], where: str) -> str:
+    """The model card."""
     source = f"--csv {arguments.csv.name}" if arguments.csv else f"--generate {arguments.generate}"
     count = f" --count {arguments.count}" if arguments.count else ""
     if arguments.only:
         count += f" --only {' '.join(map(str, arguments.only))}"
     groups = list(results[0]["solved"])
-    head = ["solved", *groups[:1], *(g for g in groups[1:] if not g.startswith("rating"))]
-    kinds = head[1:]
+    kinds = [group for group in groups if not group.startswith("rating")]
     rows = [f"| way of solving | {' | '.join(kinds)} | steps | trajectories | evaluations |"]
     rows.append("|---" * (len(kinds) + 4) + "|")
     for result in results:
@@ -98,7 +111,6 @@ def as_card(arguments, config, parameters: int, results: list[dict]) -> str:
         f"{percent(results[0]['solved'][group])} |"
         for group in ratings
     ]
-    machine = f"{backend.device_name()}, {config.forward_dtype}, MLX {mx.__version__}, Python"
     return "\n".join(
         [
             f"# {arguments.name}",
@@ -114,7 +126,7 @@ def as_card(arguments, config, parameters: int, results: list[dict]) -> str:
             "",
             "## Accuracy",
             "",
-            f"Measured at commit {commit} ({machine} {platform.python_version()}) by",
+            f"Measured at {where} by",
             "",
             f"```bash\npython tools/accuracy.py {arguments.name} {source}{count}\n```",
             "",
