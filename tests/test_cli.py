@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import ARCH
 
 import trm_mlx
 from trm_mlx.cli import main
@@ -16,12 +17,7 @@ from trm_mlx.data.loader import PuzzleDataset
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TINY = [
-    "arch.hidden_size=16",
-    "arch.num_heads=2",
-    "arch.L_layers=1",
-    "arch.H_cycles=1",
-    "arch.L_cycles=1",
-    "arch.puzzle_emb_len=1",
+    *ARCH,
     "arch.halt_max_steps=2",
     "global_batch_size=8",
     "epochs=2",

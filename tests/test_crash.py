@@ -16,6 +16,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tiny import ARCH
 
 from trm_mlx import InputError, whole_folder
 from trm_mlx.cli import main
@@ -36,12 +37,7 @@ WORDS = [
     "lr=1e-3",
     "lr_warmup_steps=2",
     "ema=true",
-    "arch.hidden_size=16",
-    "arch.num_heads=2",
-    "arch.L_layers=1",
-    "arch.H_cycles=1",
-    "arch.L_cycles=1",
-    "arch.puzzle_emb_len=1",
+    *ARCH,
     "arch.halt_max_steps=3",
 ]
 
@@ -273,7 +269,21 @@ def limit_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, capsys, monkeypatch, limit_files):
+@pytest.fixture
+def last_words(capsys, monkeypatch, limit_files):
+    """The last line of a run whose disk, once a patch has limited it, fills up."""
+
+    def of(run, owner, name, patch):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, patch)
+            assert train(run) == 2
+        limit_files(resource.RLIM_INFINITY)
+        return last_line(capsys)
+
+    return of
+
+
+def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, last_words, limit_files):
     run = tmp_path / "run"
 
     def on_a_small_disk(folder, training, carry, progress):
@@ -283,11 +293,7 @@ def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, capsys, monkey
             limit_files(sizes["optimizer.safetensors"] - 1)
         return save_checkpoint(folder, training, carry, progress)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_checkpoint", on_a_small_disk)
-        assert train(run) == 2
-    limit_files(resource.RLIM_INFINITY)
-    line = last_line(capsys)
+    line = last_words(run, loop, "save_checkpoint", on_a_small_disk)
     assert line.startswith(f"error: cannot write {run / 'step_0000008'}: ")
     assert "Is the disk full?" in line
     assert line.endswith(
@@ -299,9 +305,7 @@ def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, capsys, monkey
     assert_same_end(run, whole)
 
 
-def test_disk_full_in_the_middle_of_a_line_of_the_log(
-    whole, tmp_path, capsys, monkeypatch, limit_files
-):
+def test_disk_full_in_the_middle_of_a_line_of_the_log(whole, tmp_path, last_words, limit_files):
     run, step = tmp_path / "run", Trainer.train_step
 
     def on_a_small_disk(trainer, batch):
@@ -309,11 +313,7 @@ def test_disk_full_in_the_middle_of_a_line_of_the_log(
             limit_files((run / "metrics.jsonl").stat().st_size + 10)
         return step(trainer, batch)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "train_step", on_a_small_disk)
-        assert train(run) == 2
-    limit_files(resource.RLIM_INFINITY)
-    line = last_line(capsys)
+    line = last_words(run, Trainer, "train_step", on_a_small_disk)
     assert line.startswith(f"error: cannot write {run / 'metrics.jsonl'}: File too large; the last")
     assert not (run / "metrics.jsonl").read_text().endswith("\n")
     assert main(["train", f"resume={run}"]) == 0

@@ -4,9 +4,9 @@
         --command "python pretrain.py experiment=sudoku4x4_pretrained"
 
 writes ``trm_mlx/pretrained/sudoku-4x4``. The newest checkpoint is taken, with averaged weights; the
-numbers are those of the weights as written, or what ``tools/accuracy.py --json`` wrote for them on a
-faster machine (``--accuracy FILE --measured-on WORDS``). ``--notes`` is the part of the card that no
-program can write: data, choices, what the model fails on.
+numbers are those of the weights as written, measured now, or on a faster machine before:
+``--accuracy FILE``, which ``tools/accuracy.py --json`` wrote, and ``--measured-on``. ``--notes`` is
+the part of the card that no program can write: data, choices, what the model fails on.
 """
 
 import argparse

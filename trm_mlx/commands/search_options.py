@@ -58,7 +58,8 @@ def _described(search: Search) -> str:
         f.name: getattr(search, f.name) for f in fields if getattr(search, f.name) != f.default
     }
     words = [
-        f"--{name}" if value is True else f"--{name} {value}" for name, value in changed.items()
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for name, value in changed.items()
     ]
     return " ".join(words) or "--trajectories 1"
 

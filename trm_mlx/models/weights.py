@@ -60,8 +60,8 @@ def find_checkpoint(folder: str | Path) -> Path:
     if (folder / CONFIG_FILE).exists():
         return folder
     steps = step_folders(folder)
-    if not steps and not folder.exists() and str(folder) in bundled():
-        return bundled()[str(folder)]
+    if not steps and not folder.exists() and (known := bundled().get(str(folder))):
+        return known
     if not steps:
         found = "has no checkpoint" if folder.is_dir() else "does not exist"
         raise InputError(

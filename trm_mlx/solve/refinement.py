@@ -58,15 +58,19 @@ def refine(
     loop = unroll(model, model.initial_carry(batch), batch, steps)
     for step, (carry, outputs) in enumerate(loop, start=1):
         certainty = halting_logit(model.config, outputs)
-        probabilities = mx.softmax(outputs["logits"].astype(mx.float32), axis=-1)
         yield Refinement(
             step,
             np.array(mx.argmax(outputs["logits"], axis=-1)),
-            np.array(probabilities.max(axis=-1)),
+            np.array(cell_confidence(outputs["logits"])),
             np.array(mx.sigmoid(certainty)),
             np.array((certainty > 0) | (step == steps)),
             {name: np.array(state.astype(mx.float32)) for name, state in carry.states.items()},
         )
+
+
+def cell_confidence(logits: mx.array) -> mx.array:
+    """The probability of the likeliest token of every cell, float32 ``[B, S]``."""
+    return mx.softmax(logits.astype(mx.float32), axis=-1).max(axis=-1)
 
 
 def check_tokens(model: RecursiveReasoner, inputs: np.ndarray) -> np.ndarray:

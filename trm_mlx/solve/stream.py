@@ -15,6 +15,7 @@ from trm_mlx.models import cpu_kernels
 from trm_mlx.models.act import Carry, halting_logit
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.solve.desk import Desk, Finished, Job, Reading, Watch
+from trm_mlx.solve.refinement import cell_confidence
 
 
 class Stream:
@@ -91,15 +92,10 @@ class Stream:
             mx.sigmoid(certainty),
             halted,
             _root_mean_square(before, carry.states),
-            {"confidence": _cell_confidence(outputs["logits"])} if self.keep_thoughts else {},
+            {"confidence": cell_confidence(outputs["logits"])} if self.keep_thoughts else {},
             {n: s.astype(mx.float32) for n, s in carry.states.items() if self.keep_thoughts},
         )
         return carry._replace(halted=vacant), reading
-
-
-def _cell_confidence(logits: mx.array) -> mx.array:
-    """The probability of the likeliest token of every cell, ``[B, S]``."""
-    return mx.softmax(logits.astype(mx.float32), axis=-1).max(axis=-1)
 
 
 def _root_mean_square(before: Batch, after: Batch) -> mx.array:

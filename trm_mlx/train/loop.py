@@ -150,7 +150,9 @@ class Trainer:
         self.open()
         try:
             with (
-                self.group.together(f"continue with resume={self.run}, once it holds a step_*"),
+                self.group.together(
+                    f"continue with resume={self.run}, once it holds a step_* folder"
+                ),
                 self._report_from_here() as report,
             ):
                 if self.resumed is not None and self.carry is None:

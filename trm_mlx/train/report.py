@@ -42,6 +42,7 @@ class Report:
         evaluated: bool,
         silent: bool = False,
     ):
+        self._silent = silent
         self._path = Path(os.devnull) if silent else run / METRICS_FILE
         try:
             losses = () if silent else _cut_back(self._path, first_step, evaluated)
@@ -101,7 +102,7 @@ class Report:
 
     def evaluating(self, examples: int) -> tqdm:
         """A bar for one evaluation, on a terminal only."""
-        hidden = self.bar.disable or None  # None: where there is no terminal
+        hidden = self._silent or None  # None: where there is no terminal
         return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden)
 
     def judgement(self, step: int, name: str, metrics: dict[str, float]) -> None:
@@ -112,7 +113,7 @@ class Report:
 
     def sync(self) -> None:
         """Wait until the log is on the disk."""
-        if self.bar.disable:
+        if self._silent:
             return
         try:
             os.fsync(self._log.fileno())
@@ -121,7 +122,7 @@ class Report:
 
     def say(self, line: str) -> None:
         """A line of text above the progress bar."""
-        if not self.bar.disable:
+        if not self._silent:
             self.bar.write(line, file=sys.stderr)
 
     def _refused(self, error: OSError) -> InputError:

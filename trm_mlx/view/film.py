@@ -69,5 +69,5 @@ def _marks(task: Task, question: np.ndarray, before: np.ndarray, values: np.ndar
     changed = values != before
     marks[changed & (before == question)] = Mark.NEW
     marks[changed & (before != question)] = Mark.CHANGED
-    marks[task.conflicts(question, values)] = Mark.WRONG
+    marks[task.conflicts(question, values) & (values != question)] = Mark.WRONG
     return marks
