@@ -1,11 +1,14 @@
 """What the pages say of the code is so: links lead somewhere, commands parse, named files exist."""
 
 import argparse
+import dataclasses
 import functools
 import importlib
+import json
 import re
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 from pages import (
@@ -25,8 +28,11 @@ from pages import (
 import trm_mlx
 from trm_mlx.cli import VERBS, Parser, main
 from trm_mlx.config import ArchConfig
+from trm_mlx.data.schema import DatasetMetadata
 from trm_mlx.options import load_config, typed_overrides
 from trm_mlx.solve.search import Search
+from trm_mlx.solve.table import COLUMNS
+from trm_mlx.train.evaluate import SAVABLE
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
 PYTHONS = ("python", ".venv/bin/python")
@@ -237,3 +243,27 @@ def test_the_api_reference_has_every_name_that_pages_use():
     wanted = {*trm_mlx.__all__, *imported, *used} - {"__version__", "tasks"}
     assert imported
     assert wanted <= headings, wanted - headings
+
+
+def test_file_formats_name_all_that_a_run_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "arch=hrm", "data=generate:sudoku4x4", "arch.hidden_size=16", "arch.num_heads=2",
+        "arch.L_layers=1", "arch.H_layers=1", "arch.L_cycles=1", "arch.halt_max_steps=2",
+        "global_batch_size=8", "puzzles_per_epoch=16", "test_puzzles=4", "epochs=1",
+        "eval_interval=1", "grad_clip=1", "ema=true", "evaluators=[rules]", "checkpoint_path=run",
+        f"eval_save_outputs=[{','.join(SAVABLE)}]",
+    ]  # fmt: skip
+    trm_mlx.Trainer(load_config(words)).fit()
+    run, (step,) = Path("run"), Path("run").glob("step_*")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    logged = {key for line in lines for key in line}
+    written = {re.sub(r"\d{7}", "NNNNNNN", path.name) for path in run.iterdir()}
+    stored = {path.name for path in step.iterdir()}
+    state = json.loads((step / "state.json").read_text())
+    fields = {field.name for field in dataclasses.fields(DatasetMetadata)}
+    page = (CHECKOUT / "docs" / "file_formats.md").read_text("utf-8")
+    for name in {*logged, *written, *stored, *state, *fields, *COLUMNS, *SAVABLE}:
+        assert re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", page), name
+    assert "train/q_continue_loss" in logged
+    assert "rules/valid_accuracy" in logged
