@@ -1,6 +1,7 @@
 """What the pages say of the code is so: links lead somewhere, commands parse, named files exist."""
 
 import argparse
+import ast
 import dataclasses
 import functools
 import importlib
@@ -93,7 +94,9 @@ def check_values(words, arguments):
         typed_overrides([word.removeprefix("arch.") for word in pairs])
     elif overrides:
         kept = [word for word in overrides if not word.lstrip("+").startswith("resume=")]
-        assert load_config(["data_paths=[data]", *kept])
+        # A resumed run has its own interval, which may divide what the default does not.
+        before = ["eval_interval=null"] if kept != overrides else []
+        assert load_config(["data_paths=[data]", *before, *kept])
     if words[:2] in (("trm", "solve"), ("trm", "eval")):
         given = {name: value for name, value in vars(arguments).items() if name in SEARCH}
         assert Search(**given)
@@ -267,3 +270,30 @@ def test_file_formats_name_all_that_a_run_writes(tmp_path, monkeypatch):
         assert re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", page), name
     assert "train/q_continue_loss" in logged
     assert "rules/valid_accuracy" in logged
+
+
+def messages():
+    """The fixed parts of every message in the package, and of every f-string."""
+    for path in (CHECKOUT / "trm_mlx").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            fixed = [p.value for p in parts if isinstance(p, ast.Constant)]
+            if fixed and all(isinstance(part, str) for part in fixed):
+                yield fixed
+
+
+def test_lines_that_a_user_may_see_are_those_of_the_code():
+    """Of a line that the page cuts short (…), the longest fixed part of a message is enough."""
+    known = [fixed for fixed in messages() if sum(map(len, fixed)) > 15]
+    page = CHECKOUT / "docs" / "troubleshooting.md"
+    lines = "".join(blocks(page, "text")).splitlines()
+    shown = [line for line in lines if line.startswith(("error: ", "warning: ", "wrong: "))]
+    assert len(shown) > 30
+    for line in shown:
+        cut = "…" in line
+
+        def told_by(fixed, line=line, cut=cut):
+            parts = [max(fixed, key=len)] if cut else fixed
+            return all(part in line for part in parts) and len(max(fixed, key=len)) > 10
+
+        assert any(map(told_by, known)), line
