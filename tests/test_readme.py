@@ -1,38 +1,15 @@
-"""What the README and the pages of docs/ show works: Python runs, files exist, options parse."""
-
-import importlib
-import re
-import shlex
-from pathlib import Path
+"""The Python that the README and the pages of docs/ show runs as it stands."""
 
 import numpy as np
 import pytest
+from pages import PAGES, blocks
 
 import trm_mlx
-from trm_mlx.cli import VERBS, Parser, main
 from trm_mlx.config import ModelConfig
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model
-from trm_mlx.options import arch_config, load_config
+from trm_mlx.options import arch_config
 from trm_mlx.tasks.sudoku import Sudoku
-
-CHECKOUT = Path(__file__).resolve().parents[1]
-README = CHECKOUT / "README.md"
-PAGES = [README, *sorted((CHECKOUT / "docs").glob("*.md"))]
-
-
-def blocks(page, language):
-    text = page.read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def commands(page):
-    """Every shell command, continued lines joined, comments gone."""
-    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-COMMANDS = [words for page in PAGES for words in commands(page)]
 
 
 @pytest.fixture
@@ -62,41 +39,3 @@ def test_python_blocks_run(page, after_the_demo, capsys):
     for block in blocks(page, "python"):
         exec(block, names)
     assert capsys.readouterr().out, "a page that prints nothing shows nothing"
-
-
-@pytest.mark.parametrize(
-    "words", [w for w in COMMANDS if "pretrain.py" in w and "resume=" not in str(w)], ids=str
-)
-def test_training_options_parse(words):
-    options = words[words.index("pretrain.py") + 1 :]
-    assert load_config(["data_paths=[data]", *options]).data_paths
-
-
-@pytest.mark.parametrize(
-    "words",
-    [w for w in COMMANDS if w[0] == "trm" and w[1] in ("eval", "solve", "convert")],
-    ids=str,
-)
-def test_trm_commands_parse(words, tmp_path, monkeypatch, capsys):
-    """As far as the checkpoint, which is not there: no word of theirs is unknown."""
-    monkeypatch.chdir(tmp_path)
-    assert main(words[1:]) == 2
-    error = capsys.readouterr().err
-    assert "does not exist" in error or "cannot read" in error
-
-
-@pytest.mark.parametrize("words", [w for w in COMMANDS if w[:2] == ["trm", "build"]], ids=str)
-def test_builders_parse(words):
-    module = importlib.import_module(VERBS[" ".join(words[1:3])][0])
-    parser = Parser()
-    module.add_arguments(parser)
-    assert parser.parse_args(words[3:]).output_dir
-
-
-def test_files_named_exist():
-    named = {word for words in COMMANDS for word in words if word.endswith(".py")}
-    assert {"pretrain.py", "single_inference.py", "convert_torch_to_mlx.py"} <= named
-    for name in named:
-        assert (CHECKOUT / name).exists(), name
-    for folder in re.findall(r"^  (\w+)/  ", README.read_text(encoding="utf-8"), re.MULTILINE):
-        assert (CHECKOUT / "trm_mlx" / folder).is_dir(), folder

@@ -109,7 +109,7 @@ class ArchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(ArchConfig):
-    """Everything needed to build a model: an architecture and the sizes its data decides."""
+    """Everything needed to build a model: an `ArchConfig` and the sizes its data decides."""
 
     vocab_size: int = _option("tokens, V")
     seq_len: int = _option("positions of a puzzle, S")
@@ -166,7 +166,7 @@ class EvaluatorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run."""
+    """One training run: its architecture and all that ``python pretrain.py --help`` lists."""
 
     arch: ArchConfig
     data_paths: tuple[str, ...] = _option(

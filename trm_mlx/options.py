@@ -65,7 +65,11 @@ def train_config(values: dict) -> TrainConfig:
 
 
 def arch_config(name: str = "trm", **changes: Any) -> ArchConfig:
-    """The architecture ``config/arch/NAME.yaml``, with some fields changed."""
+    """The architecture ``config/arch/NAME.yaml``, with some fields changed.
+
+    Raises:
+        InputError: an unknown variant or field, or a value it cannot have.
+    """
     return _build(ArchConfig, {**_read_choice("arch", name), **changes}, "arch.")
 
 

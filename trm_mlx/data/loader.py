@@ -87,7 +87,15 @@ class PuzzleDataset:
         self.group_indices = np.concatenate(puzzle_ends)
 
     def batch(self, examples: np.ndarray, puzzles: np.ndarray, rows: int) -> Batch:
-        """The examples [n], which belong to puzzles [n], padded to `rows` >= n rows."""
+        """The examples [n], which belong to puzzles [n], padded to `rows` >= n rows.
+
+        Returns:
+            int32 arrays: ``inputs [rows, S]``, ``labels [rows, S]``, -100 where the loss does not
+            count, and ``puzzle_identifiers [rows]``.
+
+        Raises:
+            InputError: a token outside the vocabulary, by its file.
+        """
         shape = (rows, self.metadata.seq_len)
         inputs = np.full(shape, self.metadata.pad_id, np.int32)
         labels = np.full(shape, IGNORE_LABEL, np.int32)

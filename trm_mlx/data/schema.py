@@ -36,7 +36,10 @@ _JSON_TYPES = {  # every other field of DatasetMetadata is an int
 
 @dataclass(frozen=True)
 class DatasetMetadata:
-    """The contents of dataset.json, fields in the published order."""
+    """The contents of dataset.json, fields in the published order.
+
+    docs/file_formats.md says what each of them means.
+    """
 
     pad_id: int
     ignore_label_id: int | None  # this label on disk becomes IGNORE_LABEL in a batch
@@ -100,17 +103,23 @@ class DatasetMetadata:
 
 @dataclass(frozen=True)
 class SplitArrays:
-    """One set of examples. N examples of S tokens belong to P puzzles, which belong to G groups."""
+    """One set of examples. N examples of S tokens belong to P puzzles, which belong to G groups.
 
-    inputs: np.ndarray  # [N, S] tokens
-    labels: np.ndarray  # [N, S] tokens
-    puzzle_identifiers: np.ndarray  # [P] row of the puzzle embedding
-    puzzle_indices: np.ndarray  # [P+1] puzzle p owns examples puzzle_indices[p] .. [p+1] - 1
-    group_indices: np.ndarray  # [G+1] group g owns puzzles group_indices[g] .. [g+1] - 1
+    All arrays hold integers. inputs, labels: tokens ``[N, S]``; puzzle_identifiers ``[P]``: rows of
+    the puzzle embedding; puzzle_indices ``[P+1]``: puzzle p owns the examples from
+    ``puzzle_indices[p]`` to ``puzzle_indices[p + 1] - 1``; group_indices ``[G+1]``: group g owns
+    the puzzles from ``group_indices[g]`` to ``group_indices[g + 1] - 1``.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    puzzle_identifiers: np.ndarray
+    puzzle_indices: np.ndarray
+    group_indices: np.ndarray
 
     @classmethod
     def of(cls, inputs: np.ndarray, labels: np.ndarray) -> "SplitArrays":
-        """Examples on their own: each its own puzzle and group, with the blank identifier."""
+        """Examples on their own, tokens ``[N, S]``: each its own puzzle and group, identifier 0."""
         ends = np.arange(len(inputs) + 1, dtype=np.int32)
         return cls(inputs, labels, np.zeros(len(inputs), np.int32), ends, ends)
 

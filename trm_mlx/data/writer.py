@@ -66,12 +66,18 @@ def write_dataset(
     Args:
         splits: split name ("train", "test") to its arrays, or to a stream where they are large.
         identifiers: the name of every puzzle identifier, the blank one included.
+        vocab_size: tokens are 0 to vocab_size - 1.
+        seq_len: tokens of an example.
+        pad_id: the token that fills incomplete batches.
+        ignore_label_id: the label that the loss shall not count; None: every one counts.
+        blank_identifier_id: the identifier of puzzles that have none of their own.
         task: its name in the registry of tasks, for those who read the dataset.
         overwrite: replace a dataset that is there; a folder of anything else is never replaced.
         extra_files: file name to text, stored beside identifiers.json (ARC: test_puzzles.json).
 
-    Raises InputError if the arrays are inconsistent, the directory is in use, or the disk refuses;
-    whatever was in `directory` before is then still there, untouched.
+    Raises:
+        InputError: the arrays are inconsistent, the directory is in use, or the disk refuses;
+            whatever was in `directory` before is then still there, untouched.
     """
     directory = Path(directory).resolve()
     check_replaceable(directory, overwrite)

@@ -224,7 +224,9 @@ def _initial(state: str) -> str:
 
 
 def build_model(config: ModelConfig, seed: int = 0) -> RecursiveReasoner:
-    """A freshly initialised model; seeds MLX's global random state.
+    """A freshly initialised model, float32, in training mode; ``seed`` decides its weights.
+
+    MLX's global random state is seeded with it.
 
     Raises:
         InputError: an unknown variant or sizes it cannot have.

@@ -145,5 +145,12 @@ def predict(
     max_steps: int | None = None,
     halt_threshold: float | None = 0.5,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Answers ``[N, S]`` and the steps each took ``[N]``; options as of `Solver`."""
+    """Solve every puzzle ``inputs [N, S]`` by one trajectory; options as of `Solver`.
+
+    Returns:
+        The answers, tokens int32 ``[N, S]``, and the supervision steps each took, int32 ``[N]``.
+
+    Raises:
+        InputError: a puzzle that does not fit the model, by its number, or an option without sense.
+    """
     return Solver(model, max_steps=max_steps, halt_threshold=halt_threshold).predict(inputs)

@@ -144,6 +144,9 @@ class Trainer:
         Args:
             obey: called after every step and evaluated batch; where it raises `Stopped`, the run
                 saves a checkpoint of this moment and is not `finished`.
+
+        Raises:
+            InputError: the run folder cannot be taken or written, or a metric is NaN or infinite.
         """
         results: dict[str, dict[str, float]] = {}
         obey = self._together(obey)
@@ -173,6 +176,9 @@ class Trainer:
         """Write a checkpoint of this moment and return its folder, in the process that leads.
 
         It holds the carry of the global batch, so that any number of processes can go on from it.
+
+        Raises:
+            InputError: it cannot be written, or the state holds NaN or infinity.
         """
         carry = self.group.gather(self.carry)
         mx.eval(carry)
@@ -320,7 +326,10 @@ class Trainer:
 
 @contextmanager
 def averaged(training: Training):
-    """The model with its averaged weights, if the run keeps an average, and back afterwards."""
+    """The model with its averaged weights, if the run keeps an average, and back afterwards.
+
+    A context manager: ``with averaged(trainer.training): ...`` around what uses the model.
+    """
     model, weights = training.model, tree_map(mx.array, training.model.trainable_parameters())
     model.update(training.average)
     try:

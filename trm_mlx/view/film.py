@@ -51,7 +51,12 @@ class Film(NamedTuple):
 
 
 def film_of(task: Task, question: np.ndarray, solution: Solution, solved: bool | None) -> Film:
-    """The film of a solution with ``thoughts``; ``question`` is cell values ``[S]``."""
+    """The film of a solution that has its ``thoughts``.
+
+    Args:
+        question: cell values ``[S]``.
+        solved: whether the answer obeys the rules, None where no rule tells.
+    """
     blank = np.zeros(len(question))
     frames = [Frame(0, question, np.full(len(question), Mark.GIVEN), 0, blank, 0.0)]
     for step, thought in enumerate(solution.thoughts, start=1):
