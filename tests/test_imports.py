@@ -33,7 +33,7 @@ ALLOWED = {
     "view": {"tasks", "solve", "errors", "whole_folder"},
     "convert": {"models", "config", "options", "errors", "whole_folder"},
     "commands": {"bench", "build", "convert", "train", "solve", "view", "models", "data", "tasks"}
-    | {"config", "options", "backend", "errors", "__init__"},  # its version
+    | {"config", "options", "backend", "errors", "whole_folder", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 

@@ -21,7 +21,7 @@ def run(tmp_path):
 
 
 def test_curves(run):
-    curves = plot.read_log(run)
+    curves = plot.curves_of(run)
     assert curves["train", "lm_loss"][:2] == [(1, 2.0), (2, 1.0)]
     assert curves["all", "exact_accuracy"] == [(8, 0.5)]
 
@@ -47,7 +47,7 @@ def test_pictures(run, tmp_path, suffix, capsys):
 
 def test_panels_legends_and_axes(run):
     pytest.importorskip("matplotlib")
-    figure = plot._figure({run: plot.read_log(run)})
+    figure = plot._figure({run: plot.curves_of(run)})
     loss, exact, steps, rate = figure.axes
     labels = [text.get_text() for text in loss.get_legend().get_texts()]
     assert labels == ["first · train", "first · evaluation (all)"]
@@ -56,6 +56,14 @@ def test_panels_legends_and_axes(run):
     ]  # fmt: skip
     assert {axes.get_xlabel() for axes in figure.axes} == {"training step"}
     assert [len(axes.lines) for axes in figure.axes] == [2, 1, 1, 1]
+
+
+def test_many_runs_can_be_told_apart(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    logs = {tmp_path / str(number) / "same": plot.curves_of(run) for number in range(9)}
+    rate = plot._figure(logs).axes[3]
+    assert len({(line.get_color(), line.get_linestyle()) for line in rate.lines}) == 9
+    assert len({line.get_label() for line in rate.lines}) == 9
 
 
 def test_refusals(run, tmp_path, capsys, monkeypatch):
@@ -76,6 +84,9 @@ def test_refusals(run, tmp_path, capsys, monkeypatch):
     assert f"{log} line 1 is damaged: remove the line" in refused(run)
     log.write_text("[1, 2]\n" + whole)
     assert f"{log} line 1 is damaged" in refused(run)
+    for damaged in ('{"step": Infinity}\n', '{"a": ' + "[" * 100_000 + "\n", '{"step": 1e999}\n'):
+        log.write_text(whole + damaged)
+        assert f"line {whole.count(chr(10)) + 1} is damaged" in refused(run)
     log.write_bytes(b"\xff\xfe\n")
     assert "is not a log of text" in refused(run)
     log.write_text("")
@@ -86,4 +97,4 @@ def test_refusals(run, tmp_path, capsys, monkeypatch):
 def test_a_line_still_being_written(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "train/lm_')
-    assert max(step for step, _ in plot.read_log(run)["train", "lm_loss"]) == 8
+    assert max(step for step, _ in plot.curves_of(run)["train", "lm_loss"]) == 8

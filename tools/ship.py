@@ -23,6 +23,7 @@ from accuracy import add_arguments, measured
 from mlx.utils import tree_flatten
 
 from trm_mlx.models.weights import PRETRAINED, save_model
+from trm_mlx.train.log import read_log
 from trm_mlx.whole_folder import whole_folder
 
 LOGGED = ("loss", "exact accuracy", "steps to halt", "learning rate")
@@ -58,7 +59,7 @@ def main() -> None:
 
 def write_log(source: Path, target: Path) -> None:
     """The run's log as a table: means over about 200 stretches of steps, and every evaluation."""
-    lines = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+    lines = [values for _, values in read_log(source)]
     steps = [line for line in lines if "train/lm_loss" in line]
     stretch = max(1, len(steps) // 200)
     with target.open("w", newline="", encoding="utf-8") as file:

@@ -2,12 +2,12 @@
 
 import argparse
 import importlib.util
-import json
 import math
 from pathlib import Path
 
 from trm_mlx.errors import InputError
-from trm_mlx.train.report import METRICS_FILE
+from trm_mlx.train.log import METRICS_FILE, read_log
+from trm_mlx.whole_folder import whole_file
 
 # The metric of each panel, its title, and whether its axis is logarithmic.
 PANELS = (
@@ -17,6 +17,7 @@ PANELS = (
     ("lr", "learning rate", False),
 )
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
+LINES = ("-", "--", ":")  # once the colours are used up
 SUFFIXES = (".png", ".svg")
 POINTS = 300  # of a training curve, each the mean of the steps it stands for
 
@@ -43,39 +44,28 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"{target}: there is no folder {target.parent}; make it first")
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("trm plot needs Matplotlib: pip install 'trm-mlx[plot]'")
-    logs = {run: read_log(run) for run in arguments.runs}
+    logs = {run: curves_of(run) for run in arguments.runs}
     try:
-        _figure(logs).savefig(target, dpi=140, format=target.suffix.lower()[1:])
+        with whole_file(target) as unfinished:
+            _figure(logs).savefig(unfinished, dpi=140, format=target.suffix.lower()[1:])
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from error
     print(target)
 
 
-def read_log(run: Path) -> Curves:
-    """The numbers of a run's log, by set and metric; a half-written last line is left out.
+def curves_of(run: Path) -> Curves:
+    """The numbers of a run's log, by set and metric.
 
     Raises:
         InputError: there is no log, it cannot be read, is damaged, or holds no numbers.
     """
     path = run / METRICS_FILE if run.is_dir() else run
-    try:
-        lines = path.read_text("utf-8").splitlines(keepends=True)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; name a run's folder") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a log of text: name a run's folder") from error
     curves: Curves = {}
-    for number, line in enumerate(lines, start=1):
-        if number == len(lines) and not line.endswith("\n"):
-            break  # of a run that is still writing, or was killed
-        try:
-            values = json.loads(line)
-            step = int(values.pop("step"))
-            for name, value in values.items():
-                group, _, metric = name.rpartition("/")
-                curves.setdefault((group, metric), []).append((step, float(value)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} line {number} is damaged: remove the line") from error
+    for _, values in read_log(path):
+        step = values.pop("step")
+        for name, value in values.items():
+            group, _, metric = name.rpartition("/")
+            curves.setdefault((group, metric), []).append((step, value))
     if not any(metric == known for _, metric in curves for known, _, _ in PANELS):
         raise InputError(f"{path} has no numbers yet: train for a few steps first")
     return curves
@@ -95,9 +85,13 @@ def _figure(logs: dict[Path, Curves]):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7), layout="constrained")
+    names = [run.name for run in logs]
     for axes, (metric, title, logarithmic) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         for number, (run, curves) in enumerate(logs.items()):
-            _draw(axes, run, curves, metric, COLOURS[number % len(COLOURS)])
+            turn, place = divmod(number, len(COLOURS))
+            style = {"color": COLOURS[place], "linestyle": LINES[turn % len(LINES)]}
+            label = run.name if names.count(run.name) == 1 else str(run)
+            _draw(axes, label, curves, metric, style)
         axes.set(xlabel="training step", ylabel=title)
         if logarithmic:
             axes.set_yscale("log")
@@ -110,13 +104,13 @@ def _figure(logs: dict[Path, Curves]):
     return figure
 
 
-def _draw(axes, run: Path, curves: Curves, metric: str, colour: str) -> None:
+def _draw(axes, run: str, curves: Curves, metric: str, style: dict[str, str]) -> None:
     """A thin line for training, one with dots for every evaluated set."""
     for (group, name), points in curves.items():
         if name != metric:
             continue
         kept = thinned(points) if group == "train" else points
-        label = f"{run.name or run} · {'train' if group == 'train' else f'evaluation ({group})'}"
-        style = {"alpha": 0.45} if group == "train" else {"marker": "o", "linewidth": 2}
+        label = f"{run} · {'train' if group == 'train' else f'evaluation ({group})'}"
+        weight = {"alpha": 0.45} if group == "train" else {"marker": "o", "linewidth": 2}
         if kept:
-            axes.plot(*zip(*kept, strict=True), color=colour, label=label, **style)
+            axes.plot(*zip(*kept, strict=True), label=label, **style, **weight)

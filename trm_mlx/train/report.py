@@ -14,11 +14,11 @@ from tqdm import tqdm
 from trm_mlx.config import TrainConfig
 from trm_mlx.errors import InputError
 from trm_mlx.options import plain
+from trm_mlx.train.log import METRICS_FILE, read_log
 from trm_mlx.train.run_folder import way_back
 from trm_mlx.train.watch import HISTORY, SpikeWatch
 from trm_mlx.whole_folder import whole_file
 
-METRICS_FILE = "metrics.jsonl"
 _WINDOW = 100  # steps over which the progress bar averages
 
 
@@ -50,8 +50,6 @@ class Report:
             self._log = self._path.open("ab", buffering=0)
         except OSError as error:
             raise self._refused(error) from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{self._path} is not a log of text: move it away") from error
         self._spikes = SpikeWatch(losses)
         self._wandb = _start_wandb(config) if config.wandb and not silent else None
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
@@ -172,24 +170,12 @@ def _cut_back(path: Path, step: int, evaluated: bool) -> Iterable[float]:
     losses: deque[float] = deque(maxlen=HISTORY)
     if not path.exists():
         return losses
-    with (
-        path.open(encoding="utf-8") as log,
-        whole_file(path) as unfinished,
-        unfinished.open("w", encoding="utf-8") as kept,
-    ):
-        for number, text in enumerate(log, 1):
-            if not text.endswith("\n"):
-                break
-            try:
-                line = json.loads(text)
-                trained = any(name.startswith("train/") for name in line)
-                if line["step"] < step or (line["step"] == step and (evaluated or trained)):
-                    kept.write(text)
-                    losses.extend([line["train/lm_loss"]] if "train/lm_loss" in line else [])
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise InputError(
-                    f"{path} line {number} is damaged: remove the line, or move the file away"
-                ) from error
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as kept:
+        for text, line in read_log(path):
+            trained = any(name.startswith("train/") for name in line)
+            if line["step"] < step or (line["step"] == step and (evaluated or trained)):
+                kept.write(text)
+                losses.extend([line["train/lm_loss"]] if "train/lm_loss" in line else [])
     return losses
 
 
