@@ -49,6 +49,7 @@ def run(training, steps=4):
 CASES = {
     "attention": ("trm", {}),
     "tokens": ("trm", {"mlp_t": True, "pos_encodings": "none"}),
+    "no puzzle embedding": ("trm", {"puzzle_emb_ndim": 0}),
     "q_continue": ("hrm", {"H_layers": 1, "L_layers": 1, "no_ACT_continue": False}),
 }
 

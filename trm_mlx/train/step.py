@@ -161,7 +161,11 @@ def _joined(passes: list):
     """The results of several passes as those of one: row by row."""
     if len(passes) == 1:
         return passes[0]
-    return tree_map(lambda *parts: mx.concatenate(parts), *passes)
+
+    def join(*parts: mx.array | None) -> mx.array | None:  # None: a model without puzzle rows
+        return None if parts[0] is None else mx.concatenate(parts)
+
+    return tree_map(join, *passes)
 
 
 def compiles(config: TrainConfig) -> bool:
