@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 RENAMED = {
     "input_embedding.": "embed_tokens.",
@@ -50,8 +50,8 @@ def published(
     alien = [name for name in weights if name.endswith(("conv.weight", "conv.bias"))]
     if alien:
         raise InputError(
-            f"{source} is a nano-trm with convolutions in its SwiGLU ({alien[0]}), which no "
-            "published model has: it cannot be converted"
+            f"{source} is a nano-trm with convolutions in its SwiGLU ({shortened(alien[0])}), "
+            "which no published model has: it cannot be converted"
         )
     weights = {**weights, **_average(beside)}
     renamed = {}
@@ -69,11 +69,13 @@ def _settings(stated: Any, source: str) -> dict[str, Any]:
     positions = stated.get("pos_emb_type", "1d")
     if positions not in list(POSITIONS):  # by ==, as a stranger's value may have no hash
         raise InputError(
-            f"{source} is a nano-trm with pos_emb_type={positions}; the published models have only "
-            "1d positions: it cannot be converted"
+            f"{source} is a nano-trm with pos_emb_type={shortened(positions)}; the published "
+            "models have only 1d positions: it cannot be converted"
         )
     if stated.get("rope_theta", 10000) != 10000:
-        raise InputError(f"{source}: rope_theta={stated['rope_theta']}; ours is always 10000")
+        raise InputError(
+            f"{source}: rope_theta={shortened(stated['rope_theta'])}; ours is always 10000"
+        )
     found = {ours: stated[theirs] for theirs, ours in SETTINGS.items() if stated.get(theirs)}
     return {**found, "pos_encodings": POSITIONS[positions]}
 

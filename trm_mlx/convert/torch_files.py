@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 # What `torch.load` was seen to raise for files cut short, overwritten, or of another kind.
 DAMAGED = (
@@ -60,7 +60,7 @@ def read_torch(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     except DAMAGED as error:
         # PyTorch's own message would advise to load the file without its protection.
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        asks = f" (it asks to run {wanted[1]})" if wanted else ""
+        asks = f" (it asks to run {shortened(wanted[1])})" if wanted else ""
         raise InputError(
             f"{path} is not a whole PyTorch file of weights alone{asks}; anything else is refused, "
             "as loading it could execute code: save the model's state_dict()"
@@ -71,7 +71,9 @@ def read_torch(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             kind = type(value).__name__
-            raise InputError(f"{path} does not hold a state dict: {name} is {kind}, not a tensor")
+            raise InputError(
+                f"{path} does not hold a state dict: {shortened(name)} is {kind}, not a tensor"
+            )
     beside = {key: _with_arrays(torch, path, value) for key, value in beside.items()}
     return {name: _array(torch, path, name, value) for name, value in state.items()}, beside
 
@@ -93,10 +95,15 @@ def _with_arrays(torch: ModuleType, path: Path, value: Any) -> Any:
 
 def _array(torch: ModuleType, path: Path, name: str, value: Any) -> mx.array:
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-        raise InputError(f"{path}: {name} is not a plain dense tensor; save it as float32")
+        raise InputError(
+            f"{path}: {shortened(name)} is not a plain dense tensor; save it as float32"
+        )
     # A tensor may repeat few stored values endlessly; copying it out would fill the memory.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise InputError(f"{path}: {name} claims shape {tuple(value.shape)}, the file holds less")
+        raise InputError(
+            f"{path}: {shortened(name)} claims shape {shortened(tuple(value.shape))}, the file "
+            "holds less"
+        )
     value = value.detach()
     return mx.array((value.float() if value.is_floating_point() else value).numpy())
 

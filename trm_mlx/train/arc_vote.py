@@ -14,7 +14,7 @@ import numpy as np
 
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.schema import IDENTIFIERS_FILE
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.tasks.arc import (
     PUZZLES_FILE,
     check_grid,
@@ -142,7 +142,7 @@ def _read_tests(path: Path) -> dict[str, list[Test]]:
     """The tests of every puzzle in a ``test_puzzles.json``."""
     tests = {}
     for puzzle, content in _read_json(path, dict).items():
-        with located(f"{path}: puzzle {puzzle}"):
+        with located(f"{path}: puzzle {shortened(puzzle)}"):
             pairs = content.get("test") if isinstance(content, dict) else None
             if not pairs or not all(isinstance(pair, dict) for pair in pairs):
                 raise InputError("has no list of tests; rebuild the dataset")

@@ -18,7 +18,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.act import Carry
 from trm_mlx.models.weights import (
     EMA_FILE,
@@ -134,7 +134,9 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
         progress = Progress(int(state["step"]), int(state["interval"]), position, results)
         return folder, progress, dict(state["train_config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error
+        raise InputError(
+            f"{path} is damaged ({shortened(error)}): resume from an earlier step"
+        ) from error
 
 
 def check_resumable(folder: Path, progress: Progress, saved: dict, config: TrainConfig) -> None:
@@ -151,7 +153,8 @@ def check_resumable(folder: Path, progress: Progress, saved: dict, config: Train
     for name, ours, theirs in pairs:
         if ours != theirs:
             raise InputError(
-                f"{name}={ours} cannot resume {folder}, trained with {theirs}: leave it as it "
+                f"{name}={shortened(ours)} cannot resume {folder}, trained with "
+                f"{shortened(theirs)}: leave it as it "
                 f"was, or start a new run with load_checkpoint={folder}"
             )
     if progress.interval * config.epochs_per_interval >= config.epochs:
@@ -199,7 +202,7 @@ def _check_same_model(theirs: ModelConfig, ours: ModelConfig, folder: Path) -> N
     name = theirs.difference(ours)
     if name is not None:
         raise InputError(
-            f"{folder} was trained with {name}={getattr(theirs, name)}, this run has "
+            f"{folder} was trained with {name}={shortened(getattr(theirs, name))}, this run has "
             f"{name}={getattr(ours, name)}: make them agree"
         )
 
