@@ -6,6 +6,7 @@ executed, and sizes it claims are held against its own before memory is set asid
 
 import math
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,6 +23,7 @@ from trm_mlx.errors import InputError, shortened
 
 # The largest published checkpoint, ARC's with its table of puzzles, has a quarter of this.
 LARGEST_BYTES = 8 * 2**30
+MOST_PACKED = 20  # times smaller than unpacked; weights are hardly smaller at all
 LARGEST_PICKLE = 16 * 2**20  # that of 39 tensors has 6 kB
 # What zipfile and NumPy raise for archives cut short, overwritten, encrypted, or oddly packed.
 DAMAGED = (
@@ -117,8 +119,13 @@ def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
             f"{path} unpacks to {unpacked:,} bytes, {pickled:,} of them a pickle; refused above "
             f"{LARGEST_BYTES:,} and {LARGEST_PICKLE:,}: no published model is as large"
         )
-    if pickles and unpacked > path.stat().st_size:
+    size = path.stat().st_size
+    if pickles and unpacked > size:
         raise InputError(f"{path} is compressed, which torch.save never does: save it again")
+    if unpacked > MOST_PACKED * size:
+        raise InputError(
+            f"{path} unpacks to {unpacked:,} bytes from {size:,}: save it uncompressed"
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, mx.array]:
@@ -156,7 +163,9 @@ def _read_npy(stream: Any, size: int, place: str) -> mx.array:
     read = np.lib.format.read_array_header_1_0
     if version != (1, 0):
         read = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "1L" is a header of Python 2, and no worse for it
+        shape, fortran, dtype = read(stream)
     if dtype.kind not in "fiu":
         raise InputError(
             f"{place} holds {shortened(dtype)} values; numbers convert, pickled objects never"
