@@ -61,6 +61,16 @@ class Evaluator(Protocol):
     def result(self) -> Outcome:
         """Sum up the evaluation."""
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Whole numbers that the next evaluation builds on; empty if it begins anew."""
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state` that is not empty.
+
+        Raises:
+            InputError: it belongs to another dataset, or is damaged.
+        """
+
 
 def evaluate(
     step: EvaluationStep,
