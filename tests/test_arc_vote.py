@@ -1,6 +1,8 @@
 """The ARC evaluator: votes, pass@k, the submission; in training and in `trm eval`."""
 
+import itertools
 import json
+import shutil
 from collections import defaultdict
 
 import numpy as np
@@ -13,9 +15,13 @@ from trm_mlx.errors import InputError
 from trm_mlx.models.weights import save_model
 from trm_mlx.options import load_config, plain, train_config
 from trm_mlx.tasks.arc import Symmetry, canvas_of, grid_key
-from trm_mlx.train.arc_vote import ArcVote, ranked, score
+from trm_mlx.train import checkpoint
+from trm_mlx.train.arc_vote import ArcVote, score
 from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.loop import Trainer
+from trm_mlx.train.stopping import Stopped
+from trm_mlx.train.votes import leading, packed, ranked, unpacked
+from trm_mlx.whole_folder import whole_file
 
 KS = (1, 2, 5, 10, 100, 1000)
 
@@ -266,8 +272,52 @@ def test_votes_are_kept_across_evaluations_only_if_asked(aggregated):
     evaluator = evaluator_for(puzzles, right, aggregated_voting=aggregated)
     for rows in (right, right, wrong):
         evaluator.begin()
+        feed(evaluator, wrong)  # an evaluation that is dropped leaves nothing behind
+        evaluator.begin()
         feed(evaluator, rows)
-    assert evaluator.result().metrics["pass@1"] == aggregated
+        metrics = evaluator.result().metrics
+    assert metrics["pass@1"] == aggregated
+
+
+def random_votes(rng, questions, answers=20):
+    return {
+        question: {
+            grid_key(random_grid(rng, 30)): (int(rng.integers(1, 9)), float(rng.random()))
+            for _ in range(answers)
+        }
+        for question in questions
+    }
+
+
+def test_votes_as_arrays_are_the_votes():
+    rng = np.random.default_rng(0)
+    questions = [(f"p{number}", grid_key(random_grid(rng))) for number in range(5)]
+    for votes in (random_votes(rng, questions[:3]), {}):
+        again = unpacked(packed(votes, questions), questions)
+        assert again == votes
+        assert [list(answers) for answers in again.values()] == [
+            list(answers) for answers in votes.values()
+        ]
+    arrays = packed(random_votes(rng, questions), questions)
+    with pytest.raises(InputError, match="votes are for the tests of another dataset"):
+        unpacked(arrays, questions[1:])
+    for damage in (
+        {"count": arrays["count"] * 0},
+        {"keys": arrays["keys"][1:]},
+        {"question": arrays["question"] + 5},
+        {"halting": arrays["halting"][1:]},
+        {"length": arrays["length"] * 0.5},
+    ):
+        with pytest.raises(InputError, match="votes are damaged: resume from an earlier step"):
+            unpacked(arrays | damage, questions)
+
+
+def test_only_leading_answers_are_kept():
+    """They are what a checkpoint holds: at most 1000 answers of 901 bytes a test."""
+    answers = {bytes([1, n]): (1 + n % 3, 0.1 * n) for n in range(9)}
+    kept = leading({("p", b""): answers}, 4)[("p", b"")]
+    assert list(kept) == [bytes([1, n]) for n in (2, 5, 7, 8)]
+    assert all(kept[key] == answers[key] for key in kept)
 
 
 # Configuration
@@ -367,6 +417,97 @@ def test_runs_at_every_evaluation_and_by_itself(dataset, tmp_path, monkeypatch, 
     assert {name: len(tests) for name, tests in submission.items()} == {
         f"p{number}": 2 for number in range(3)
     }
+
+
+POOLED = [{"name": "arc", "aggregated_voting": True}]
+
+
+@pytest.fixture(scope="module")
+def pooled(dataset, tmp_path_factory):
+    """A run of four evaluations that add up, left alone."""
+    run = tmp_path_factory.mktemp("pooled") / "run"
+    trainer = Trainer(small_run(dataset, run, epochs=4, evaluators=POOLED))
+    trainer.fit()
+    assert votes_in(trainer) == 4 * 12
+    return trainer
+
+
+def judgements_of(run):
+    """Submissions by their step, and what was logged of them."""
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    files = {path.parent.name: path.read_text() for path in run.glob("*/submission.json")}
+    return files, [line for line in log if "ARC/pass@1" in line]
+
+
+@pytest.mark.parametrize("moment", [1, 3, 5, 7, 9, 10])
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_resumed_run_adds_to_the_votes_before(dataset, pooled, tmp_path, how, moment):
+    """Ended after a step, or in the middle of an evaluation."""
+    run, moments = tmp_path / "run", itertools.count(1)
+    at_kill = tmp_path / "killed"
+
+    def end():
+        if next(moments) == moment:
+            if how == "stopped":
+                raise Stopped
+            shutil.copytree(run, at_kill)
+
+    Trainer(small_run(dataset, run, epochs=4, evaluators=POOLED)).fit(end)
+    if how == "killed":
+        run = at_kill
+    resume = run if list(run.glob("step_*")) else None
+    if resume is None:
+        shutil.rmtree(run)
+    again = Trainer(small_run(dataset, run, epochs=4, evaluators=POOLED), resume=resume)
+    again.fit()
+    assert judgements_of(run) == judgements_of(pooled.run)
+    assert again.evaluators[0].votes == pooled.evaluators[0].votes
+    for step in run.glob("step_*"):
+        assert len(list(step.glob("evaluators_*"))) == 1
+
+
+def test_a_kill_between_the_votes_and_the_state_that_counts_them(
+    dataset, pooled, tmp_path, monkeypatch
+):
+    """Where an evaluation is made after its checkpoint, its votes and its place are two files."""
+    run, moments = tmp_path / "run", itertools.count(1)
+    config = small_run(dataset, run, epochs=4, evaluators=POOLED)
+
+    def end():
+        if next(moments) == 9:  # in the third evaluation
+            raise Stopped
+
+    Trainer(config).fit(end)
+    (step,) = (path for path in run.glob("step_*") if path.name == "step_0000003")
+    before = {path.name for path in step.iterdir()}
+
+    def killed(path):
+        if path.name == "state.json":
+            raise KeyboardInterrupt
+        return whole_file(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "whole_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(config, resume=run).fit()
+    assert {path.name for path in step.iterdir()} - before == {"evaluators_000003.safetensors"}
+    again = Trainer(config, resume=run)
+    again.fit()
+    assert judgements_of(run) == judgements_of(pooled.run)
+    assert again.evaluators[0].votes == pooled.evaluators[0].votes
+
+
+def test_resuming_without_votes_says_so(dataset, tmp_path, capsys):
+    run = tmp_path / "run"
+    Trainer(small_run(dataset, run)).fit()
+    assert not list(run.glob("*/evaluators_*"))
+    trainer = Trainer(small_run(dataset, run, epochs=3, evaluators=POOLED), resume=run)
+    trainer.fit()
+    assert "has no votes: ARC counts anew" in capsys.readouterr().err
+    assert votes_in(trainer) == 12
+    trainer = Trainer(small_run(dataset, run, epochs=4), resume=run)  # nor are they taken up
+    trainer.fit()
+    assert votes_in(trainer) == 12
 
 
 def test_the_evaluator_sees_what_evaluation_saves(dataset, tmp_path):

@@ -1,5 +1,7 @@
 """Checkpoints of every known kind become model folders; the rest gets one line and no folder."""
 
+import codecs
+import collections
 import io
 import json
 import os
@@ -254,7 +256,7 @@ def test_nano_trm_without_counterpart(tmp_path, capsys):
     save_torch(theirs, file, hyper_parameters={**NANO, "pos_emb_type": "2d"})
     assert "pos_emb_type=2d; the published models have only 1d positions" in refusal(capsys, file)
     save_torch(theirs, file, hyper_parameters={**NANO, "num_heads": [2]})
-    assert "num_heads=[2]: expected a whole number" in refusal(capsys, file)
+    assert "num_heads is list, where a number or a word is expected" in refusal(capsys, file)
     theirs["lenet.layers.0.mlp.dwconv.weight"] = np.zeros((4, 1, 3), np.float32)
     save_torch(theirs, file, hyper_parameters=NANO)
     assert "(lenet.layers.0.mlp.dwconv.weight), which no published" in refusal(capsys, file)
@@ -503,6 +505,102 @@ def test_claimed_sizes_are_not_believed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(read, "LARGEST_BYTES", 1000)
     save_npz(tiny(), file)
     assert "no published model is as large" in refusal(capsys, file)
+
+
+class Attributed(collections.OrderedDict):
+    """Pickles as an OrderedDict whose method ``items`` is a number."""
+
+    def __reduce__(self):
+        return collections.OrderedDict, (), {"items": 1}, None, iter(dict.items(self))
+
+
+def save_pickle(content, path):
+    """A PyTorch file of that pickle, without any stored tensor."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps(content, 2))
+        archive.writestr("a/version", "3\n")
+
+
+def test_memory_is_not_set_aside_for_numbers_in_a_pickle(tmp_path, capsys):
+    """weights_only lets a file of 257 bytes ask for any amount."""
+    torch = pytest.importorskip("torch")
+    file = tmp_path / "a"
+    doubled = Call(codecs.encode, "a" * 99, "utf-8")
+    for _ in range(40):
+        doubled = Call(codecs.encode, doubled, "hex")
+    for asked, call in (
+        ("torch.Tensor", Call(torch.Tensor, 10**5, 10**5)),
+        (r"(__builtin__|builtins).bytearray", Call(bytearray, 10**11)),
+        ("_codecs.encode", doubled),
+    ):
+        save_pickle({"lm_head.weight": call}, file)
+        assert re.search(rf"\(it asks to run {asked}\)", refusal(capsys, file))
+    table = torch.zeros(1000)
+    torch.save({f"table{i}": table for i in range(1000)}, file)
+    assert re.search(
+        r"claims tensors of 4,000,000 bytes and has [\d,]+: save", refusal(capsys, file)
+    )
+    torch.save(Attributed({"lm_head.weight": table}), file)
+    assert "is not a whole PyTorch file of weights alone" in refusal(capsys, file)
+
+
+SHARED_TUPLES = b"\x80\x02)q\x00" + 99 * b"h\x00h\x00\x86q\x00"  # of two tuples that are the same
+
+
+@pytest.mark.parametrize(
+    ("end", "asked"),
+    [
+        (b"h\x00)\x81.", "save the model's state_dict()"),  # an instance of it
+        (b"h\x00)R.", "(it asks to run what has no name)"),
+        (b"h\x00}b.", "(it asks to change what is no tensor)"),
+        (b"h\x00Q.", "(it asks for what is no tensor)"),
+        (b"}h\x00K\x01s.", "(it names values by other than words and numbers)"),
+    ],
+)
+def test_what_takes_for_ever_to_print_or_compare(tmp_path, capsys, end, asked):
+    """PyTorch prints what it refuses, and a dictionary compares its keys."""
+    pytest.importorskip("torch")
+    file = tmp_path / "a"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/data.pkl", SHARED_TUPLES + end)
+    assert asked in refusal(capsys, file)
+
+
+def test_archives_do_not_unpack_without_bound(tmp_path, capsys):
+    file = tmp_path / "a.npz"
+    np.savez_compressed(file, **{"lm_head.weight": np.zeros(10**6, np.float32)})
+    assert re.search(r"unpacks to 4,000,\d+ bytes from [\d,]+: save it", refusal(capsys, file))
+
+
+def test_mappings_repeated_without_end(tmp_path, capsys):
+    """Beside the weights, where Lightning puts its settings."""
+    _, theirs = nano_weights()
+    within, laughs = dict(NANO), dict(NANO)
+    within["itself"] = within
+    for _ in range(100):
+        laughs = {"a": laughs, "b": laughs}
+    beside = {"hyper_parameters": within, "callbacks": {"a": laughs}}
+    save_torch(theirs, tmp_path / "a.ckpt", **beside)
+    assert convert(tmp_path / "a.ckpt", tmp_path / "out", "--quiet") == 0
+
+
+def test_settings_that_are_no_settings(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    _, theirs = nano_weights()
+    file, shared = tmp_path / "a.ckpt", []
+    for _ in range(100):
+        shared = [shared, shared]  # whose text would not end
+    for value in (torch.zeros(2), shared, {"a": 1}):
+        for name in ("rope_theta", "pos_emb_type", "num_heads"):
+            save_torch(theirs, file, hyper_parameters={**NANO, name: value})
+            assert (
+                f"{name} is {'array' if torch.is_tensor(value) else type(value).__name__}, wh"
+                in (refusal(capsys, file))
+            )
+    for shadow in ({"lm_head.weight": 1}, {1: torch.zeros(2)}):
+        state = {"EMACallback": {"shadow": shadow}}
+        save_torch(theirs, file, hyper_parameters=NANO, callbacks=state)
+        assert "the average of EMACallback is no state dict" in refusal(capsys, file)
 
 
 # Damaged, foreign and useless files

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,6 +313,65 @@ def test_a_failed_rename_puts_the_old_dataset_back(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="interrupted"):
         build(directory, ARC, overwrite=True)
     assert contents(tmp_path) == before
+
+
+class Killed(BaseException):
+    """What a process that is killed does next: nothing."""
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Ends all renaming and deleting before the rename of this number, until told to go on."""
+    numbers, after = itertools.count(1), [0]
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def counted(path, target):
+        if after[0] and next(numbers) >= after[0]:
+            raise Killed
+        return rename(path, target)
+
+    def never(folder, **options):
+        if not after[0]:
+            rmtree(folder, **options)
+
+    monkeypatch.setattr(Path, "rename", counted)
+    monkeypatch.setattr(shutil, "rmtree", never)
+    return lambda number: after.__setitem__(0, number)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("start", ["read", "build", "overwrite"])
+def test_a_kill_while_a_dataset_is_replaced(tmp_path, kill, number, start):
+    """Before the old one goes aside, before the new one has its place, before the old one goes."""
+    directory = build(tmp_path / "d", FLAT)
+    old, new = contents(directory), contents(build(tmp_path / "other", ARC))
+    kill(number)
+    with pytest.raises(Killed):
+        build(directory, ARC, overwrite=True)
+    kill(0)
+    assert directory.exists() == (number != 2)
+    if start == "read":
+        assert len(PuzzleDataset([str(directory)], "train").parts) == 1
+        assert contents(directory) == (new if number == 3 else old)
+    elif start == "build":
+        with pytest.raises(InputError, match=r"d is not empty; pass --overwrite"):
+            build(directory, ARC)
+        assert contents(directory) == (new if number == 3 else old)
+    else:
+        build(directory, ARC, overwrite=True)
+        assert contents(directory) == new
+    assert (tmp_path / ".d.replaced").exists() == (number == 3 and start == "read")
+
+
+def test_a_dataset_that_cannot_be_restored_is_named(tmp_path, monkeypatch):
+    build(tmp_path / "d", FLAT).rename(tmp_path / ".d.replaced")
+
+    def refused(path, target):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(InputError, match=r"cannot restore .*/d from .*\.d\.replaced: Permission"):
+        PuzzleDataset([str(tmp_path / "d")], "train")
 
 
 def test_a_parent_that_is_a_file(tmp_path):

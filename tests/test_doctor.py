@@ -1,6 +1,8 @@
 """``trm doctor``: what it says, and what it finds wrong."""
 
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,9 @@ import pytest
 from trm_mlx import backend
 from trm_mlx.bench import machine
 from trm_mlx.cli import main
+from trm_mlx.commands import doctor
+
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 REMEDIES = {
     "blas": "no fast BLAS found, expect a fiftieth of the speed: pip install 'trm-mlx[cpu]'",
@@ -56,6 +61,22 @@ def test_a_healthy_machine(healthy, capsys):
     assert float(facts["float32"].split()[0].replace(",", "")) > 0
     assert "mlx " in facts["installed"]
     assert "convert (torch " in facts["extras"]
+
+
+def test_every_extra_is_looked_at():
+    """But for those that bring MLX itself, which is the device's line, and those for the tests."""
+    tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {
+        re.match(r"[\w-]+", requirement)[0]: extra
+        for extra, requirements in project["optional-dependencies"].items()
+        for requirement in requirements
+        if extra != "test"
+    }
+    del asked["mlx"]
+    assert asked == doctor.EXTRAS
+    needed = {re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]}
+    assert needed == set(doctor.NEEDED)
 
 
 @pytest.mark.parametrize("illness", REMEDIES)

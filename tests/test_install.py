@@ -30,6 +30,11 @@ def run(site, folder, code):
     return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
 
 
+def files_in(folder):
+    paths = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {path for path in paths if "__pycache__" not in path.parts}
+
+
 def test_configuration_files_travel(site, tmp_path):
     done = run(
         site,
@@ -47,6 +52,21 @@ def test_configuration_files_travel(site, tmp_path):
 def test_only_the_package_is_installed(site):
     names = {path.name for path in site.iterdir()}
     assert {name for name in names if not name.endswith(".dist-info")} == {"trm_mlx"}
+
+
+def test_everything_the_package_reads_is_installed(site):
+    """Weights, the page, the configuration: whatever is no code."""
+    package, config = files_in(CHECKOUT / "trm_mlx"), files_in(CHECKOUT / "config")
+    assert {Path("view/page.html"), Path("pretrained/sudoku-4x4/model.safetensors")} < package
+    assert files_in(site / "trm_mlx") == package | {Path("_config", path) for path in config}
+
+
+def test_a_bundled_model_solves_and_draws(site, tmp_path):
+    solve = ["solve", "...2.1..3.....2.", "--save", "thoughts.html"]
+    done = run(site, tmp_path, f"from trm_mlx.cli import main\nsys.exit(main({solve!r}))")
+    assert done.returncode == 0, done.stderr
+    assert "rules satisfied" in done.stdout
+    assert "</html>" in (tmp_path / "thoughts.html").read_text(encoding="utf-8")
 
 
 def test_the_command_trains_and_solves(site, tmp_path):

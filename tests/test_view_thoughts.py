@@ -35,7 +35,7 @@ def test_nothing_is_computed_unasked(model, monkeypatch):
     def refused(logits):
         raise AssertionError("nobody asked for the confidence of cells")
 
-    monkeypatch.setattr("trm_mlx.solve.stream._cell_confidence", refused)
+    monkeypatch.setattr("trm_mlx.solve.stream.cell_confidence", refused)
     assert next(Solver(model, compiled=False).solve(INPUTS[:1])).thoughts == ()
     with pytest.raises(AssertionError, match="nobody asked"):
         next(Solver(model, compiled=False, intermediates=True).solve(INPUTS[:1]))

@@ -25,6 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fuzz_converter import converter_targets
+
 import trm_mlx
 from trm_mlx import InputError, arch_config, load_config, tasks
 from trm_mlx.build.arc_source import read_subset
@@ -98,7 +102,7 @@ def targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
     found["csv"] = file_target(path, lambda: first_questions(path, 100)), [table.encode()]
     found["csv to dataset"] = file_target(path, lambda: refused(words)), [table.encode()]
     found |= arc_targets(folder / "arc") | dataset_targets(folder) | checkpoint_targets(folder)
-    return found
+    return found | converter_targets(folder / "weights")
 
 
 def refused(words: list[str]) -> None:

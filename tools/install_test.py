@@ -25,6 +25,7 @@ COMMANDS = (
     "--version",
     "build sudoku --generate 4 --num-train 64 --num-test 8 --extra-givens 6 --output-dir data",
     "train experiment=sudoku4x4 data_paths=[data] global_batch_size=16 checkpoint_path=run",
+    "solve ...2.1..3.....2. --save thoughts.html",
     "doctor --seconds 0.1",
 )
 MAC = {"sys_platform": "darwin", "platform_machine": "arm64", "platform_system": "Darwin"}

@@ -5,13 +5,14 @@ Only the module of the verb asked for is imported.
 """
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from trm_mlx import __version__
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 VERBS = {
     "build sudoku": ("trm_mlx.build.sudoku", "build a Sudoku dataset"),
@@ -28,12 +29,15 @@ VERBS = {
     "export": ("trm_mlx.commands.export", "write a checkpoint for PyTorch"),
 }
 
+# What the system says of a path that it will not even look at.
+_UNREACHABLE = (errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with a command line in one line, like every other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
+        raise InputError(f"{shortened(message)}; see {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
         print("error:", *str(error).splitlines(), file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _UNREACHABLE:
+            raise
+        print(f"error: {shortened(error.filename)}: {error.strerror}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "mlx":
@@ -71,7 +80,9 @@ def _dispatch(words: list[str]) -> int:
     matching = [verb for verb in VERBS if verb.split()[: len(begun)] == begun]
     if not matching:
         known = ", ".join(VERBS)
-        raise InputError(f"no command {' '.join(words[:2])!r}; choose one of {known}")
+        raise InputError(
+            f"no command {shortened(repr(' '.join(words[:2])))}; choose one of {known}"
+        )
     print(f"usage: {' '.join(['trm', *begun])} COMMAND [--help] ...\n")
     for verb in matching:
         print(f"  trm {verb:16} {VERBS[verb][1]}")

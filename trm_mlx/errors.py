@@ -12,6 +12,17 @@ class InputError(ValueError):
     """
 
 
+_LONGEST, _SHOWN = 200, 60  # characters
+
+
+def shortened(value: object) -> str:
+    """What a user wrote, for a message: whole if it is short, else its start and its length."""
+    text = str(value)
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_SHOWN]}... ({len(text):,} characters)"
+
+
 @contextmanager
 def located(place: object) -> Iterator[None]:
     """Lead the message of an `InputError` raised inside by where the bad input stands."""

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from trm_mlx.config import ArchConfig, EvaluatorConfig, ModelConfig, TrainConfig
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 
 def config_folder() -> Path:
@@ -58,7 +58,9 @@ def train_config(values: dict) -> TrainConfig:
     if isinstance(arch, str):
         arch = {"name": arch}
     if not isinstance(arch, dict):
-        raise InputError(f"arch={arch!r}: expected the name of a variant, such as arch=trm")
+        raise InputError(
+            f"arch={shortened(repr(arch))}: expected the name of a variant, such as arch=trm"
+        )
     arch = {**_read_choice("arch", arch.get("name", "trm")), **arch}
     values["arch"] = _build(ArchConfig, arch, "arch.")
     return _build(TrainConfig, values, "")
@@ -122,7 +124,9 @@ def read_yaml(path: Path) -> dict:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f"{path} is not YAML: {shortened(' '.join(str(error).split()))}"
+        ) from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold key: value lines, found {type(values).__name__}")
     return values
@@ -132,21 +136,28 @@ def _read_choice(group: str, name: Any) -> dict:
     folder = config_folder() / group
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
-        raise InputError(f"{group}={name}: no such file; choose one of {', '.join(known)}")
+        raise InputError(
+            f"{group}={shortened(name)}: no such file; choose one of {', '.join(known)}"
+        )
     return read_yaml(folder / f"{name}.yaml")
 
 
 def _split_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.lstrip("+").partition("=")
     if not equals or not key:
-        raise InputError(f"cannot read {text!r}: write key=value, for example arch=trm or lr=1e-4")
+        raise InputError(
+            f"cannot read {shortened(repr(text))}: write key=value, for example arch=trm or lr=1e-4"
+        )
     try:
         return key, _parse_yaml(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 0x_ is a ValueError, and so on
-        raise InputError(f"{key}={value}: not a YAML value; quote it") from error
+        raise InputError(
+            f"{shortened(key)}={shortened(value)}: not a YAML value; quote it"
+        ) from error
 
 
 _DEEPEST = 20  # levels of a YAML value
+_WIDEST = 4096  # bits of a whole number; Python refuses to print one of 4,300 digits
 
 
 class _Loader(yaml.SafeLoader):
@@ -160,6 +171,12 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_yaml_int(self, node: yaml.Node) -> int:
+        number = super().construct_yaml_int(node)
+        if number.bit_length() > _WIDEST:
+            raise yaml.YAMLError(f"a whole number of more than {_WIDEST} bits")
+        return number
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not read here, write the value again")
@@ -171,6 +188,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
 def _parse_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
@@ -180,7 +200,10 @@ def _set(values: dict, path: list[str], value: Any) -> None:
         inner = values.get(key, {})
         inner = {"name": inner} if isinstance(inner, str) else inner
         if not isinstance(inner, dict):
-            raise InputError(f"{'.'.join(path)}: {key} has no keys of its own, write {key}=...")
+            raise InputError(
+                f"{shortened('.'.join(path))}: {shortened(key)} has no keys of its own, "
+                f"write {shortened(key)}=..."
+            )
         values[key] = dict(inner)
         values = values[key]
     values[path[-1]] = value
@@ -207,7 +230,9 @@ def _check_known(keys: typing.Iterable[str], kinds: dict[str, Any], prefix: str)
     for key in keys:
         if key not in kinds:
             nearest = difflib.get_close_matches(str(key), kinds, n=1, cutoff=0.0)[0]
-            raise InputError(f"unknown key {prefix}{key}: did you mean {prefix}{nearest}?")
+            raise InputError(
+                f"unknown key {prefix}{shortened(key)}: did you mean {prefix}{nearest}?"
+            )
 
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
@@ -234,7 +259,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         return str(value).lower() if isinstance(value, bool) else str(value)
     elif type(value) is wanted and not (wanted is float and not math.isfinite(value)):
         return value
-    raise InputError(f"{key}={value!r}: expected {_type_name(kind)}")
+    raise InputError(f"{key}={shortened(repr(value))}: expected {_type_name(kind)}")
 
 
 def _type_name(kind: Any) -> str:

@@ -1,7 +1,8 @@
 """Folders and files that are whole or absent: filled aside, flushed to disk, renamed last.
 
 Aside is a hidden folder beside the final place, which a killed process leaves behind; `sweep`
-clears such folders away.
+clears such folders away. A folder that is replaced is, between two renames, whole under the hidden
+name ``.NAME.replaced``; `restored` finds it there after a kill.
 """
 
 import os
@@ -24,14 +25,37 @@ def whole_folder(final: Path) -> Iterator[Path]:
         OSError: the disk refuses.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
+    restored(final)
     with _workspace_of(final) as workspace:
         finished = workspace / "new"
         finished.mkdir()
         yield finished
         for path in [*finished.rglob("*"), finished]:
             _sync(path)
-        _move_into_place(finished, final, workspace / "old")
+        _move_into_place(finished, final)
         _sync(final.parent)
+        if _replaced(final).exists():
+            _replaced(final).rename(workspace / "old")
+
+
+def restored(final: Path) -> bool:
+    """Put back what a killed process was replacing; whether there was anything to put back.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    replaced = _replaced(final)
+    if not replaced.exists():
+        return False
+    if final.exists():  # by what was to replace it
+        remove_folder(replaced)
+        return False
+    try:
+        replaced.rename(final)
+    except FileNotFoundError:  # of several processes another was faster
+        return final.exists()
+    _sync(final.parent)
+    return True
 
 
 @contextmanager
@@ -88,13 +112,17 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _move_into_place(finished: Path, final: Path, retired: Path) -> None:
-    """Renames ``finished`` to ``final``; what was there goes to ``retired``, or back on failure."""
-    replaces = final.exists()
+def _replaced(final: Path) -> Path:
+    return final.with_name(f".{final.name}.replaced")
+
+
+def _move_into_place(finished: Path, final: Path) -> None:
+    """Renames ``finished`` to ``final``, and what was there aside, or back on failure."""
+    replaced = _replaced(final)
     try:
-        if replaces:
-            final.rename(retired)
+        if final.exists():
+            final.rename(replaced)
         finished.rename(final)
     finally:
-        if replaces and not final.exists():
-            retired.rename(final)
+        if not final.exists() and replaced.exists():
+            replaced.rename(final)

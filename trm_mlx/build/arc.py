@@ -22,7 +22,7 @@ from tqdm import tqdm
 from trm_mlx.build.arc_augment import cells_of, distinct, paint
 from trm_mlx.build.arc_source import Pair, Puzzle, read_subset
 from trm_mlx.data.writer import Chunk, SplitStream, check_replaceable, write_dataset
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.tasks.arc import ARC, PUZZLES_FILE, Symmetry
 
 _bar = partial(tqdm, disable=None)  # on a terminal only: a log keeps its one line of error
@@ -98,16 +98,16 @@ def run(arguments: argparse.Namespace) -> None:
 def _check_options(arguments: argparse.Namespace) -> None:
     for option, value in (("--num-aug", arguments.num_aug), ("--seed", arguments.seed)):
         if value < 0:
-            raise InputError(f"{option} {value}: must be at least 0")
+            raise InputError(f"{option} {shortened(value)}: must be at least 0")
     for subset, times in Counter(arguments.subsets).items():
         if times > 1:
-            raise InputError(f"--subsets names {subset} {times} times: name it once")
+            raise InputError(f"--subsets names {shortened(subset)} {times} times: name it once")
     for option in ("test_set_name", "test_set_name2"):
         name = getattr(arguments, option)
         if name is not None and name not in arguments.subsets:
             raise InputError(
-                f"--{option.replace('_', '-')} {name}: choose one of the --subsets, "
-                f"{', '.join(arguments.subsets)}"
+                f"--{option.replace('_', '-')} {shortened(name)}: choose one of the --subsets, "
+                f"{shortened(', '.join(arguments.subsets))}"
             )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.tasks.arc import SEPARATOR, check_grid
 
 Pair = tuple[np.ndarray, np.ndarray]  # input and output, each a grid of colours
@@ -67,8 +67,8 @@ def read_subset(prefix: str, subset: str, held_out: bool) -> list[Puzzle]:
     return [
         Puzzle(
             name,
-            _pairs(f"{path}: puzzle {name}, train", train[name]),
-            _pairs(f"{path}: puzzle {name}, test", tests[name]),
+            _pairs(f"{path}: puzzle {shortened(name)}, train", train[name]),
+            _pairs(f"{path}: puzzle {shortened(name)}, test", tests[name]),
             held_out,
         )
         for name in contents
@@ -80,7 +80,8 @@ def _read_json(path: Path) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            f"cannot read {path}: {error.strerror}; correct --input-file-prefix or --subsets"
+            f"cannot read {shortened(path)}: {error.strerror}; correct --input-file-prefix or "
+            "--subsets"
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}; download it again") from error
@@ -92,7 +93,9 @@ def _read_json(path: Path) -> dict:
 def _examples(path: Path, name: str, content: object, kind: str) -> list[Example]:
     """The examples of a puzzle's list `kind`, each an object, not yet grids."""
     if SEPARATOR in name:
-        raise InputError(f"{path}: puzzle {name}: {SEPARATOR} marks augmentations; rename it")
+        raise InputError(
+            f"{path}: puzzle {shortened(name)}: {SEPARATOR} marks augmentations; rename it"
+        )
     examples = content.get(kind) if isinstance(content, dict) else None
     if (
         not isinstance(examples, list)
@@ -100,7 +103,8 @@ def _examples(path: Path, name: str, content: object, kind: str) -> list[Example
         or not all(isinstance(example, dict) for example in examples)
     ):
         raise InputError(
-            f"{path}: puzzle {name} has no '{kind}' examples; they must be a list of objects"
+            f"{path}: puzzle {shortened(name)} has no '{kind}' examples; they must be a list of "
+            "objects"
         )
     return examples
 
@@ -109,13 +113,15 @@ def _add_solutions(path: Path, solutions: dict, tests: dict[str, list[Example]])
     """Put the solutions of all puzzles into their tests."""
     for name in sorted(solutions.keys() ^ tests.keys()):
         missing = "solution" if name in tests else "challenge"
-        raise InputError(f"{path}: puzzle {name} has no {missing}; the two files must match")
+        raise InputError(
+            f"{path}: puzzle {shortened(name)} has no {missing}; the two files must match"
+        )
     for name, examples in tests.items():
         outputs = solutions[name]
         if not isinstance(outputs, list) or len(outputs) != len(examples):
             raise InputError(
-                f"{path}: puzzle {name} needs a list of {len(examples)} outputs, one a test; "
-                "solutions and challenges must match"
+                f"{path}: puzzle {shortened(name)} needs a list of {len(examples)} outputs, one a "
+                "test; solutions and challenges must match"
             )
         for number, (example, output) in enumerate(zip(examples, outputs, strict=True)):
             with located(f"{path}: puzzle {name}, output {number}"):

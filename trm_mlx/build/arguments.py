@@ -2,7 +2,7 @@
 
 import argparse
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -49,4 +49,6 @@ def check_counts(arguments: argparse.Namespace, **least: int) -> None:
     for name, smallest in {"seed": 0, **least}.items():
         value = getattr(arguments, name)
         if value is not None and value < smallest:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {smallest}")
+            raise InputError(
+                f"--{name.replace('_', '-')} {shortened(value)}: must be at least {smallest}"
+            )

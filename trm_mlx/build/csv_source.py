@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.tasks.base import Puzzles, Task
 
 COLUMNS = ("source", "question", "answer", "rating")
@@ -105,7 +105,7 @@ def _whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise InputError(f"rating {text!r} is not a whole number") from error
+        raise InputError(f"rating {shortened(repr(text))} is not a whole number") from error
 
 
 def _download(repository: str, name: str) -> Path:
@@ -121,7 +121,7 @@ def _download(repository: str, name: str) -> Path:
         return Path(hf_hub_download(repository, name, repo_type="dataset"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"cannot download {name} of {repository}: {reason}") from error
+        raise InputError(f"cannot download {name} of {shortened(repository)}: {reason}") from error
 
 
 def _split_off(
@@ -134,5 +134,7 @@ def _split_off(
     keys = task.split_keys(rest.questions, rest.answers)
     train = rest.take(np.array([key not in held_out for key in keys], bool))
     if not len(train.ratings):
-        raise InputError(f"--num-test {count} leaves no training puzzle of {len(order)}: lower it")
+        raise InputError(
+            f"--num-test {shortened(count)} leaves no training puzzle of {len(order)}: lower it"
+        )
     return train, test

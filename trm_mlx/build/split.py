@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from trm_mlx.data.writer import SplitStream, write_dataset
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.split import draw_distinct
 
@@ -44,7 +44,7 @@ def generate_splits(
         if len(puzzles.ratings) < count:
             raise InputError(
                 f"only {len(puzzles.ratings)} different {task.name} {name} puzzles found where "
-                f"{count} are wanted: ask for fewer"
+                f"{shortened(count)} are wanted: ask for fewer"
             )
         splits.append(puzzles)
     return splits[0], splits[1]

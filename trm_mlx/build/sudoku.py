@@ -14,7 +14,7 @@ from trm_mlx.build.arguments import add_counts, add_output, add_source, check_co
 from trm_mlx.build.csv_source import each, read_sources, subsample
 from trm_mlx.build.split import CHUNK, Boards, generate_splits, progress_bar, write_splits
 from trm_mlx.data.writer import check_replaceable
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.tasks.base import Puzzles
 from trm_mlx.tasks.sudoku import Sudoku, parse_any
 
@@ -94,7 +94,7 @@ def _at_least(puzzles: Puzzles, rating: int, name: str) -> Puzzles:
     kept = puzzles.take(puzzles.ratings >= rating)
     if not len(kept.ratings):
         raise InputError(
-            f"--min-difficulty {rating} leaves no {name} puzzle; the highest rating is "
+            f"--min-difficulty {shortened(rating)} leaves no {name} puzzle; the highest rating is "
             f"{puzzles.ratings.max()}"
         )
     return kept

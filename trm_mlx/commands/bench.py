@@ -17,7 +17,7 @@ import numpy as np
 from trm_mlx import backend
 from trm_mlx.bench.process import Reference
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.options import load_config
 
 GIBIBYTE = 2**30
@@ -47,9 +47,9 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("batch_size", "seq_len", "rounds", "runs", "max_steps"):
         if getattr(arguments, name) < 1:
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} {getattr(arguments, name)}: must be at least 1")
+            raise InputError(f"{option} {shortened(getattr(arguments, name))}: must be at least 1")
     if arguments.vocab_size < 2:
-        raise InputError(f"--vocab-size {arguments.vocab_size}: must be at least 2")
+        raise InputError(f"--vocab-size {shortened(arguments.vocab_size)}: must be at least 2")
     if (arguments.checkpoint is None) != (arguments.data is None):
         raise InputError("--checkpoint and --data belong together: name both")
     if arguments.checkpoint:

@@ -9,7 +9,15 @@ from trm_mlx import __version__, backend
 
 GIBIBYTE = 2**30
 NEEDED = ("mlx", "numpy", "numba", "pyyaml", "safetensors", "tqdm")
-EXTRAS = {"mkl": "cpu", "torch": "convert", "huggingface-hub": "hub", "wandb": "wandb"}
+EXTRAS = {
+    "mkl": "cpu",
+    "torch": "convert",
+    "huggingface-hub": "hub",
+    "wandb": "wandb",
+    "pillow": "view",
+    "rich": "view",
+    "matplotlib": "plot",
+}
 LEAST_MEMORY = LEAST_DISK = GIBIBYTE  # bytes; a small run's dataset, checkpoints and arrays
 
 

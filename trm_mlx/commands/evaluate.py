@@ -13,7 +13,7 @@ from tqdm import tqdm
 from trm_mlx import backend
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
 from trm_mlx.config import EvaluatorConfig, TrainConfig
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.weights import find_checkpoint, load
 from trm_mlx.options import train_config
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace, group: Group) -> None:
     if arguments.batch_size is not None and arguments.batch_size < 1:
-        raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
+        raise InputError(f"--batch-size {shortened(arguments.batch_size)}: must be at least 1")
     check_savable(tuple(arguments.save))
     if asked_for(arguments) and (arguments.save or arguments.loss or arguments.evaluators):
         raise InputError(

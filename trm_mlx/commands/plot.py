@@ -5,7 +5,7 @@ import importlib.util
 import math
 from pathlib import Path
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.train.log import METRICS_FILE, read_log
 from trm_mlx.whole_folder import whole_file
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw loss, exact accuracy, steps to halt and learning rate, in training and evaluation."""
     target = arguments.output
     if target.suffix.lower() not in SUFFIXES:
-        raise InputError(f"-o {target}: no such picture; end the name in .png or .svg")
+        raise InputError(f"-o {shortened(target)}: no such picture; end the name in .png or .svg")
     if not target.parent.is_dir():
         raise InputError(f"{target}: there is no folder {target.parent}; make it first")
     if importlib.util.find_spec("matplotlib") is None:

@@ -14,7 +14,7 @@ from trm_mlx import backend
 from trm_mlx.commands.bundled import accepts, bundled_model
 from trm_mlx.commands.search_options import add_search_arguments, build_solver
 from trm_mlx.data.loader import PuzzleDataset
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.models.weights import load
 from trm_mlx.solve.schedule import Solution
 from trm_mlx.solve.search import THOROUGH
@@ -123,7 +123,7 @@ def _count_lines(path: Path) -> int:
                 sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b"")) - 1, 0
             )
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {shortened(path)}: {error.strerror}") from error
 
 
 def _read_text(arguments: argparse.Namespace) -> tuple[str, str]:
@@ -138,7 +138,7 @@ def _read_text(arguments: argparse.Namespace) -> tuple[str, str]:
     try:
         text = Path(arguments.file).read_text("utf-8") if arguments.file else sys.stdin.read()
     except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from error
+        raise InputError(f"cannot read {shortened(source)}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{source} is not a text file: {error}") from error
     if not text.strip():
@@ -177,7 +177,7 @@ def _from_dataset(task: Task, arguments: argparse.Namespace) -> list[tuple[np.nd
     examples = np.array(arguments.index)
     last = int(data.puzzle_indices[-1]) - 1
     for index in examples[(examples < 0) | (examples > last)]:
-        raise InputError(f"--index {index}: {arguments.data} has examples 0 to {last}")
+        raise InputError(f"--index {shortened(index)}: {arguments.data} has examples 0 to {last}")
     for name in ("seq_len", "vocab_size"):
         ours, theirs = getattr(task, name), getattr(data.metadata, name)
         if ours != theirs:

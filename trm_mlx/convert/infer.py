@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.convert.sizes import check_heads, default_heads, expansion_of
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.options import arch_config, plain, read_model_config, typed_fields
 
 
@@ -65,14 +65,16 @@ def infer_config(weights: Mapping[str, mx.array], given: Mapping[str, Any]) -> I
     if not levels:
         some = ", ".join(sorted(weights)[:3])
         raise InputError(
-            f"none of the {len(weights)} arrays ({some}, ...) belongs to an L_level or H_level: "
-            "not a TRM-family checkpoint"
+            f"none of the {len(weights)} arrays ({shortened(some)}, ...) belongs to an L_level or "
+            "H_level: not a TRM-family checkpoint"
         )
     given = typed_fields(given)
     shapes = _from_shapes(weights)
     for size in ("hidden_size", "vocab_size"):
         if given.get(size, shapes[size]) != shapes[size]:
-            raise InputError(f"{size}={given[size]} is given, but the weights have {shapes[size]}")
+            raise InputError(
+                f"{size}={shortened(given[size])} is given, but the weights have {shapes[size]}"
+            )
     published = plain(arch_config(given.get("name") or _variant(weights)))
     values = published | shapes | given
     unseen = [name for name in UNSEEN if name not in given]
@@ -165,8 +167,8 @@ def _lengths(
         prefix = positions - length
     if length < 1 or prefix < wanted or length + prefix != positions:
         raise InputError(
-            f"seq_len={length} and a prefix of {prefix} positions do not fit the weights, which "
-            f"are for {positions} in all: change seq_len=... or puzzle_emb_len=..."
+            f"seq_len={shortened(length)} and a prefix of {prefix} positions do not fit the "
+            f"weights, which are for {positions} in all: change seq_len=... or puzzle_emb_len=..."
         )
     said = f"seq_len {length} after a prefix of {prefix}: the shapes hold their sum, {positions}"
     return {"seq_len": length} | ({"puzzle_emb_len": prefix} if wanted else {}), [said]

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from trm_mlx.convert import nano_trm
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 # What torch.compile, data parallelism, the loss head and the ACT wrapper put in front.
 PREFIX = re.compile(r"^(?:(?:_orig_mod|module|model|inner)\.)+")
@@ -37,7 +37,9 @@ def published_names(
     for name, array in arrays.items():
         short = PREFIX.sub("", name)
         if short in weights:
-            raise InputError(f"{source} holds {short} twice, under two prefixes: keep one")
+            raise InputError(
+                f"{source} holds {shortened(short)} twice, under two prefixes: keep one"
+            )
         weights[short] = array
     prefixes = sorted({match[0] for match in map(PREFIX.match, arrays) if match})
     if prefixes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 RENAMED = {
     "input_embedding.": "embed_tokens.",
@@ -50,10 +50,10 @@ def published(
     alien = [name for name in weights if name.endswith(("conv.weight", "conv.bias"))]
     if alien:
         raise InputError(
-            f"{source} is a nano-trm with convolutions in its SwiGLU ({alien[0]}), which no "
-            "published model has: it cannot be converted"
+            f"{source} is a nano-trm with convolutions in its SwiGLU ({shortened(alien[0])}), "
+            "which no published model has: it cannot be converted"
         )
-    weights = {**weights, **_average(beside)}
+    weights = {**weights, **_average(beside, source)}
     renamed = {}
     for name, array in weights.items():
         for theirs, ours in RENAMED.items():
@@ -66,24 +66,33 @@ def published(
 def _settings(stated: Any, source: str) -> dict[str, Any]:
     if not isinstance(stated, Mapping):
         return {}
+    for name in (*SETTINGS, "pos_emb_type", "rope_theta"):
+        if not isinstance(stated.get(name), int | float | str | None):
+            kind = type(stated[name]).__name__
+            raise InputError(f"{source}: {name} is {kind}, where a number or a word is expected")
     positions = stated.get("pos_emb_type", "1d")
-    if positions not in list(POSITIONS):  # by ==, as a stranger's value may have no hash
+    if positions not in POSITIONS:
         raise InputError(
-            f"{source} is a nano-trm with pos_emb_type={positions}; the published models have only "
-            "1d positions: it cannot be converted"
+            f"{source} is a nano-trm with pos_emb_type={shortened(positions)}; the published "
+            "models have only 1d positions: it cannot be converted"
         )
     if stated.get("rope_theta", 10000) != 10000:
-        raise InputError(f"{source}: rope_theta={stated['rope_theta']}; ours is always 10000")
+        raise InputError(
+            f"{source}: rope_theta={shortened(stated['rope_theta'])}; ours is always 10000"
+        )
     found = {ours: stated[theirs] for theirs, ours in SETTINGS.items() if stated.get(theirs)}
     return {**found, "pos_encodings": POSITIONS[positions]}
 
 
-def _average(beside: Mapping[str, Any]) -> dict[str, mx.array]:
+def _average(beside: Mapping[str, Any], source: str) -> dict[str, mx.array]:
     """The weights that its EMA callback evaluates with, if the run had one."""
     callbacks = beside.get("callbacks")
     for name, state in callbacks.items() if isinstance(callbacks, Mapping) else ():
         shadow = state.get("shadow") if isinstance(state, Mapping) else None
-        if str(name).startswith("EMACallback") and isinstance(shadow, Mapping):
+        averages = isinstance(name, str) and name.startswith("EMACallback")
+        if averages and isinstance(shadow, Mapping):
+            if not all(isinstance(v, mx.array) and isinstance(n, str) for n, v in shadow.items()):
+                raise InputError(f"{source}: the average of {shortened(name)} is no state dict")
             return dict(shadow)
     return {}
 

@@ -6,6 +6,7 @@ executed, and sizes it claims are held against its own before memory is set asid
 
 import math
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,10 +19,11 @@ from safetensors import SafetensorError, safe_open
 
 from trm_mlx.convert.names import published_names
 from trm_mlx.convert.torch_files import read_torch
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 # The largest published checkpoint, ARC's with its table of puzzles, has a quarter of this.
 LARGEST_BYTES = 8 * 2**30
+MOST_PACKED = 20  # times smaller than unpacked; weights are hardly smaller at all
 LARGEST_PICKLE = 16 * 2**20  # that of 39 tensors has 6 kB
 # What zipfile and NumPy raise for archives cut short, overwritten, encrypted, or oddly packed.
 DAMAGED = (
@@ -58,9 +60,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     weights, settings, notes = published_names(arrays, beside, str(path))
     for name, array in weights.items():
         if not mx.issubdtype(array.dtype, mx.floating):
-            raise InputError(f"{path}: {name} holds {array.dtype}; only floating point converts")
+            raise InputError(
+                f"{path}: {shortened(name)} holds {array.dtype}; only floating point converts"
+            )
         if not mx.isfinite(array).all():
-            raise InputError(f"{path}: {name} holds values that are not finite numbers")
+            raise InputError(f"{path}: {shortened(name)} holds values that are not finite numbers")
     return Checkpoint(weights, settings, [f"{path}: {kind} file", *notes])
 
 
@@ -95,7 +99,9 @@ def _kind_of_archive(path: Path) -> str:
     except DAMAGED as error:
         raise InputError(f"{path} is cut short or damaged: copy it again") from error
     if damaged:
-        raise InputError(f"{path} is damaged: the check sum of {damaged} is wrong; copy it again")
+        raise InputError(
+            f"{path} is damaged: the check sum of {shortened(damaged)} is wrong; copy it again"
+        )
     names = [entry.filename for entry in entries]
     if any(name.endswith("/data.pkl") for name in names):
         return "PyTorch"
@@ -113,8 +119,13 @@ def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
             f"{path} unpacks to {unpacked:,} bytes, {pickled:,} of them a pickle; refused above "
             f"{LARGEST_BYTES:,} and {LARGEST_PICKLE:,}: no published model is as large"
         )
-    if pickles and unpacked > path.stat().st_size:
+    size = path.stat().st_size
+    if pickles and unpacked > size:
         raise InputError(f"{path} is compressed, which torch.save never does: save it again")
+    if unpacked > MOST_PACKED * size:
+        raise InputError(
+            f"{path} unpacks to {unpacked:,} bytes from {size:,}: save it uncompressed"
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, mx.array]:
@@ -123,10 +134,12 @@ def _read_safetensors(path: Path) -> dict[str, mx.array]:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
         for name, kind in kinds.items():
             if kind not in ("F32", "F16", "BF16", "I32", "I64"):
-                raise InputError(f"{path}: {name} holds {kind}; save it as F32, F16 or BF16")
+                raise InputError(
+                    f"{path}: {shortened(name)} holds {kind}; save it as F32, F16 or BF16"
+                )
         return mx.load(str(path), format="safetensors")
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise InputError(f"{path} is not a whole safetensors file: {error}") from error
+        raise InputError(f"{path} is not a whole safetensors file: {shortened(error)}") from error
 
 
 def _read_npz(path: Path) -> dict[str, mx.array]:
@@ -136,11 +149,11 @@ def _read_npz(path: Path) -> dict[str, mx.array]:
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")
                 with archive.open(entry) as stream:
-                    arrays[name] = _read_npy(stream, entry.file_size, f"{path}: {name}")
+                    arrays[name] = _read_npy(stream, entry.file_size, f"{path}: {shortened(name)}")
     except InputError:
         raise
     except DAMAGED as error:
-        raise InputError(f"{path} is not a whole .npz file: {error}") from error
+        raise InputError(f"{path} is not a whole .npz file: {shortened(error)}") from error
     return arrays
 
 
@@ -150,10 +163,16 @@ def _read_npy(stream: Any, size: int, place: str) -> mx.array:
     read = np.lib.format.read_array_header_1_0
     if version != (1, 0):
         read = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "1L" is a header of Python 2, and no worse for it
+        shape, fortran, dtype = read(stream)
     if dtype.kind not in "fiu":
-        raise InputError(f"{place} holds {dtype} values; numbers convert, pickled objects never")
+        raise InputError(
+            f"{place} holds {shortened(dtype)} values; numbers convert, pickled objects never"
+        )
     if math.prod(shape) * dtype.itemsize != size - stream.tell() or min(shape, default=0) < 0:
-        raise InputError(f"{place} claims shape {shape}, the file holds {size:,} bytes of it")
+        raise InputError(
+            f"{place} claims shape {shortened(shape)}, the file holds {size:,} bytes of it"
+        )
     values = np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
     return mx.array(values.astype(np.float32) if dtype.kind == "f" else values)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_mlx.config import ArchConfig
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.options import read_yaml
 
 # Constants here, options there: another value is another model.
@@ -24,7 +24,7 @@ def read_published_config(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} has no arch section")
     for name, value in CONSTANTS.items():
         if str(arch.get(name, value)) not in (str(value), str(float(value))):
-            raise InputError(f"{path}: arch.{name}={arch[name]}; ours is always {value}")
+            raise InputError(f"{path}: arch.{name}={shortened(arch[name])}; ours is always {value}")
     known = {field.name for field in dataclasses.fields(ArchConfig)} - {"forward_dtype", "name"}
     chosen = {key: value for key, value in arch.items() if key in known}
     match = re.match(r"recursive_reasoning\.(\w+)@", str(arch.get("name")))

@@ -19,7 +19,7 @@ from tokenize import TokenError
 
 import numpy as np
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 IGNORE_LABEL = -100  # the label in a batch that the loss does not count
 METADATA_FILE = "dataset.json"
@@ -63,10 +63,14 @@ class DatasetMetadata:
         content = read_json(path, kinds, defaults={"task": None})
         for name in ("vocab_size", "seq_len", "num_puzzle_identifiers", "total_groups"):
             if content[name] < 1:
-                raise InputError(f"{path}: '{name}' is {content[name]}; it must be at least 1")
+                raise InputError(
+                    f"{path}: '{name}' is {shortened(content[name])}; it must be at least 1"
+                )
         sets = content["sets"]
         if not sets or not all(isinstance(name, str) for name in sets):
-            raise InputError(f"{path}: 'sets' is {sets!r}; it must list names, such as ['all']")
+            raise InputError(
+                f"{path}: 'sets' is {shortened(sets)}; it must list names, such as ['all']"
+            )
         return cls(**content)
 
     @classmethod
@@ -215,7 +219,7 @@ def check_offsets(
 def _require(folder: str | Path, set_name: str, field: str, condition: bool, problem: str) -> None:
     if not condition:
         path = array_path(folder, set_name, field)
-        raise InputError(f"{path}: {problem}; rebuild the dataset")
+        raise InputError(f"{path}: {shortened(problem)}; rebuild the dataset")
 
 
 def merge_metadata(
@@ -275,7 +279,9 @@ def read_json(
             raise InputError(f"{path}: key '{name}' is missing; rebuild the dataset")
         value = content[name]
         if isinstance(value, bool) or not isinstance(value, kind):
-            raise InputError(f"{path}: '{name}' has the wrong type: {value!r}; correct it")
+            raise InputError(
+                f"{path}: '{name}' has the wrong type: {shortened(repr(value))}; correct it"
+            )
     return {name: content[name] for name in kinds}
 
 

@@ -27,6 +27,7 @@ from trm_mlx.data.schema import (
     read_json,
 )
 from trm_mlx.errors import InputError
+from trm_mlx.whole_folder import restored
 
 
 class Split(NamedTuple):
@@ -43,7 +44,7 @@ def open_split(directory: Path, split: str) -> Split:
     Raises:
         InputError: naming the file, if one is absent, damaged or inconsistent.
     """
-    if not directory.is_dir():
+    if not directory.is_dir() and not recovered(directory):
         raise InputError(f"{directory} is not a directory; build the dataset or correct data_paths")
     folder = directory / split
     if not folder.is_dir():
@@ -58,6 +59,20 @@ def open_split(directory: Path, split: str) -> Split:
     metadata = DatasetMetadata.read(folder / METADATA_FILE)
     sets = {name: SplitArrays.read(folder, name, metadata) for name in metadata.sets}
     return Split(folder, metadata, sets)
+
+
+def recovered(directory: Path) -> bool:
+    """Whether the dataset that a killed build was replacing is back under its name.
+
+    Raises:
+        InputError: it is there, but cannot be renamed.
+    """
+    try:
+        return restored(directory.resolve())
+    except OSError as error:
+        raise InputError(
+            f"cannot restore {directory} from {error.filename}: {error.strerror}"
+        ) from error
 
 
 def is_flat(folder: Path) -> bool:

@@ -24,6 +24,7 @@ from trm_mlx.data.schema import (
     check_offsets,
     check_tokens,
 )
+from trm_mlx.data.split import recovered
 from trm_mlx.errors import InputError
 from trm_mlx.whole_folder import whole_folder
 
@@ -117,6 +118,7 @@ def write_dataset(
 
 def check_replaceable(directory: Path, overwrite: bool) -> None:
     """Refuses a directory in use: a dataset without `overwrite`, anything else always."""
+    recovered(directory)
     if not directory.exists():
         return
     if not directory.is_dir():

@@ -13,7 +13,7 @@ import mlx.nn as nn
 
 from trm_mlx.backend import default_dtype
 from trm_mlx.config import ModelConfig
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.act import Carry, continue_target, halting_rows, replace_rows
 from trm_mlx.models.blocks import Level, to_blocks
 from trm_mlx.models.layers import Embedding, Linear, PuzzleEmbedding, truncated_normal
@@ -232,6 +232,6 @@ def build_model(config: ModelConfig, seed: int = 0) -> RecursiveReasoner:
         InputError: an unknown variant or sizes it cannot have.
     """
     if config.name not in VARIANTS:
-        raise InputError(f"arch.name={config.name}: choose one of {', '.join(VARIANTS)}")
+        raise InputError(f"arch.name={shortened(config.name)}: choose one of {', '.join(VARIANTS)}")
     mx.random.seed(seed)
     return RecursiveReasoner(config)

@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx.config import ModelConfig
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.options import plain, read_model_config
 
@@ -89,7 +89,7 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"cannot read {path}: {shortened(error)}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold one JSON object")
     with located(path):
@@ -114,7 +114,7 @@ def read_weights(path: Path) -> dict[str, mx.array]:
         _check_header(path)
         return mx.load(str(path), format="safetensors")
     except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"cannot read {path}: {shortened(error)}") from error
 
 
 def _check_header(path: Path) -> None:
@@ -131,7 +131,9 @@ def _check_header(path: Path) -> None:
         raise InputError(f"{path} is not a safetensors file, or damaged: copy it again") from error
     for name, kind in kinds.items():
         if kind not in _KINDS:
-            raise InputError(f"{path}: {name} holds {kind}; save it as F32, F16 or BF16")
+            raise InputError(
+                f"{path}: {shortened(name)} holds {shortened(kind)}; save it as F32, F16 or BF16"
+            )
     if size != 8 + length + end:
         raise InputError(
             f"{path} has {size:,} bytes where its header tells of {8 + length + end:,}: "
@@ -152,8 +154,8 @@ def assign_weights(model: RecursiveReasoner, weights: dict[str, mx.array], sourc
     ):
         if names:
             raise InputError(
-                f"{source} {problem} {', '.join(sorted(names))}: it is not a checkpoint of this "
-                f"architecture ({model.config.name})"
+                f"{source} {problem} {shortened(', '.join(sorted(names)))}: it is not a "
+                f"checkpoint of this architecture ({model.config.name})"
             )
     for name, array in weights.items():
         if array.shape != expected[name].shape:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx import backend
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.refinement import check_tokens
 from trm_mlx.solve.schedule import Glimpse, Schedule, Solution
@@ -63,11 +63,11 @@ class Solver:
         self.search = search = search or Search()
         self.max_steps = model.config.halt_max_steps if max_steps is None else max_steps
         if self.max_steps < 1:
-            raise InputError(f"max_steps {max_steps}: must be at least 1")
+            raise InputError(f"max_steps {shortened(max_steps)}: must be at least 1")
         if halt_threshold is not None and not 0 <= halt_threshold <= 1:
             raise InputError(f"halt_threshold {halt_threshold}: must lie between 0 and 1")
         if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size {batch_size}: must be at least 1")
+            raise InputError(f"batch_size {shortened(batch_size)}: must be at least 1")
         if task is None and (search.symmetries or search.select == "rule"):
             wish = "symmetries" if search.symmetries else "select 'rule'"
             raise InputError(f"{wish} needs a task: pass task=trm_mlx.tasks.get(...)")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.rearrangement import Rearrangement
 
@@ -51,7 +51,8 @@ class Arithmetic(Task):
     def __post_init__(self) -> None:
         if not 1 <= self.digits <= MOST_DIGITS:
             raise InputError(
-                f"no {self.operation.noun} of {self.digits!r} digits; use 1 to {MOST_DIGITS}"
+                f"no {self.operation.noun} of {shortened(self.digits)} digits; use 1 to "
+                f"{MOST_DIGITS}"
             )
 
     @property
@@ -81,11 +82,14 @@ class Arithmetic(Task):
         match = re.fullmatch(rf"([0-9]+)\{self.operation.symbol}([0-9]+)=?", "".join(text.split()))
         if not match:
             raise InputError(
-                f"{text.strip()!r} is no {self.operation.noun}: write 12{self.operation.symbol}345"
+                f"{shortened(repr(text.strip()))} is no {self.operation.noun}: write "
+                f"12{self.operation.symbol}345"
             )
         for number in match.groups():
             if len(number.lstrip("0")) > self.digits:
-                raise InputError(f"{number} has more than {self.digits} digits, as {self.name} has")
+                raise InputError(
+                    f"{shortened(number)} has more than {self.digits} digits, as {self.name} has"
+                )
         first, second = (np.array([int(number)]) for number in match.groups())
         return self._lines(first, second)[0]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.rearrangement import Rearrangement
 
@@ -34,7 +34,9 @@ class Maze(Task):
 
     def __post_init__(self) -> None:
         if self.side not in SIDES:
-            raise InputError(f"no maze of side {self.side!r}; use {SIDES.start} to {SIDES[-1]}")
+            raise InputError(
+                f"no maze of side {shortened(self.side)}; use {SIDES.start} to {SIDES[-1]}"
+            )
 
     vocab_size = len(CHARSET) + 1
 

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.tasks import sudoku_symmetry
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.rearrangement import Rearrangement
@@ -36,7 +36,7 @@ class Sudoku(Task):
 
     def __post_init__(self) -> None:
         if self.size not in BOX_ROWS:
-            raise InputError(f"no Sudoku of size {self.size!r}; use 4, 6 or 9")
+            raise InputError(f"no Sudoku of size {shortened(self.size)}; use 4, 6 or 9")
 
     @property
     def name(self) -> str:
@@ -218,8 +218,8 @@ class Sudoku(Task):
         """
         if count > GRID_COUNT.get(self.size, count):
             raise InputError(
-                f"{count} {self.name} grids wanted, but there are {GRID_COUNT[self.size]}; "
-                "ask for fewer"
+                f"{shortened(count)} {self.name} grids wanted, but there are "
+                f"{GRID_COUNT[self.size]}; ask for fewer"
             )
         if self.size == 4:
             return rng.permutation(self.all_grids())[:count]
@@ -262,7 +262,7 @@ class Sudoku(Task):
         )
         if len(questions) < count:
             raise InputError(
-                f"no {self.name} puzzle rated {min_rating} or more in {TRIES} tries; "
+                f"no {self.name} puzzle rated {shortened(min_rating)} or more in {TRIES} tries; "
                 "ask for easier ones, or fewer extra givens"
             )
         return Puzzles(questions, answers, ratings)

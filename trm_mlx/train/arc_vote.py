@@ -14,7 +14,7 @@ import numpy as np
 
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.schema import IDENTIFIERS_FILE
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.tasks.arc import (
     PUZZLES_FILE,
     check_grid,
@@ -24,25 +24,15 @@ from trm_mlx.tasks.arc import (
     read_name,
 )
 from trm_mlx.train.evaluate import Outcome
+from trm_mlx.train.votes import Arrays, Votes, leading, packed, ranked, unpacked
 
 SUBMISSION_FILE = "submission.json"
 PASS_KS = (1, 2, 5, 10, 100, 1000)
 ATTEMPTS = 2  # that a submission has for each test
+KEPT = PASS_KS[-1]  # answers to a test whose votes later evaluations add to
 NO_ANSWER = grid_key(np.zeros((1, 1), np.uint8))  # submitted where there is no vote
 
 Test = tuple[bytes, bytes]  # keys of its input and of its solution
-Question = tuple[str, bytes]  # a puzzle and the key of one test input
-Votes = dict[Question, dict[bytes, tuple[int, float]]]  # answer: votes, sum of their halting
-
-
-def ranked(answers: dict[bytes, tuple[int, float]]) -> list[bytes]:
-    """The answers to one question, most votes first."""
-
-    def weight(answer: bytes) -> tuple[int, float]:
-        count, halting = answers[answer]
-        return count, halting / count
-
-    return sorted(answers, key=weight, reverse=True)
 
 
 def score(tests: dict[str, list[Test]], votes: Votes) -> Outcome:
@@ -79,7 +69,8 @@ class ArcVote:
     Args:
         names: of the puzzle identifiers, by identifier.
         tests: of every puzzle to score, its tests in order.
-        aggregated_voting: keep the votes of earlier evaluations, of earlier checkpoints that is.
+        aggregated_voting: keep the votes of earlier evaluations, of earlier checkpoints that is,
+            for the `KEPT` leading answers to each test.
     """
 
     name = "ARC"
@@ -89,7 +80,8 @@ class ArcVote:
     ):
         self.names, self.tests, self.aggregated_voting = names, tests, aggregated_voting
         self.votes: Votes = {}
-        self._questions = {(puzzle, asked) for puzzle, pairs in tests.items() for asked, _ in pairs}
+        self._earlier: Votes = {}  # of evaluations that came to their end
+        self._questions = dict.fromkeys((name, ask) for name in tests for ask, _ in tests[name])
 
     @classmethod
     def of(cls, data: PuzzleDataset, aggregated_voting: bool = False) -> "ArcVote":
@@ -112,9 +104,8 @@ class ArcVote:
         return cls(names, tests, aggregated_voting)
 
     def begin(self) -> None:
-        """Start an evaluation."""
-        if not self.aggregated_voting:
-            self.votes = {}
+        """Start an evaluation; what one without a `result` has counted is forgotten."""
+        self.votes = {question: dict(answers) for question, answers in self._earlier.items()}
 
     def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
         """Count the votes of a batch; rows of other puzzles, padding for one, have none."""
@@ -135,14 +126,29 @@ class ArcVote:
 
     def result(self) -> Outcome:
         """pass@k and ``submission.json`` after all batches; see `score`."""
+        if self.aggregated_voting:
+            self._earlier = leading(self.votes, KEPT)
         return score(self.tests, self.votes)
+
+    def state(self) -> Arrays:
+        """The votes that the next evaluation adds to, as arrays; none where each begins anew."""
+        return packed(self._earlier, list(self._questions)) if self.aggregated_voting else {}
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from a `state`.
+
+        Raises:
+            InputError: it is of other tests, or damaged.
+        """
+        if self.aggregated_voting:
+            self._earlier = unpacked(state, list(self._questions))
 
 
 def _read_tests(path: Path) -> dict[str, list[Test]]:
     """The tests of every puzzle in a ``test_puzzles.json``."""
     tests = {}
     for puzzle, content in _read_json(path, dict).items():
-        with located(f"{path}: puzzle {puzzle}"):
+        with located(f"{path}: puzzle {shortened(puzzle)}"):
             pairs = content.get("test") if isinstance(content, dict) else None
             if not pairs or not all(isinstance(pair, dict) for pair in pairs):
                 raise InputError("has no list of tests; rebuild the dataset")

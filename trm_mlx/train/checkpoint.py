@@ -3,22 +3,26 @@
     RUN/all_config.yaml           the run's configuration
     RUN/metrics.jsonl             one line per step and evaluation
     RUN/step_0006510/             config.json, model.safetensors, ema.safetensors,
-                                  optimizer.safetensors, carry.safetensors, state.json
+                                  optimizer.safetensors, carry.safetensors, state.json, and
+                                  evaluators_000007.safetensors where those count on
 
 A step folder that has its name is whole (see ``whole_folder``), and its arrays are finite. Without
-the last three files it is a model alone (see ``models.weights``).
+optimizer, carry and state it is a model alone (see ``models.weights``).
 """
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.act import Carry
 from trm_mlx.models.weights import (
     EMA_FILE,
@@ -58,8 +62,17 @@ class Progress:
     results: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def save_checkpoint(run: Path, training: Training, carry: Carry, progress: Progress) -> Path:
+def save_checkpoint(
+    run: Path,
+    training: Training,
+    carry: Carry,
+    progress: Progress,
+    evaluators: Mapping[str, dict[str, np.ndarray]] = MappingProxyType({}),
+) -> Path:
     """Write ``run/step_NNNNNNN`` and return it.
+
+    Args:
+        evaluators: their `state` by name, those that have one.
 
     Raises:
         InputError: the folder cannot be written, and nothing half-written keeps its final name; or
@@ -73,10 +86,17 @@ def save_checkpoint(run: Path, training: Training, carry: Carry, progress: Progr
         "train_config": plain(training.config),
     }
     text = json.dumps(state, indent=2) + "\n"
+    counted = evaluators_file(progress)
     try:
-        if final.exists():  # stopped before its evaluation, which changes no array
+        if final.exists():  # stopped before its evaluation, which changes no array of the model
+            if evaluators:
+                with whole_file(final / counted) as unfinished:
+                    save_arrays(unfinished, _arrays_of(evaluators))
             with whole_file(final / STATE_FILE) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
+            for path in final.glob("evaluators_*"):
+                if path.name != counted:  # those of the state that was
+                    path.unlink()
             return final
         with whole_folder(final) as finished:
             save_model(finished, training.model)
@@ -84,12 +104,38 @@ def save_checkpoint(run: Path, training: Training, carry: Carry, progress: Progr
                 save_arrays(finished / EMA_FILE, training.average)
             save_arrays(finished / OPTIMIZER_FILE, training.optimizer.state)
             save_arrays(finished / CARRY_FILE, carry._asdict())
+            if evaluators:
+                save_arrays(finished / counted, _arrays_of(evaluators))
             (finished / STATE_FILE).write_text(text, encoding="utf-8")
     except (OSError, RuntimeError) as error:
         # MLX says of a failed write only how many bytes.
         reason = error.strerror if isinstance(error, OSError) else f"{error} Is the disk full?"
         raise InputError(f"cannot write {final}: {reason}; {way_back(run)}") from error
     return final
+
+
+def evaluators_file(progress: Progress) -> str:
+    """The name says to which ``state.json`` of the same step it belongs."""
+    return f"evaluators_{progress.interval:06d}.safetensors"
+
+
+def read_evaluators(folder: Path, progress: Progress) -> dict[str, dict[str, np.ndarray]]:
+    """The `state` of the evaluators that have one, by their names.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / evaluators_file(progress)
+    if not path.exists():
+        return {}
+    tree = tree_unflatten(list(read_weights(path).items()))
+    if not all(isinstance(state, dict) for state in tree.values()):
+        raise InputError(f"{path} is damaged: resume from an earlier step")
+    return tree_map(np.array, tree)
+
+
+def _arrays_of(evaluators: Mapping[str, dict[str, np.ndarray]]) -> dict:
+    return tree_map(mx.array, dict(evaluators))
 
 
 def _check_finite(training: Training, carry: Carry, final: Path) -> None:
@@ -134,7 +180,9 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
         progress = Progress(int(state["step"]), int(state["interval"]), position, results)
         return folder, progress, dict(state["train_config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error
+        raise InputError(
+            f"{path} is damaged ({shortened(error)}): resume from an earlier step"
+        ) from error
 
 
 def check_resumable(folder: Path, progress: Progress, saved: dict, config: TrainConfig) -> None:
@@ -151,7 +199,8 @@ def check_resumable(folder: Path, progress: Progress, saved: dict, config: Train
     for name, ours, theirs in pairs:
         if ours != theirs:
             raise InputError(
-                f"{name}={ours} cannot resume {folder}, trained with {theirs}: leave it as it "
+                f"{name}={shortened(ours)} cannot resume {folder}, trained with "
+                f"{shortened(theirs)}: leave it as it "
                 f"was, or start a new run with load_checkpoint={folder}"
             )
     if progress.interval * config.epochs_per_interval >= config.epochs:
@@ -199,7 +248,7 @@ def _check_same_model(theirs: ModelConfig, ours: ModelConfig, folder: Path) -> N
     name = theirs.difference(ours)
     if name is not None:
         raise InputError(
-            f"{folder} was trained with {name}={getattr(theirs, name)}, this run has "
+            f"{folder} was trained with {name}={shortened(getattr(theirs, name))}, this run has "
             f"{name}={getattr(ours, name)}: make them agree"
         )
 

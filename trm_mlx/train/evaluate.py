@@ -12,7 +12,7 @@ import numpy as np
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import iterate_test
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.act import unroll
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.train.group import ALONE, Group
@@ -60,6 +60,16 @@ class Evaluator(Protocol):
 
     def result(self) -> Outcome:
         """Sum up the evaluation."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Whole numbers that the next evaluation builds on; empty if it begins anew."""
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state` that is not empty.
+
+        Raises:
+            InputError: it belongs to another dataset, or is damaged.
+        """
 
 
 def evaluate(
@@ -148,7 +158,8 @@ def check_savable(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in SAVABLE:
             raise InputError(
-                f"eval_save_outputs: cannot save {name!r}; choose from {', '.join(SAVABLE)}"
+                f"eval_save_outputs: cannot save {shortened(repr(name))}; choose from "
+                f"{', '.join(SAVABLE)}"
             )
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -24,9 +24,11 @@ def read_log(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
                     return
                 yield text, _parsed(path, number, text)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a log of text: move it away") from error
+        raise InputError(f"{shortened(path)} is not a log of text: move it away") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; name a run's folder") from error
+        raise InputError(
+            f"cannot read {shortened(path)}: {error.strerror}; name a run's folder"
+        ) from error
 
 
 def _parsed(path: Path, number: int, text: str) -> dict[str, float]:
@@ -42,5 +44,5 @@ def _parsed(path: Path, number: int, text: str) -> dict[str, float]:
         RecursionError,
     ) as error:
         raise InputError(
-            f"{path} line {number} is damaged: remove the line, or move the file away"
+            f"{shortened(path)} line {number} is damaged: remove the line, or move the file away"
         ) from error

@@ -14,11 +14,12 @@ from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import total_steps
 from trm_mlx.data.schema import DatasetMetadata
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, located
 from trm_mlx.models.model import build_model
 from trm_mlx.train.checkpoint import (
     Progress,
     check_resumable,
+    read_evaluators,
     read_state,
     restore,
     save_checkpoint,
@@ -83,9 +84,14 @@ class Trainer:
         self.carry = None
         self._folder = RunFolder(self.run)
         self._saved = self._moment
+        self._remarks: list[str] = []  # on what the checkpoint lacks
         if self.resumed is not None:
             carry = restore(self.resumed, self.training)
             self.carry = None if carry is None else tree_map(group.own, carry)
+            if carry is None:
+                self._remarks.append(f"{self.resumed} has no carry: every row begins a new puzzle")
+            if group.leads:
+                self._restore_evaluators(read_evaluators(self.resumed, self.progress))
         elif config.load_checkpoint is not None:
             start_from(config.load_checkpoint, self.training)
         self._agree()
@@ -158,8 +164,8 @@ class Trainer:
                 ),
                 self._report_from_here() as report,
             ):
-                if self.resumed is not None and self.carry is None:
-                    report.say(f"{self.resumed} has no carry: every row begins a new puzzle")
+                while self._remarks:
+                    report.say(self._remarks.pop(0))
                 try:
                     while not self.finished:
                         obey()
@@ -184,7 +190,17 @@ class Trainer:
         mx.eval(carry)
         if not self.group.leads:
             return None
-        return save_checkpoint(self.run, self.training, carry, self.progress)
+        states = {evaluator.name: evaluator.state() for evaluator in self.evaluators}
+        states = {name: state for name, state in states.items() if state}
+        return save_checkpoint(self.run, self.training, carry, self.progress, states)
+
+    def _restore_evaluators(self, states: dict[str, dict[str, np.ndarray]]) -> None:
+        for evaluator in self.evaluators:
+            if evaluator.name in states:
+                with located(self.resumed):
+                    evaluator.restore(states[evaluator.name])
+            elif evaluator.state():
+                self._remarks.append(f"{self.resumed} has no votes: {evaluator.name} counts anew")
 
     @property
     def _moment(self) -> tuple[int, int]:

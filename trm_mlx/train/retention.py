@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.weights import step_folders, step_of
 from trm_mlx.train.checkpoint import STATE_FILE, read_state
 from trm_mlx.whole_folder import remove_folder
@@ -33,7 +33,9 @@ def _best(steps: list[Path], metric: str) -> set[Path]:
     evaluated = {folder: found for folder, found in results.items() if found}
     for found in evaluated.values():
         if metric not in found:
-            raise InputError(f"keep_best={metric}: evaluations have {', '.join(sorted(found))}")
+            raise InputError(
+                f"keep_best={shortened(metric)}: evaluations have {', '.join(sorted(found))}"
+            )
     sign = -1 if metric.endswith("loss") else 1
     finite = [(sign * found[metric], folder) for folder, found in evaluated.items()]
     finite = [(value, step_of(folder), folder) for value, folder in finite if math.isfinite(value)]

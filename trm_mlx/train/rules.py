@@ -6,6 +6,7 @@ A maze has several shortest paths; the label marks one of them.
 import numpy as np
 
 from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.errors import InputError
 from trm_mlx.tasks import fitting
 from trm_mlx.tasks.base import Task
 from trm_mlx.train.evaluate import Outcome
@@ -55,3 +56,9 @@ class Rules:
         names = ("exact_accuracy", "valid_accuracy", "copying_accuracy")
         shares = (self._sums / max(self._count, 1)).tolist()
         return Outcome(dict(zip(names, shares, strict=True)), {})
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        raise InputError("its rules keep nothing between evaluations")

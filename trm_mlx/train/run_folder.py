@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from trm_mlx.config import TrainConfig
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.weights import step_folders, step_of
 from trm_mlx.options import plain
 from trm_mlx.whole_folder import sweep, whole_file
@@ -47,7 +47,7 @@ class RunFolder:
                 unfinished.write_text(text, encoding="utf-8")
         except OSError as error:
             self.close()
-            raise InputError(f"cannot write {self.path}: {error.strerror}") from error
+            raise InputError(f"cannot write {shortened(self.path)}: {error.strerror}") from error
         except InputError:
             self.close()
             raise

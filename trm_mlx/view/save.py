@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.view.film import Film
 from trm_mlx.whole_folder import whole_file
 
@@ -22,7 +22,9 @@ def check_target(path: Path) -> None:
         InputError: an unknown suffix, no such folder, a folder of that name, or Pillow missing.
     """
     if path.suffix.lower() not in _WRITERS:
-        raise InputError(f"--save {path}: no such picture; end the name in .png, .gif or .html")
+        raise InputError(
+            f"--save {shortened(path)}: no such picture; end the name in .png, .gif or .html"
+        )
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file to write")
     if not path.parent.is_dir():
