@@ -31,9 +31,10 @@ ALLOWED = {
     "bench": {"models", "train", "solve", "data", "config", "backend", "errors"},
     "solve": {"models", "data", "tasks", "config", "backend", "errors", "whole_folder"},
     "view": {"tasks", "solve", "errors", "whole_folder"},
+    "demo": {"tasks", "models", "solve", "view", "config", "errors"},
     "convert": {"models", "config", "options", "errors", "whole_folder"},
     "commands": {"bench", "build", "convert", "train", "solve", "view", "models", "data", "tasks"}
-    | {"config", "options", "backend", "errors", "whole_folder", "__init__"},  # its version
+    | {"demo", "config", "options", "backend", "errors", "whole_folder", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 

@@ -22,6 +22,7 @@ VERBS = {
     "train": ("trm_mlx.commands.train", "train a model"),
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
     "solve": ("trm_mlx.commands.solve", "solve puzzles, step by step"),
+    "demo": ("trm_mlx.commands.demo", "watch models solve puzzles, in the browser"),
     "plot": ("trm_mlx.commands.plot", "draw the curves of runs"),
     "doctor": ("trm_mlx.commands.doctor", "look at this machine and say what is wrong"),
     "bench": ("trm_mlx.commands.bench", "measure the speed of this machine"),

@@ -90,6 +90,7 @@ def build_solver(
         search=search,
         task=task,
         intermediates=intermediates,
+        states=False,
         **options,
     )
 

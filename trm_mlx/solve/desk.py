@@ -28,7 +28,7 @@ class Thought(NamedTuple):
 
     answer: tokens ``[S]``; confidence: probability that the model gives to being right;
     cell_confidence: probability of each token, float32 ``[S]``; states: every state, float32
-    ``[L, D]``, by name.
+    ``[L, D]``, by name, where they are kept.
     """
 
     answer: np.ndarray
@@ -65,7 +65,7 @@ class Reading(NamedTuple):
     halted: mx.array
     residual: mx.array
     cells: Batch  # "confidence" of each token [B, S]; empty unless thoughts are kept
-    states: Batch  # likewise
+    states: Batch  # likewise, unless states are
 
 
 Watch = Callable[[Job, int, Thought], None]  # with the step's number, from 1

@@ -25,7 +25,7 @@ class Solution(NamedTuple):
     confidence being its last halting probability; trajectories, evaluations: how many trajectories
     the choice rests on, and their supervision steps in all; passes: whether the answer obeys the
     rules of the task, None where no rule check took part in the choice; thoughts: every step of
-    the chosen trajectory, where the solver keeps intermediates.
+    the chosen trajectory, where the solver keeps intermediates; trajectory: its number, from 0.
     """
 
     answer: np.ndarray
@@ -36,6 +36,7 @@ class Solution(NamedTuple):
     evaluations: int
     passes: bool | None
     thoughts: tuple[Thought, ...]
+    trajectory: int = 0
 
 
 class Glimpse(NamedTuple):
@@ -156,7 +157,8 @@ class Schedule:
         case.evaluations += min(finished.steps, search.steps_allowed(attempts, self._max_steps))
         attempts.append(self._attempt(case, finished))
         if search.settled(attempts, self._max_steps):
-            chosen = attempts[SELECTORS[search.select].choose(attempts)]
+            place = SELECTORS[search.select].choose(attempts)
+            chosen = attempts[place]
             case.solution = Solution(
                 chosen.answer,
                 chosen.steps,
@@ -166,6 +168,7 @@ class Schedule:
                 case.evaluations,
                 chosen.passes,
                 chosen.thoughts,
+                place,
             )
             case.attempts = []
             self._open.pop(case.number, None)

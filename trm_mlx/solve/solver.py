@@ -42,6 +42,7 @@ class Solver:
         search: what to try beyond one trajectory.
         task: knows the rules and symmetries that ``search`` may want.
         intermediates: give every `Solution` its ``thoughts``.
+        states: give those their states too, the bulk of their memory.
         compiled: `mx.compile` the step; by default on Metal.
 
     Raises:
@@ -57,6 +58,7 @@ class Solver:
         search: Search | None = None,
         task: Task | None = None,
         intermediates: bool = False,
+        states: bool = True,
         compiled: bool | None = None,
     ):
         self.model, self.task = model, task
@@ -77,6 +79,7 @@ class Solver:
             halt_threshold,
             Perturbation.of(search, model.recursion.states),
             intermediates,
+            intermediates and states,
             backend.compiles() if compiled is None else compiled,
         )
 
@@ -92,6 +95,7 @@ class Solver:
             inputs: tokens ``[N, S]``, or any iterable of tokens ``[S]``, which is read as needed.
             puzzle_identifiers: one a puzzle; all blank by default.
             watch: called after every step of every trajectory, while the next one is computed.
+                What it raises ends the work.
 
         Raises:
             InputError: a puzzle that does not fit the model, by its number; ``watch`` without

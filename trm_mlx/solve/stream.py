@@ -26,6 +26,7 @@ class Stream:
         threshold: the confidence above which a row halts; None: every row runs to its limit.
         perturb: ``(carry, fresh [B]) -> states`` before every step, as in `search.Perturbation`.
         keep_thoughts: record every step of every job; then all of it comes to the host.
+        keep_states: the states of every step among it.
         compiled: whether to `mx.compile` the step.
     """
 
@@ -35,9 +36,11 @@ class Stream:
         threshold: float | None,
         perturb: Callable[[Carry, mx.array], Batch],
         keep_thoughts: bool,
+        keep_states: bool,
         compiled: bool,
     ):
-        self.model, self.perturb, self.keep_thoughts = model, perturb, keep_thoughts
+        self.model, self.perturb = model, perturb
+        self.keep_thoughts, self.keep_states = keep_thoughts, keep_states
         self._bound = math.inf if threshold is None else _logit(threshold)
         advance = cpu_kernels.disabled()(self._advance)
         self._step = mx.compile(advance, inputs=model.state) if compiled else self._advance
@@ -93,7 +96,7 @@ class Stream:
             halted,
             _root_mean_square(before, carry.states),
             {"confidence": cell_confidence(outputs["logits"])} if self.keep_thoughts else {},
-            {n: s.astype(mx.float32) for n, s in carry.states.items() if self.keep_thoughts},
+            {n: s.astype(mx.float32) for n, s in carry.states.items() if self.keep_states},
         )
         return carry._replace(halted=vacant), reading
 

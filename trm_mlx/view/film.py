@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trm_mlx.solve.desk import Thought
 from trm_mlx.solve.schedule import Solution
 from trm_mlx.tasks.base import Task
 
@@ -45,9 +46,13 @@ class Film(NamedTuple):
     @property
     def ending(self) -> str:
         """``halted at step 4, rules satisfied``."""
-        how = "halted" if self.halted else "stopped"
-        rules = {True: ", rules satisfied", False: ", rules broken", None: ""}[self.solved]
-        return f"{how} at step {self.frames[-1].step}{rules}"
+        return ending(self.frames[-1].step, self.halted, self.solved)
+
+
+def ending(steps: int, halted: bool, solved: bool | None) -> str:
+    """How a trajectory ended, in words."""
+    rules = {True: ", rules satisfied", False: ", rules broken", None: ""}[solved]
+    return f"{'halted' if halted else 'stopped'} at step {steps}{rules}"
 
 
 def film_of(task: Task, question: np.ndarray, solution: Solution, solved: bool | None) -> Film:
@@ -57,16 +62,29 @@ def film_of(task: Task, question: np.ndarray, solution: Solution, solved: bool |
         question: cell values ``[S]``.
         solved: whether the answer obeys the rules, None where no rule tells.
     """
-    blank = np.zeros(len(question))
-    frames = [Frame(0, question, np.full(len(question), Mark.GIVEN), 0, blank, 0.0)]
-    for step, thought in enumerate(solution.thoughts, start=1):
-        before, values = frames[-1].values, task.decode(thought.answer)
-        marks = _marks(task, question, before, values)
-        changes = int((values != before).sum())
-        frames.append(
-            Frame(step, values, marks, changes, thought.cell_confidence, thought.confidence)
-        )
+    frames = [first_frame(question)]
+    for thought in solution.thoughts:
+        frames.append(next_frame(task, question, frames[-1], thought))
     return Film(task, tuple(frames), solution.halted, solved)
+
+
+def first_frame(question: np.ndarray) -> Frame:
+    """The board before the first step."""
+    marks = np.full(len(question), Mark.GIVEN)
+    return Frame(0, question, marks, 0, np.zeros(len(question)), 0.0)
+
+
+def next_frame(task: Task, question: np.ndarray, before: Frame, thought: Thought) -> Frame:
+    """The board after the step that ended in ``thought``."""
+    values = task.decode(thought.answer)
+    return Frame(
+        before.step + 1,
+        values,
+        _marks(task, question, before.values, values),
+        int((values != before.values).sum()),
+        thought.cell_confidence,
+        thought.confidence,
+    )
 
 
 def _marks(task: Task, question: np.ndarray, before: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -1,12 +1,18 @@
-"""A film as one HTML file that needs nothing else: a slider over the steps, play and pause."""
+"""A film as one HTML file that needs nothing else: a slider over the steps, play and pause.
+
+``board.js`` and ``board.css`` draw a board in a browser, here and in ``trm demo``; `layout` and
+`board` are what they are given.
+"""
 
 import html
 import json
 from importlib import resources
 from pathlib import Path
 
-from trm_mlx.view.film import Film, Mark
-from trm_mlx.view.look import NAMES, look_of
+from trm_mlx.view.film import Film, Frame
+from trm_mlx.view.look import NAMES, Look, look_of
+
+CellData = tuple[str, str, str, float]  # symbol, name of the mark, fill, confidence
 
 
 def save_html(film: Film, path: Path) -> None:
@@ -17,25 +23,43 @@ def save_html(film: Film, path: Path) -> None:
             "step": frame.step,
             "halting": round(frame.halting, 4),
             "changes": frame.changes,
-            "cells": [
-                [cell.symbol, NAMES[cell.mark], cell.fill, round(float(frame.cells[cell.index]), 3)]
-                for line in look.cells(frame.values, frame.marks)
-                for cell in line
-            ],
+            "cells": board(look, frame),
         }
         for frame in film.frames
     ]
-    data = {
+    data = {**layout(look), "ending": film.ending, "frames": frames}
+    # "<" could end the script element that the data stands in.
+    text = json.dumps(data).replace("<", "\\u003c")
+    page = page_file("page.html")
+    for mark, content in {
+        "{{title}}": html.escape(film.task.name),
+        "{{style}}": page_file("board.css"),
+        "{{board}}": page_file("board.js"),
+        "{{data}}": text,
+    }.items():
+        page = page.replace(mark, content)
+    path.write_text(page, encoding="utf-8")
+
+
+def page_file(name: str) -> str:
+    """The text of a file that lies beside this one."""
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def layout(look: Look) -> dict:
+    """The shape of a board."""
+    return {
         "kind": look.kind,
         "rows": int(look.rows),
         "columns": int(look.columns),
         "box": look.box,
-        "ending": film.ending,
-        "wrong": NAMES[Mark.WRONG],
-        "frames": frames,
     }
-    # "<" could end the script element that the data stands in.
-    text = json.dumps(data).replace("<", "\\u003c")
-    template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
-    page = template.replace("{{title}}", html.escape(film.task.name)).replace("{{data}}", text)
-    path.write_text(page, encoding="utf-8")
+
+
+def board(look: Look, frame: Frame) -> list[CellData]:
+    """What every shown cell of a frame is, in reading order."""
+    return [
+        (cell.symbol, NAMES[cell.mark], cell.fill, round(float(frame.cells[cell.index]), 3))
+        for line in look.cells(frame.values, frame.marks)
+        for cell in line
+    ]

@@ -1,0 +1,45 @@
+"""``trm demo``: a page in the browser, on this machine, to watch models solve puzzles."""
+
+import argparse
+import threading
+import webbrowser
+
+from trm_mlx.demo.server import Server
+from trm_mlx.demo.shelf import Shelf
+from trm_mlx.demo.solving import warm_up
+from trm_mlx.errors import InputError
+
+PORT = 8642
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--port", type=int, default=PORT, help="0 for any free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-browser", action="store_true", help="print the address and open nothing"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        help="a model to begin with, beside the bundled ones: a checkpoint or run folder, or a "
+        "bundled model by its name",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serve the page until Ctrl-C. The threads answer requests, this one works for them."""
+    if not 0 <= arguments.port <= 65535:
+        raise InputError(f"--port {arguments.port}: must lie between 0 and 65535")
+    shelf = Shelf(arguments.checkpoint)
+    with Server(shelf, arguments.port) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(
+            f"{server.url} shows models at work, on this machine only; Ctrl-C ends it", flush=True
+        )
+        if not arguments.no_browser:
+            webbrowser.open(server.url)
+        try:
+            warm_up(shelf, next(iter(shelf.offers.values())))
+            server.line.serve()
+        finally:
+            server.shutdown()
