@@ -54,12 +54,25 @@ def test_steps_are_seen_as_they_come(model):
         [glimpse.thought for glimpse in seen if glimpse.trajectory == trajectory]
         for trajectory in range(3)
     ]
-    assert any(
-        all(np.array_equal(a.answer, b.answer) for a, b in zip(one, solution.thoughts, strict=True))
+    same = [
+        all(
+            np.array_equal(a.cell_confidence, b.cell_confidence)
+            for a, b in zip(one, solution.thoughts, strict=True)
+        )
         for one in chosen
-    )
+    ]
+    assert same == [trajectory == solution.trajectory for trajectory in range(3)]
     with pytest.raises(InputError, match="intermediates=True"):
         next(Solver(model).solve(INPUTS[:1], watch=seen.append))
+
+
+def test_thoughts_without_states(model):
+    solver = Solver(model, halt_threshold=None, intermediates=True, states=False)
+    (solution,) = solver.solve(INPUTS[:1])
+    assert [thought.states for thought in solution.thoughts] == [{}] * 3
+    (full,) = Solver(model, halt_threshold=None, intermediates=True).solve(INPUTS[:1])
+    assert all(thought.states for thought in full.thoughts)
+    np.testing.assert_array_equal(solution.answer, full.answer)
 
 
 @pytest.mark.parametrize("name", ["sudoku4x4", "sudoku6x6", "maze7x7", "addition2"])

@@ -79,12 +79,21 @@ class Line:
             if job in self._jobs:
                 self._jobs.remove(job)
 
+    def take(self) -> Job:
+        """The job that has waited longest, as soon as there is one; the one before it is done."""
+        with self._changed:
+            self._busy = False
+            # Not for ever at once: Ctrl-C just before it begins would not end a wait for a lock.
+            while not self._changed.wait_for(lambda: self._jobs, timeout=0.5):
+                pass
+            self._busy = True
+            return self._jobs.popleft()
+
     def serve(self) -> None:
         """Work on one job after the other, for ever."""
         while True:
-            with self._changed:
-                self._busy = False
-                self._changed.wait_for(lambda: self._jobs)
-                job = self._jobs.popleft()
-                self._busy = True
-            job.run()
+            self.take().run()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._jobs)

@@ -1,0 +1,534 @@
+"""The server of ``trm demo``, without a browser: what it answers, refuses, streams and cancels."""
+
+import contextlib
+import http.client
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trm_mlx import InputError, Search, Solver, tasks
+from trm_mlx.cli import main
+from trm_mlx.config import ModelConfig
+from trm_mlx.demo import requests, server, solving
+from trm_mlx.demo.entry import EXAMPLES, read_board
+from trm_mlx.demo.requests import read_entry, read_generate, read_solve
+from trm_mlx.demo.server import Server
+from trm_mlx.demo.shelf import Shelf
+from trm_mlx.demo.work import Full, Job, Line
+from trm_mlx.models import weights
+from trm_mlx.models.model import build_model
+from trm_mlx.models.weights import bundled, save_model
+from trm_mlx.options import arch_config
+from trm_mlx.solve.search import THOROUGH
+from trm_mlx.tasks.arc import ARC
+from trm_mlx.view.look import find_look
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PUZZLE = "1... .... .... ...4"
+NAMES = {"sudoku4x4": "four", "sudoku9x9": "nine", "maze7x7": "maze", "addition2": "sums"}
+
+
+def save_untrained(folder, task, steps=3):
+    arch = arch_config(
+        "trm", hidden_size=8, num_heads=1, L_layers=1, H_cycles=1, L_cycles=1, puzzle_emb_ndim=0,
+        halt_max_steps=steps,
+    )  # fmt: skip
+    sizes = {"seq_len": task.seq_len, "vocab_size": task.vocab_size, "num_puzzle_identifiers": 1}
+    mx.random.seed(0)
+    model = build_model(ModelConfig.of(arch, **sizes))
+    model.q_head.weight = mx.random.normal(model.q_head.weight.shape)
+    folder.mkdir(parents=True)
+    save_model(folder, model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """Untrained models in the place of the bundled ones."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    for task, name in NAMES.items():
+        save_untrained(folder / name, tasks.get(task))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "PRETRAINED", folder)
+        return Shelf(None)
+
+
+class Client:
+    """Requests to a server."""
+
+    def __init__(self, server):
+        self.server, self.port = server, server.server_address[1]
+
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+
+    def ask(self, method, path, body=None, headers=()):
+        """Status, headers and body."""
+        connection = self.connect()
+        headers = {"Content-Type": "application/json", **dict(headers)}
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, answer.headers, content
+
+    def post(self, path, body, **headers):
+        """Status and values of a POST; ``body`` is bytes or values."""
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        status, _, content = self.ask("POST", path, body, headers)
+        return status, json.loads(content)
+
+    def start(self, **body):
+        """Send a wish to solve; its connection."""
+        connection = self.connect()
+        connection.request("POST", "/solve", json.dumps(body), {"Content-Type": "application/json"})
+        return connection
+
+    def work(self):
+        """Do the next job on this thread, as the main one of ``trm demo`` does."""
+        self.server.line.take().run()
+
+    def raw(self, data):
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(data)
+            return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+@pytest.fixture
+def client(shelf):
+    with Server(shelf, room=2) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield Client(running)
+        running.shutdown()
+        thread.join()
+
+
+def events(connection):
+    return [json.loads(line) for line in connection.getresponse()]
+
+
+# Pages and puzzles
+
+
+def test_pages(client):
+    for path, kind in (("/", "html"), ("/app.js", "javascript"), ("/style.css", "css")):
+        status, headers, content = client.ask("GET", path)
+        assert status == 200
+        assert kind in headers["Content-Type"]
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert "unsafe" not in policy
+        assert not re.search(rb"https?://(?!www\.w3\.org)", content), "it works offline"
+        assert not re.search(rb"<[^>]* (style|on\w+)=|<style|<script>", content), "forbidden by it"
+    for path in re.findall(r'(?:src|href)="([^"]+)"', client.ask("GET", "/")[2].decode()):
+        assert client.ask("GET", path)[0] == 200, path
+
+
+def test_models(client):
+    models = json.loads(client.ask("GET", "/models")[2])
+    assert [model["name"] for model in models["models"]] == ["nine", "four", "maze", "sums"]
+    layout = {"kind": "sudoku", "rows": 4, "columns": 4, "box": [2, 2]}
+    assert models["models"][1]["layout"] == layout
+    assert models["defaults"]["trajectories"] == THOROUGH.trajectories
+    for model in models["models"]:
+        for text in filter(None, (model["blank"], model["example"])):
+            _, entry = client.post("/entry", {"model": model["name"], "text": text})
+            assert entry["problem"] is None
+            assert len(entry["cells"]) == len(entry["symbols"])
+
+
+def test_bundled_models_can_be_drawn():
+    assert next(iter(Shelf(None).offers)).startswith("sudoku")
+    assert set(Shelf(None).offers) == set(bundled())
+
+
+def test_examples_have_one_solution():
+    for name, text in EXAMPLES.items():
+        task = tasks.get(name)
+        assert task.solve(task.parse(text)[None])[0].tolist() == [1], name
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wrong", "problem"),
+    [
+        ("sudoku4x4", "11..2.1..3.....2", [0, 1], "r1c1 and r1c2 both hold 1"),
+        ("sudoku4x4", "1... .x.. .... ...é", [5, 15], "character 'x'"),
+        ("sudoku4x4", "1... .7.. .... ...4", [5], "digit 7 at r2c2"),
+        ("sudoku4x4", "1... ....", [8], "8 cells where"),
+        ("sudoku4x4", "", [0], "0 cells where"),
+        ("sudoku4x4", PUZZLE + "1", [15], "17 cells where"),
+        ("sudoku9x9", "5" + "." * 79 + "é", [80], "character 'é'"),
+        ("maze5x5", "S...." + "." * 20, [0], "0 cells hold G"),
+        ("maze5x5", "S#...\n#....\n.....\n.....\n....G", [0, 24], "no way from S to G"),
+        ("maze5x5", "S....\n....\n.....\n.....\n....G", [9], "row 2 has 4 cells"),
+        ("maze5x5", "S..x." + "." * 19 + "G", [3], "character 'x'"),
+        ("addition2", "1x+3", [1], "is no addition"),
+        ("addition2", "123+4=", [], "more than 2 digits"),
+    ],
+)
+def test_what_is_wrong_is_shown_where_it_is(name, text, wrong, problem):
+    task = tasks.get(name)
+    entry = read_board(task, find_look(task, np.zeros((1, task.seq_len), np.uint8)), text)
+    assert entry.wrong == wrong
+    assert problem in entry.problem
+    assert len(entry.cells) == len(entry.symbols) == task.seq_len
+    assert [n for n, (_, mark, _, _) in enumerate(entry.cells) if mark == "wrong"] == wrong
+
+
+def test_a_puzzle_is_made(client):
+    answers = queue.Queue()
+    ask = threading.Thread(target=lambda: answers.put(client.post("/generate", {"model": "sums"})))
+    ask.start()
+    client.work()
+    status, made = answers.get(timeout=5)
+    ask.join()
+    assert status == 200
+    assert tasks.get("addition2").parse(made["text"]).size == 9
+
+
+# Solving
+
+
+def test_steps_stream_in_order(client):
+    connection = client.start(
+        model="four", text=PUZZLE, trajectories=2, halt_threshold=None, select="residual", seed=3
+    )
+    client.work()
+    queued, *steps, end = events(connection)
+    connection.close()
+    assert queued == {"kind": "queued", "ahead": 0}
+    assert [(s["trajectory"], s["step"]) for s in steps] == [
+        (t, s) for t in (0, 1) for s in (1, 2, 3)
+    ]
+    assert all(len(step["cells"]) == 16 for step in steps)
+    assert end["kind"] == "end"
+    assert (end["trajectories"], end["evaluations"], end["steps"]) == (2, 6, 3)
+    assert end["solved"] is False
+    assert end["trajectory"] in (0, 1)
+
+
+def test_steps_come_while_the_next_are_computed(client, monkeypatch):
+    """The first line of a step is read before the job goes on."""
+    seen = threading.Event()
+
+    def two_steps(shelf, request, question, tell):
+        tell({"kind": "step", "number": 1})
+        assert seen.wait(5)
+        tell({"kind": "step", "number": 2})
+
+    monkeypatch.setattr(solving, "solve", two_steps)
+    connection = client.start(model="four", text=PUZZLE)
+    numbers = []
+
+    def read():
+        for line in connection.getresponse():
+            numbers.append(json.loads(line).get("number"))
+            if numbers[-1] == 1:
+                seen.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    client.work()
+    reader.join(5)
+    connection.close()
+    assert numbers == [None, 1, 2]
+
+
+def test_the_chosen_trajectory_is_named(shelf):
+    told, question = [], tasks.get("sudoku4x4").parse(PUZZLE)
+    body = {"model": "four", "text": PUZZLE, "trajectories": 4, "select": "q"}
+    body["halt_threshold"] = None
+    request = read_solve(json.dumps(body).encode())
+    solving.solve(shelf, request, question, told.append)
+    offer = shelf.offer("four")
+    solver = Solver(shelf.model(offer), halt_threshold=None, search=request.search, task=offer.task)
+    (solution,) = solver.solve(offer.task.encode(question)[None])
+    assert told[-1]["trajectory"] == solution.trajectory > 0
+
+
+def test_a_queue_that_is_full(client):
+    waiting = [client.start(model="four", text=PUZZLE) for _ in range(2)]
+    lines = [json.loads(connection.getresponse().readline()) for connection in waiting]
+    assert sorted(line["ahead"] for line in lines) == [0, 1]
+    status, answer = client.post("/solve", {"model": "four", "text": PUZZLE})
+    assert status == 503
+    assert answer["error"] == "other puzzles are waiting already; try again when one is solved"
+    for connection in waiting:
+        connection.close()
+
+
+def wait_until(condition):
+    for _ in range(500):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("waited for 5 seconds")
+
+
+def test_a_client_that_goes_is_forgotten(client):
+    connection = client.start(model="four", text=PUZZLE)
+    answer = connection.getresponse()
+    answer.readline()
+    line = client.server.line
+    assert len(line) == 1
+    answer.close()
+    connection.close()
+    wait_until(lambda: not len(line))
+
+
+def test_a_job_under_way_ends_after_its_step(client, monkeypatch):
+    told, steps = [], []
+
+    def endless(shelf, request, question, tell):
+        while len(steps) < 1000:
+            tell({"kind": "step"})
+            steps.append(1)
+            if len(steps) == 3:
+                answer.close()
+                connection.close()
+                wait_until(lambda: told[0]._cancelled.is_set())
+
+    monkeypatch.setattr(solving, "solve", endless)
+    connection = client.start(model="four", text=PUZZLE)
+    answer = connection.getresponse()
+    wait_until(lambda: len(client.server.line))
+    told.append(client.server.line._jobs[0])
+    client.work()
+    assert len(steps) == 3
+
+
+def test_cancelling_ends_a_search(shelf):
+    """What `Solver.solve` does with a watch that raises."""
+    request = read_solve(json.dumps({"model": "four", "text": PUZZLE}).encode())
+    question = tasks.get("sudoku4x4").parse(PUZZLE)
+    job = Job(
+        lambda tell: solving.solve(shelf, request, question, lambda e: (tell(e), job.cancel()))
+    )
+    job.run()
+    assert job.events.get()["step"] == 1
+    assert job.events.get() is None
+
+
+def test_a_line():
+    line, jobs = Line(2), [Job(lambda tell: tell({"kind": "done"})) for _ in range(3)]
+    assert [line.join(job) for job in jobs[:2]] == [0, 1]
+    with pytest.raises(Full):
+        line.join(jobs[2])
+    line.leave(jobs[0])
+    assert line.join(jobs[2]) == 1
+    threading.Thread(target=line.serve, daemon=True).start()
+    for job in jobs[1:]:
+        assert job.events.get(timeout=5) == {"kind": "done"}
+        assert job.events.get(timeout=5) is None
+    assert jobs[0].events.empty()
+
+
+def test_what_only_the_model_can_refuse_is_told(client, tmp_path):
+    client.server.shelf.offer("nine").folder.joinpath("model.safetensors").rename(tmp_path / "gone")
+    connection = client.start(model="nine", text="." * 81)
+    client.work()
+    (tmp_path / "gone").rename(client.server.shelf.offer("nine").folder / "model.safetensors")
+    assert [event["kind"] for event in events(connection)] == ["queued", "error"]
+    connection.close()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 20000, "is not JSON"),
+        (b"9" * 5000, "is not JSON"),
+        (b"[1]", "send one JSON object"),
+        ({}, "model null: must be given, as text"),
+        ({"model": "four", "text": 5}, "text 5: must be given"),
+        ({"model": "no", "text": PUZZLE}, "no model 'no'; choose one of nine, four"),
+        ({"model": "../four", "text": PUZZLE}, "no model '../four'"),
+        ({"model": "four", "text": "11.............."}, "both hold 1"),
+        ({"model": "four", "text": PUZZLE, "steps": 3}, 'unknown option "steps"; known are'),
+        ({"model": "four", "text": PUZZLE, "trajectories": 0}, "a whole number from 1 to 256"),
+        ({"model": "four", "text": PUZZLE, "trajectories": True}, "trajectories true: must be"),
+        ({"model": "four", "text": PUZZLE, "trajectories": 10**30}, "a whole number from 1 to"),
+        ({"model": "four", "text": PUZZLE, "max_steps": 257}, "max_steps 257: must be"),
+        ({"model": "four", "text": PUZZLE, "max_steps": 256}, "more than 1024 in all"),
+        ({"model": "four", "text": PUZZLE, "restarts": 1}, "restarts 1: choose one of true"),
+        ({"model": "four", "text": PUZZLE, "noise": -1}, "noise -1: must be a number from 0 to 10"),
+        ({"model": "four", "text": PUZZLE, "select": "best"}, 'select "best": choose one of "q"'),
+        ({"model": "four", "text": PUZZLE, "halt_threshold": 2}, "must be a number from 0 to 1"),
+        (b'{"model": "four", "text": ".", "noise": NaN}', "NaN is no number of JSON"),
+        (b'{"model": "four", "text": ".", "noise": 1e999}', "must be a number from 0 to 10"),
+        ({"model": "four", "text": PUZZLE, "trajectories": 1}, "set trajectories to at least 2"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_bad_bodies(client, body, sentence):
+    status, answer = client.post("/solve", body)
+    assert status == 400
+    assert sentence in answer["error"]
+    assert "\n" not in answer["error"]
+    assert not len(client.server.line)
+
+
+def test_puzzles_too_long(client):
+    status, answer = client.post("/entry", {"model": "four", "text": "." * 1000})
+    assert status == 400
+    assert "send one puzzle" in answer["error"]
+
+
+def test_bodies_too_large(client):
+    for size in (requests.BODY + 1, 500_000):
+        status, answer = client.post("/entry", b" " * size)
+        assert status == 413
+        assert answer["error"] == "send at most 65536 bytes"
+    assert client.post("/entry", b" " * requests.BODY)[0] == 400
+    head = f"POST /entry HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n"
+    head += "Content-Type: application/json\r\n"
+    assert " 413 " in client.raw(f"{head}Content-Length: {'9' * 40}\r\n\r\n".encode())
+    assert " 400 " in client.raw(f"{head}Content-Length: -1\r\n\r\n".encode())
+    assert " 411 " in client.raw(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/../pyproject.toml", 404),
+        ("GET", "/page/app.js", 404),
+        ("POST", "/nothing", 404),
+        ("GET", "/solve", 405),
+        ("POST", "/", 405),
+        ("PUT", "/entry", 405),
+        ("OPTIONS", "/solve", 405),
+        ("BREW", "/", 405),
+    ],
+)
+def test_wrong_places(client, method, path, status):
+    found, headers, content = client.ask(method, path, b"{}")
+    assert found == status
+    assert json.loads(content)["error"]
+    assert headers["Content-Security-Policy"]
+
+
+def test_other_sites_are_refused(client):
+    body = {"model": "four", "text": PUZZLE}
+    here = f"http://127.0.0.1:{client.port}"
+    assert client.post("/entry", body, Origin=here)[0] == 200
+    assert client.post("/entry", body, Host=f"localhost:{client.port}")[0] == 200
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"https://127.0.0.1:{client.port}"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Host": "evil.example"},
+        {"Host": f"evil.example:{client.port}"},
+        {"Host": "127.0.0.1:1"},
+    ):
+        assert client.post("/entry", body, **headers)[0] == 403, headers
+    assert client.ask("GET", "/models", headers={"Host": "evil.example"})[0] == 403
+    assert client.post("/entry", body, Content_Type="text/plain")[0] == 415
+    assert " 403 " in client.raw(b"GET / HTTP/1.0\r\n\r\n")
+
+
+def test_what_is_no_http(client):
+    assert "Bad request" in client.raw(b"\x16\x03\x01\r\n\r\n")
+    assert " 414 " in client.raw(b"GET /" + b"a" * 70_000 + b" HTTP/1.0\r\n\r\n")
+    assert client.ask("GET", "/")[0] == 200
+
+
+def test_a_client_that_stalls(client, monkeypatch):
+    monkeypatch.setattr(server.Handler, "timeout", 0.05)
+    head = f"POST /entry HTTP/1.0\r\nHost: 127.0.0.1:{client.port}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
+    assert client.raw(head.encode()) == ""
+    assert client.ask("GET", "/models")[0] == 200
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+keys = st.sampled_from(["model", "text", *requests.OPTIONS]) | st.text()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary() | st.dictionaries(keys, values).map(lambda d: json.dumps(d).encode()))
+def test_any_body_is_read_or_refused(body):
+    for read in (read_entry, read_generate, read_solve):
+        with contextlib.suppress(InputError):
+            read(body)
+
+
+def test_options_left_out_are_those_of_the_command():
+    request = read_solve(b'{"model": "four", "text": ""}')
+    assert request == ("four", "", None, 0.5, THOROUGH)
+    request = read_solve(b'{"model": "four", "text": "", "seed": 4, "halt_threshold": null}')
+    assert request.halt_threshold is None
+    assert request.search == Search(
+        trajectories=16, restarts=True, symmetries=True, select="rule", seed=4
+    )
+
+
+# The command
+
+
+def test_the_command_runs_until_it_is_interrupted(tmp_path):
+    folder = save_untrained(tmp_path / "mine", tasks.get("sudoku9x9"))
+    command = [sys.executable, "-m", "trm_mlx", "demo", "--port", "0", "--no-browser"]
+    process = subprocess.Popen(
+        [*command, "--checkpoint", str(folder)],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        line = process.stdout.readline()
+        port = int(re.match(r"http://127\.0\.0\.1:(\d+)/ ", line)[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/models")
+        models = json.load(connection.getresponse())["models"]
+        assert models[0]["name"] == str(folder)
+        body = {"model": str(folder), "text": "." * 81, "trajectories": 2}
+        connection.request("POST", "/solve", json.dumps(body), {"Content-Type": "application/json"})
+        assert events(connection)[-1]["kind"] == "end"
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert output == ""
+    assert error == "interrupted\n"
+
+
+def test_refusals_of_the_command(tmp_path, capsys):
+    def refused(*words):
+        assert main(["demo", "--no-browser", *map(str, words)]) == 2
+        return capsys.readouterr().err
+
+    assert "--port 70000: must lie between 0 and 65535" in refused("--port", 70000)
+    assert "does not exist" in refused("--checkpoint", tmp_path / "no")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on port {port}: Address already in use" in refused("--port", port)
+    folder = save_untrained(tmp_path / "arc", ARC())
+    assert "ARC, which has no rule" in refused("--checkpoint", folder)
