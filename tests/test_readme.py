@@ -93,6 +93,13 @@ def test_builders_parse(words):
     assert parser.parse_args(words[3:]).output_dir
 
 
+@pytest.mark.parametrize("words", [w for w in COMMANDS if w[:2] == ["trm", "demo"]], ids=str)
+def test_demos_parse(words):
+    parser = Parser()
+    importlib.import_module(VERBS["demo"][0]).add_arguments(parser)
+    assert parser.parse_args(words[2:]).port >= 0
+
+
 def test_files_named_exist():
     named = {word for words in COMMANDS for word in words if word.endswith(".py")}
     assert {"pretrain.py", "single_inference.py", "convert_torch_to_mlx.py"} <= named
