@@ -393,6 +393,17 @@ def test_puzzles_too_long(client):
     assert "send one puzzle" in answer["error"]
 
 
+def test_the_answer_reaches_a_client_that_is_still_sending(client):
+    with socket.create_connection(("127.0.0.1", client.port), timeout=5) as connection:
+        head = f"POST /entry HTTP/1.0\r\nHost: 127.0.0.1:{client.port}\r\n"
+        head += "Content-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
+        connection.sendall(head.encode())
+        for _ in range(20):
+            connection.sendall(b" " * 10_000)
+            threading.Event().wait(0.005)
+        assert b" 413 " in connection.recv(65536)
+
+
 def test_bodies_too_large(client):
     for size in (requests.BODY + 1, 500_000):
         status, answer = client.post("/entry", b" " * size)

@@ -49,6 +49,11 @@ def test_configuration_files_travel(site, tmp_path):
     assert cycles == "5"
 
 
+def test_pages_travel(site):
+    for name in ("demo/page/index.html", "demo/page/app.js", "view/board.js", "view/page.html"):
+        assert (site / "trm_mlx" / name).is_file(), name
+
+
 def test_only_the_package_is_installed(site):
     names = {path.name for path in site.iterdir()}
     assert {name for name in names if not name.endswith(".dist-info")} == {"trm_mlx"}

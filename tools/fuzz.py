@@ -11,6 +11,7 @@ that target.
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import random
@@ -35,12 +36,15 @@ from trm_mlx.build.arc_source import read_subset
 from trm_mlx.cli import main as command
 from trm_mlx.config import ModelConfig
 from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.demo import requests
+from trm_mlx.demo.entry import read_board
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model
 from trm_mlx.options import read_yaml
 from trm_mlx.solve.table import first_questions
 from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.sudoku import parse_any
+from trm_mlx.view.look import find_look
 
 SLOW, GROWTH = 5.0, 512  # seconds an input, MiB
 PACKAGE = str(Path(trm_mlx.__file__).parent)
@@ -101,6 +105,7 @@ def targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
     words += ["--output-dir", str(folder / "out"), "--overwrite"]
     found["csv"] = file_target(path, lambda: first_questions(path, 100)), [table.encode()]
     found["csv to dataset"] = file_target(path, lambda: refused(words)), [table.encode()]
+    found |= page_targets()
     found |= arc_targets(folder / "arc") | dataset_targets(folder) | checkpoint_targets(folder)
     return found | converter_targets(folder / "weights")
 
@@ -127,6 +132,25 @@ def arc_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
             folder / f"x_t_{name}.json", lambda: read_subset(str(folder / "x"), "t", True)
         )
         found[f"arc {name}"] = target, [json.dumps(content).encode()]
+    return found
+
+
+def page_targets() -> dict[str, tuple[Reader, list[bytes]]]:
+    """What the page of ``trm demo`` sends: bodies, and puzzles half typed."""
+    options = {"trajectories": 4, "restarts": True, "noise": 0.5, "select": "mode", "seed": 1}
+    body = {"model": "a", "text": "1..", **options, "max_steps": None, "halt_threshold": 0.5}
+    found = {
+        "page solve": (requests.read_solve, [json.dumps(body).encode()]),
+        "page entry": (requests.read_entry, [b'{"model": "a", "text": "1..\\n\\u00e9"}']),
+        "page generate": (requests.read_generate, [b'{"model": "a"}']),
+    }
+    for name in ("sudoku6x6", "maze7x7", "multiplication2"):
+        task = tasks.get(name)
+        look = find_look(task, np.zeros((1, task.seq_len), np.uint8))
+        boards = task.generate(3, np.random.default_rng(0)).questions
+        seeds = [write(board).encode() for board in boards for write in (task.line, task.render)]
+        read = text_target(functools.partial(read_board, task, look))
+        found[f"page {name}"] = read, seeds
     return found
 
 

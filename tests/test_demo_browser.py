@@ -1,0 +1,250 @@
+"""The page of ``trm demo`` in a headless Chromium: entering, solving, watching, on a phone too."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from trm_mlx import tasks
+from trm_mlx.config import ModelConfig
+from trm_mlx.models.model import build_model
+from trm_mlx.models.weights import save_model
+from trm_mlx.options import arch_config
+
+api = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright is not installed: pip install 'trm-mlx[browser-test]'"
+)
+expect = api.expect
+CHECKOUT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PUZZLE = "...2.1..3.....2."
+ANSWER = "4312213432411423"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with api.sync_playwright() as playwright:
+        installed = next(filter(None, map(shutil.which, BROWSERS)), None)
+        path = installed or playwright.chromium.executable_path
+        if not Path(path).exists():
+            pytest.skip("there is no Chromium: python -m playwright install chromium")
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def served(*words):
+    """The address of a page under way."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trm_mlx", "demo", "--port", "0", "--no-browser", *words],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield re.match(r"http://\S+", process.stdout.readline())[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def address():
+    with served("--checkpoint", "sudoku-4x4") as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a page; whatever it complains of, its security policy say, fails the test."""
+    contexts, complaints = [], []
+
+    def visit(address, **options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text))
+        page.goto(address)
+        page.wait_for_selector("[role=gridcell][aria-label]")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [text for text in complaints if " 400 " not in text] == []
+
+
+def symbols(page):
+    return "".join(cell or "." for cell in page.locator("[role=gridcell]").all_inner_texts())
+
+
+def solve(page):
+    page.get_by_role("button", name="Solve", exact=True).click()
+    page.wait_for_selector("#numbers:not([hidden])")
+
+
+def test_a_puzzle_is_solved_and_watched(visit, address):
+    page = visit(address)
+    assert symbols(page) == PUZZLE
+    solve(page)
+    assert symbols(page) == ANSWER
+    assert page.locator("#status").inner_text().startswith("Solved: halted at step 1")
+    assert page.locator("#evaluations").inner_text() == "1"
+    assert page.locator("#chosen").inner_text() == "1 of 1"
+    assert page.locator(".board .new").count() == 12
+    page.locator("#step").press("ArrowLeft")
+    assert symbols(page) == PUZZLE
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_selector(".board .new")
+    assert symbols(page) == ANSWER
+
+
+def test_steps_and_trajectories(visit, address):
+    page = visit(address)
+    page.locator("summary").click()
+    page.get_by_label("Trajectories", exact=True).fill("2")
+    page.get_by_label("Halt above").fill("")
+    page.get_by_label("Take the answer by").select_option("residual")
+    solve(page)
+    assert page.locator("#number").inner_text() == "8 / 8"
+    assert page.locator("#evaluations").inner_text() == "16"
+    assert page.locator("#trajectories button").count() == 2
+    assert page.locator("#trajectories .answer[aria-pressed=true]").count() == 1
+    page.locator("#step").fill("3")
+    assert page.locator("#number").inner_text() == "3 / 8"
+    assert page.locator(".board .filled").count() > 0
+    page.get_by_label("Trajectories", exact=True).fill("300")
+    page.get_by_role("button", name="Solve", exact=True).click()
+    page.wait_for_selector("#status.bad")
+    assert "must be a whole number from 1 to 256" in page.locator("#status").inner_text()
+
+
+def test_cells_by_keyboard(visit, address):
+    page = visit(address)
+    page.get_by_role("button", name="Clear").click()
+    cells = page.locator("[role=gridcell]")
+    expect(page.locator("#text")).to_have_value("................")
+    cells.nth(0).focus()
+    for key in ("3", "ArrowRight", "ArrowDown", "4", "End", "1"):
+        page.keyboard.press(key)
+    expect(page.locator("#text")).to_have_value("3....4.1........")
+    assert page.locator("#cell").inner_text() == "Row 2, column 4: 1, given"
+    page.keyboard.press("Backspace")
+    expect(page.locator("#text")).to_have_value("3....4..........")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#numbers:not([hidden])")
+    cells.nth(6).focus()
+    assert re.search(r"confidence \d+\.\d %", page.locator("#cell").inner_text())
+    cells.nth(1).hover()
+    assert page.locator("#cell").inner_text().startswith("Row 1, column 2:")
+    assert "confidence" in cells.nth(1).get_attribute("aria-label")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong", "sentence"),
+    [
+        ("11..............", [0, 1], "r1c1 and r1c2 both hold 1"),
+        ("....x...........", [4], "character 'x' at position 5"),
+        ("1...", [4], "4 cells where a 4x4 Sudoku has 16"),
+    ],
+)
+def test_what_is_wrong_is_shown_where_it_is(visit, address, text, wrong, sentence):
+    page = visit(address)
+    page.locator("#text").fill(text)
+    page.wait_for_selector("[aria-invalid=true]")
+    marked = page.locator("[role=gridcell]").evaluate_all(
+        "cells => cells.flatMap((c, i) => c.getAttribute('aria-invalid') === 'true' ? [i] : [])"
+    )
+    assert marked == wrong
+    assert sentence in page.get_by_role("alert").inner_text()
+    assert page.get_by_role("button", name="Solve", exact=True).is_disabled()
+    page.locator("#text").fill(PUZZLE)
+    expect(page.get_by_role("button", name="Solve", exact=True)).to_be_enabled()
+    expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_a_new_puzzle(visit, address):
+    page = visit(address)
+    page.get_by_role("button", name="New puzzle").click()
+    expect(page.locator("#text")).not_to_have_value(PUZZLE)
+    expect(page.locator("#status")).to_have_text("Press Solve.")
+    solve(page)
+    assert page.locator("#status.right").count() == 1
+
+
+def test_dark_and_light(visit, address):
+    brightness = {}
+    for scheme in ("light", "dark"):
+        page = visit(address, color_scheme=scheme)
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness[scheme] = sum(map(int, re.findall(r"\d+", colour)[:3]))
+    assert brightness["light"] > 700
+    assert brightness["dark"] < 100
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """Addresses of pages with an untrained model, by task."""
+    found = {}
+    for name in ("sudoku9x9", "maze7x7"):
+        task = tasks.get(name)
+        arch = arch_config(
+            "trm", hidden_size=16, num_heads=2, L_layers=1, puzzle_emb_ndim=0, halt_max_steps=4
+        )
+        sizes = {"seq_len": task.seq_len, "vocab_size": task.vocab_size}
+        found[name] = tmp_path_factory.mktemp("models") / name
+        found[name].mkdir()
+        model = build_model(ModelConfig.of(arch, num_puzzle_identifiers=1, **sizes))
+        save_model(found[name], model)
+    return found
+
+
+def test_a_large_board_on_a_phone(visit, untrained):
+    with served("--checkpoint", str(untrained["sudoku9x9"])) as address:
+        page = visit(address, viewport={"width": 375, "height": 800}, has_touch=True)
+        page.locator("summary").click()
+        width = "document.documentElement.scrollWidth"
+        assert page.evaluate(width) == 375
+        page.locator("[role=gridcell]").nth(2).tap()
+        page.get_by_role("button", name="4", exact=True).tap()
+        expect(page.locator("#text")).to_have_value(re.compile(r"^534\.7"))
+        box = page.locator("[role=gridcell]").nth(80).bounding_box()
+        assert box["width"] >= 30
+        assert box["x"] + box["width"] <= 375
+        solve(page)
+        assert page.locator("#trajectories button").count() == 16
+        assert page.evaluate(width) == 375
+        page.get_by_label("Trajectories", exact=True).fill("256")
+        page.get_by_role("button", name="Solve", exact=True).click()
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator("#status")).to_have_text("Stopped.")
+
+
+def test_a_maze_is_drawn(visit, untrained):
+    with served("--checkpoint", str(untrained["maze7x7"])) as address:
+        page = visit(address, viewport={"width": 1000, "height": 800})
+        expect(page.locator("#status")).to_have_text("Press Solve.")
+        page.get_by_role("button", name="Clear").click()
+        expect(page.locator("#text")).to_have_value(re.compile(r"^S\.\.\.\.\.\."))
+        cells = page.locator("[role=gridcell]")
+        cells.nth(8).hover()
+        page.mouse.down()
+        end = cells.nth(10).bounding_box()
+        page.mouse.move(end["x"] + 9, end["y"] + 9, steps=20)
+        page.mouse.up()
+        expect(page.locator("#text")).to_have_value(re.compile(r"^S\.{6}\n\.###"))
+        page.get_by_role("button", name="goal").click()
+        cells.nth(3).click()
+        expect(page.locator("#text")).to_have_value(re.compile(r"^S\.\.G\.\.\.\n\.###[.\n]+$"))
+        solve(page)
+        assert len(set(symbols(page))) > 1
