@@ -3,17 +3,20 @@
 import csv
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import building
 import numpy as np
 import pytest
 
 from trm_mlx.build.csv_source import COLUMNS
 from trm_mlx.cli import main
-from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.writer import SplitStream
 from trm_mlx.tasks.maze import CHARSET, Maze
 
+build = partial(building.build, "maze")
+refusal = partial(building.refusal, "maze")
 LAUNCHER = Path(__file__).resolve().parents[1] / "dataset" / "build_maze_dataset.py"
 HEADER = ",".join(COLUMNS)
 
@@ -33,12 +36,6 @@ def write_csv(path, puzzles):
         for question, answer, steps in zip(*puzzles, strict=True):
             writer.writerow(["test", text_of(question), text_of(answer), steps])
     return path
-
-
-def build(folder, *words):
-    words = [str(word) for word in words]
-    assert main(["build", "maze", "--output-dir", str(folder), *words]) == 0
-    return [PuzzleDataset([folder], split) for split in ("train", "test")]
 
 
 def boards(dataset):
@@ -135,19 +132,6 @@ def test_many_mazes_are_written_in_chunks(tmp_path, monkeypatch):
 
 
 # What is refused
-
-
-def refusal(capsys, folder, *words):
-    """The line on stderr of a build that must fail and leave nothing behind."""
-    before = sorted(folder.parent.iterdir())
-    status = main(["build", "maze", "--output-dir", str(folder), *map(str, words)])
-    output = capsys.readouterr()
-    assert status == 2
-    assert output.out == ""
-    (line,) = output.err.splitlines()
-    assert line.startswith("error: ")
-    assert sorted(folder.parent.iterdir()) == before
-    return line.removeprefix("error: ")
 
 
 Q = "S   #" + " ## #" + " ## #" + "   G#" + "     "

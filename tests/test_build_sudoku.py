@@ -5,19 +5,21 @@ import filecmp
 import subprocess
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
+import building
 import numpy as np
 import pytest
 
 from trm_mlx.build import csv_source
 from trm_mlx.build import sudoku as builder
-from trm_mlx.cli import main
-from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.rearrangement import Rearrangement
 from trm_mlx.tasks.sudoku import Sudoku
 
+build = partial(building.build, "sudoku")
+refusal = partial(building.refusal, "sudoku")
 LAUNCHER = Path(__file__).resolve().parents[1] / "dataset" / "build_sudoku_dataset.py"
 HEADER = ",".join(csv_source.COLUMNS)
 
@@ -50,13 +52,6 @@ def write_csv(path, puzzles, ratings=None):
 
 def split_puzzles(puzzles, at):
     return [array[:at] for array in puzzles], [array[at:] for array in puzzles]
-
-
-def build(folder, *words):
-    """Run the builder and open both splits of what it wrote."""
-    words = [str(word) for word in words]
-    assert main(["build", "sudoku", "--output-dir", str(folder), *words]) == 0
-    return [PuzzleDataset([folder], split) for split in ("train", "test")]
 
 
 def boards(dataset):
@@ -328,19 +323,6 @@ def test_says_what_it_built(tmp_path, capsys):
 
 
 # What is refused
-
-
-def refusal(capsys, folder, *words):
-    """The line on stderr of a build that must fail and leave nothing behind."""
-    before = sorted(folder.parent.iterdir())
-    status = main(["build", "sudoku", "--output-dir", str(folder), *map(str, words)])
-    output = capsys.readouterr()
-    assert status == 2
-    assert output.out == ""
-    (line,) = output.err.splitlines()
-    assert line.startswith("error: ")
-    assert sorted(folder.parent.iterdir()) == before
-    return line.removeprefix("error: ")
 
 
 GRID = "1234341221434321"

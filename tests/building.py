@@ -1,0 +1,23 @@
+"""Running a dataset builder: what it wrote, or the line it refuses with."""
+
+from trm_mlx.cli import main
+from trm_mlx.data.loader import PuzzleDataset
+
+
+def build(task, folder, *words):
+    """Both splits of what ``trm build TASK`` wrote."""
+    assert main(["build", task, "--output-dir", str(folder), *map(str, words)]) == 0
+    return [PuzzleDataset([folder], split) for split in ("train", "test")]
+
+
+def refusal(task, capsys, folder, *words):
+    """The line on stderr of a build that must fail and leave nothing behind."""
+    before = sorted(folder.parent.iterdir())
+    status = main(["build", task, "--output-dir", str(folder), *map(str, words)])
+    output = capsys.readouterr()
+    assert status == 2
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    assert line.startswith("error: ")
+    assert sorted(folder.parent.iterdir()) == before
+    return line.removeprefix("error: ")
