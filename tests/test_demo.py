@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from trm_mlx import InputError, Search, Solver, tasks
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
-from trm_mlx.demo import requests, server, solving
+from trm_mlx.demo import requests, solving
 from trm_mlx.demo.entry import EXAMPLES, read_board
 from trm_mlx.demo.requests import read_entry, read_generate, read_solve
-from trm_mlx.demo.server import Server
+from trm_mlx.demo.server import Handler, Server
 from trm_mlx.demo.shelf import Shelf
 from trm_mlx.demo.work import Full, Job, Line
 from trm_mlx.models import weights
@@ -465,7 +465,7 @@ def test_what_is_no_http(client):
 
 
 def test_a_client_that_stalls(client, monkeypatch):
-    monkeypatch.setattr(server.Handler, "timeout", 0.05)
+    monkeypatch.setattr(Handler, "timeout", 0.05)
     head = f"POST /entry HTTP/1.0\r\nHost: 127.0.0.1:{client.port}\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
     assert client.raw(head.encode()) == ""

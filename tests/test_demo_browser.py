@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from trm_mlx import tasks
+from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model
@@ -248,3 +249,18 @@ def test_a_maze_is_drawn(visit, untrained):
         expect(page.locator("#text")).to_have_value(re.compile(r"^S\.\.G\.\.\.\n\.###[.\n]+$"))
         solve(page)
         assert len(set(symbols(page))) > 1
+
+
+def test_a_saved_film(visit, tmp_path, capsys):
+    """The page of ``trm solve --save`` draws its board with the same code."""
+    words = ["--checkpoint", "sudoku-4x4", "--halt-threshold", "none", "--trajectories", "1"]
+    assert main(["solve", PUZZLE, *words, "--save", str(tmp_path / "out.html")]) == 0
+    page = visit(f"file://{tmp_path / 'out.html'}", viewport={"width": 375, "height": 800})
+    assert symbols(page) == PUZZLE
+    page.keyboard.press("ArrowRight")
+    assert symbols(page) == ANSWER
+    page.locator("[role=gridcell]").first.focus()
+    page.keyboard.press("ArrowRight")  # to another cell, not another step
+    expect(page.locator("#cell")).to_have_text(re.compile(r"^Row 1, column 2: 3, new, confidence"))
+    expect(page.locator("#state")).to_have_text(re.compile("^Step 1 of 8"))
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
