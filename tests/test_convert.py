@@ -522,7 +522,7 @@ def save_pickle(content, path):
 
 
 def test_memory_is_not_set_aside_for_numbers_in_a_pickle(tmp_path, capsys):
-    """weights_only lets a file of 300 bytes ask for any amount."""
+    """weights_only lets a file of 257 bytes ask for any amount."""
     torch = pytest.importorskip("torch")
     file = tmp_path / "a"
     doubled = Call(codecs.encode, "a" * 99, "utf-8")

@@ -276,12 +276,12 @@ def limit_files():
 def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, capsys, monkeypatch, limit_files):
     run = tmp_path / "run"
 
-    def on_a_small_disk(folder, training, carry, progress):
+    def on_a_small_disk(folder, training, carry, progress, evaluators):
         if progress.step == 8:
             sizes = {path.name: path.stat().st_size for path in (run / "step_0000004").iterdir()}
             assert sizes["model.safetensors"] < sizes["optimizer.safetensors"]
             limit_files(sizes["optimizer.safetensors"] - 1)
-        return save_checkpoint(folder, training, carry, progress)
+        return save_checkpoint(folder, training, carry, progress, evaluators)
 
     with monkeypatch.context() as patched:
         patched.setattr(loop, "save_checkpoint", on_a_small_disk)
