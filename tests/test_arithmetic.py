@@ -40,6 +40,7 @@ def test_a_line():
     assert task.check(question, answer)
     assert (task.parse("23+456") == question).all()
     assert task.render(task.parse("0+0")) == "0+0="
+    assert (task.parse("0" * 5000 + "23+456") == question).all()
     gap = np.where(np.arange(12) == 9, 0, answer)
     assert task.render(gap) == "23+456=0?79"
 

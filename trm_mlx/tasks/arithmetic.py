@@ -85,12 +85,13 @@ class Arithmetic(Task):
                 f"{shortened(repr(text.strip()))} is no {self.operation.noun}: write "
                 f"12{self.operation.symbol}345"
             )
-        for number in match.groups():
-            if len(number.lstrip("0")) > self.digits:
+        numbers = [number.lstrip("0") or "0" for number in match.groups()]
+        for number in numbers:
+            if len(number) > self.digits:
                 raise InputError(
                     f"{shortened(number)} has more than {self.digits} digits, as {self.name} has"
                 )
-        first, second = (np.array([int(number)]) for number in match.groups())
+        first, second = (np.array([int(number)]) for number in numbers)
         return self._lines(first, second)[0]
 
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
