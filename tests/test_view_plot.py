@@ -1,6 +1,7 @@
 """``trm plot``: curves from the logs of runs."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,12 @@ def test_many_runs_can_be_told_apart(run, tmp_path):
     rate = plot._figure(logs).axes[3]
     assert len({(line.get_color(), line.get_linestyle()) for line in rate.lines}) == 9
     assert len({line.get_label() for line in rate.lines}) == 9
+
+
+def test_the_run_that_is_the_working_folder_has_a_label(run):
+    pytest.importorskip("matplotlib")
+    rate = plot._figure({Path(): plot.curves_of(run)}).axes[3]
+    assert [line.get_label() for line in rate.lines] == [". · train"]
 
 
 def test_refusals(run, tmp_path, capsys, monkeypatch):

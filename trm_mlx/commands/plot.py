@@ -90,7 +90,7 @@ def _figure(logs: dict[Path, Curves]):
         for number, (run, curves) in enumerate(logs.items()):
             turn, place = divmod(number, len(COLOURS))
             style = {"color": COLOURS[place], "linestyle": LINES[turn % len(LINES)]}
-            label = run.name if names.count(run.name) == 1 else str(run)
+            label = run.name if run.name and names.count(run.name) == 1 else str(run)
             _draw(axes, label, curves, metric, style)
         axes.set(xlabel="training step", ylabel=title)
         if logarithmic:
