@@ -3,21 +3,20 @@
 import contextlib
 import http.client
 import json
-import os
 import queue
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serving import served
 
 from trm_mlx import InputError, Search, Solver, tasks
 from trm_mlx.cli import main
@@ -502,19 +501,8 @@ def test_options_left_out_are_those_of_the_command():
 
 def test_the_command_runs_until_it_is_interrupted(tmp_path):
     folder = save_untrained(tmp_path / "mine", tasks.get("sudoku9x9"))
-    command = [sys.executable, "-m", "trm_mlx", "demo", "--port", "0", "--no-browser"]
-    process = subprocess.Popen(
-        [*command, "--checkpoint", str(folder)],
-        cwd=CHECKOUT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        line = process.stdout.readline()
-        port = int(re.match(r"http://127\.0\.0\.1:(\d+)/ ", line)[1])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with served("--checkpoint", str(folder)) as (process, address):
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
         connection.request("GET", "/models")
         models = json.load(connection.getresponse())["models"]
         assert models[0]["name"] == str(folder)
@@ -524,8 +512,6 @@ def test_the_command_runs_until_it_is_interrupted(tmp_path):
         connection.close()
         process.send_signal(signal.SIGINT)
         output, error = process.communicate(timeout=30)
-    finally:
-        process.kill()
     assert process.returncode == 130
     assert output == ""
     assert error == "interrupted\n"

@@ -1,15 +1,11 @@
 """The page of ``trm demo`` in a headless Chromium: entering, solving, watching, on a phone too."""
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from serving import served
 
 from trm_mlx import tasks
 from trm_mlx.cli import main
@@ -40,27 +36,9 @@ def browser():
         browser.close()
 
 
-@contextmanager
-def served(*words):
-    """The address of a page under way."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trm_mlx", "demo", "--port", "0", "--no-browser", *words],
-        cwd=CHECKOUT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        yield re.match(r"http://\S+", process.stdout.readline())[0]
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
-
-
 @pytest.fixture(scope="module")
 def address():
-    with served("--checkpoint", "sudoku-4x4") as address:
+    with served("--checkpoint", "sudoku-4x4") as (_, address):
         yield address
 
 
@@ -211,7 +189,7 @@ def untrained(tmp_path_factory):
 
 
 def test_a_large_board_on_a_phone(visit, untrained):
-    with served("--checkpoint", str(untrained["sudoku9x9"])) as address:
+    with served("--checkpoint", str(untrained["sudoku9x9"])) as (_, address):
         page = visit(address, viewport={"width": 375, "height": 800}, has_touch=True)
         page.locator("summary").click()
         width = "document.documentElement.scrollWidth"
@@ -232,7 +210,7 @@ def test_a_large_board_on_a_phone(visit, untrained):
 
 
 def test_a_maze_is_drawn(visit, untrained):
-    with served("--checkpoint", str(untrained["maze7x7"])) as address:
+    with served("--checkpoint", str(untrained["maze7x7"])) as (_, address):
         page = visit(address, viewport={"width": 1000, "height": 800})
         expect(page.locator("#status")).to_have_text("Press Solve.")
         page.get_by_role("button", name="Clear").click()

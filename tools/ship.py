@@ -23,7 +23,7 @@ from accuracy import add_arguments, measured
 from mlx.utils import tree_flatten
 
 from trm_mlx.models.weights import PRETRAINED, save_model
-from trm_mlx.train.log import read_log
+from trm_mlx.train.log import METRICS_FILE, read_log
 from trm_mlx.whole_folder import whole_folder
 
 LOGGED = ("loss", "exact accuracy", "steps to halt", "learning rate")
@@ -46,7 +46,7 @@ def main() -> None:
     parameters = sum(array.size for _, array in tree_flatten(model.parameters()))
     with whole_folder(PRETRAINED / arguments.name) as folder:
         save_model(folder, model, mx.bfloat16)
-        write_log(arguments.run / "metrics.jsonl", folder / "training.csv")
+        write_log(arguments.run / METRICS_FILE, folder / "training.csv")
         if arguments.accuracy is None:
             results, where = list(measured(folder, arguments)), this_machine(config.forward_dtype)
         else:

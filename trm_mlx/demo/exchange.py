@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 from trm_mlx.demo.requests import BODY
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 
 PATIENCE = 10  # seconds that a client may take to send its request, or to read an answer
 DRAIN = 1024 * 1024  # bytes of a body too large, still read so that the client reads the answer
@@ -89,7 +89,9 @@ class Exchange(BaseHTTPRequestHandler):
     def _check_sender(self) -> None:
         host = self.headers.get("Host", "")
         if host not in self.server.hosts:
-            raise Refused(HTTPStatus.FORBIDDEN, f"this is not {host[:60]}; open {self.server.url}")
+            raise Refused(
+                HTTPStatus.FORBIDDEN, f"this is not {shortened(host)}; open {self.server.url}"
+            )
         if self.command == "GET":
             return
         origin = self.headers.get("Origin")

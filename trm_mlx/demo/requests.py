@@ -7,13 +7,14 @@ import dataclasses
 import json
 from typing import Any, NamedTuple, NoReturn
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.solve.search import SELECTORS, THOROUGH, Search
 
 BODY = 64 * 1024  # bytes
 # Of one puzzle; a step keeps what the model thought, so that their product bounds the memory too.
 TRAJECTORIES, STEPS, EVALUATIONS = 256, 256, 1024
 NOISE, SEED = 10.0, 2**32 - 1
+HALT_ABOVE = 0.5  # as of `Solver`, where a request does not say
 
 
 class EntryRequest(NamedTuple):
@@ -53,7 +54,7 @@ def read_solve(body: bytes) -> SolveRequest:
     values = _object(body, {"model", "text", *OPTIONS})
     model, text = _text(values, "model"), _text(values, "text")
     options = {name: OPTIONS[name](name, values[name]) for name in OPTIONS if name in values}
-    max_steps, threshold = options.pop("max_steps", None), options.pop("halt_threshold", 0.5)
+    max_steps, threshold = options.pop("max_steps", None), options.pop("halt_threshold", HALT_ABOVE)
     return SolveRequest(model, text, max_steps, threshold, dataclasses.replace(THOROUGH, **options))
 
 
@@ -140,6 +141,4 @@ OPTIONS = {
 
 
 def _shown(value: Any) -> str:
-    """The beginning of a value, for a message."""
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    return shortened(json.dumps(value))

@@ -71,7 +71,7 @@ class Handler(Exchange):
         self.answer(
             {
                 "models": [offer.described() for offer in self.server.shelf.offers.values()],
-                "defaults": {**asdict(THOROUGH), "halt_threshold": 0.5},
+                "defaults": {**asdict(THOROUGH), "halt_threshold": requests.HALT_ABOVE},
                 "selectors": {name: selector.meaning for name, selector in SELECTORS.items()},
                 "limits": {
                     "trajectories": requests.TRAJECTORIES,

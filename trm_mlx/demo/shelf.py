@@ -8,7 +8,7 @@ import numpy as np
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.demo.entry import blank, example, fixed_cells, how_to_write, legend, palette
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.weights import bundled, find_checkpoint, load, read_config
 from trm_mlx.tasks import fitting
@@ -66,7 +66,9 @@ class Shelf:
     def offer(self, name: str) -> Offer:
         """`InputError` where there is no model of that name."""
         if name not in self.offers:
-            raise InputError(f"no model {name[:40]!r}; choose one of {', '.join(self.offers)}")
+            raise InputError(
+                f"no model {shortened(repr(name))}; choose one of {', '.join(self.offers)}"
+            )
         return self.offers[name]
 
     def model(self, offer: Offer) -> RecursiveReasoner:

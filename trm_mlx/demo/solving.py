@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from trm_mlx.demo.requests import SolveRequest, check_cost
+from trm_mlx.demo.requests import SolveRequest
 from trm_mlx.demo.shelf import Offer, Shelf
 from trm_mlx.demo.work import Tell
 from trm_mlx.solve.schedule import Glimpse
@@ -43,7 +43,6 @@ def solve(shelf: Shelf, request: SolveRequest, question: np.ndarray, tell: Tell)
         intermediates=True,
         states=False,
     )
-    check_cost(request.search, solver.max_steps)
     frame = first_frame(question)
 
     def watch(glimpse: Glimpse) -> None:
