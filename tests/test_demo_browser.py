@@ -229,6 +229,19 @@ def test_a_maze_is_drawn(visit, untrained):
         assert len(set(symbols(page))) > 1
 
 
+def test_a_puzzle_that_comes_late_replaces_nothing(visit, address):
+    page, held = visit(address), []
+    page.route("**/generate", lambda route: held.append(route))
+    with page.expect_request("**/generate"):
+        page.get_by_role("button", name="New puzzle").click()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#text")).to_have_value("." * 16)
+    with page.expect_response("**/generate"):
+        held[0].continue_()
+    expect(page.get_by_role("button", name="New puzzle")).to_be_enabled()
+    expect(page.locator("#text")).to_have_value("." * 16)
+
+
 def test_a_saved_film(visit, tmp_path, capsys):
     """The page of ``trm solve --save`` draws its board with the same code."""
     words = ["--checkpoint", "sudoku-4x4", "--halt-threshold", "none", "--trajectories", "1"]

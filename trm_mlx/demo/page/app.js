@@ -144,12 +144,12 @@ find("generate").addEventListener("click", generate);
 
 async function generate() {
   stop();
-  const wanted = offer;
+  const wanted = offer, question = asked;
   find("generate").disabled = true;
   say("Making a puzzle…");
   try {
     const made = await (await post("/generate", { model: wanted.name })).json();
-    if (wanted === offer) await enter(made.text);
+    if (wanted === offer && question === asked) await enter(made.text); // nothing was typed since
   } catch (error) {
     say(error.message, "bad");
   }
