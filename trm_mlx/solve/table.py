@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, shortened
 from trm_mlx.solve.schedule import Solution
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks.base import Task
@@ -84,6 +84,16 @@ def solve_table(
 def first_questions(source: Path, count: int) -> list[str]:
     """The questions of the first rows; `InputError` as of `solve_table`."""
     return [text for _, text in itertools.islice(_texts(source, lambda line: None), count)]
+
+
+def count_rows(source: Path) -> int:
+    """Lines after the header, for a progress bar; `InputError` as of `solve_table`."""
+    try:
+        with source.open("rb") as file:
+            lines = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
+    except OSError as error:
+        raise InputError(f"cannot read {shortened(source)}: {error.strerror}") from error
+    return max(lines - 1, 0)
 
 
 class _Rows:

@@ -1,0 +1,113 @@
+"""Where the puzzles of ``trm solve`` come from: an argument, a text file, stdin, or a dataset."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from trm_mlx.commands.bundled import accepts, bundled_model
+from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.errors import InputError, located, shortened
+from trm_mlx.solve.table import first_questions
+from trm_mlx.tasks.base import Task
+
+
+class Question(NamedTuple):
+    """A puzzle as cell values ``[S]``, and its answer likewise, where a dataset has one."""
+
+    values: np.ndarray
+    label: np.ndarray | None = None
+
+
+class Source(NamedTuple):
+    """Where the puzzles come from, for messages, and their text; none for tables and datasets."""
+
+    name: str
+    text: str
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "puzzle",
+        nargs="?",
+        help="a puzzle as text, such as 81 cells of a Sudoku, 0 or . for a blank; without it, "
+        "--file, --data or stdin. With -o, a CSV file with a column question",
+    )
+    parser.add_argument("--file", help="text file: one puzzle, or one a line")
+    parser.add_argument("--data", help="dataset folder to take a puzzle from")
+    parser.add_argument("--split", default="test", help="of --data (default: %(default)s)")
+    parser.add_argument(
+        "--index", type=int, nargs="+", default=[0], help="examples of --data (default: 0)"
+    )
+
+
+def find_source(arguments: argparse.Namespace) -> Source:
+    """The one source that is named, read if it is text."""
+    if sum(given is not None for given in (arguments.puzzle, arguments.file, arguments.data)) > 1:
+        raise InputError("name one source: a puzzle, --file or --data")
+    if arguments.output is not None and arguments.puzzle is None:
+        raise InputError("-o goes with a CSV file: trm solve IN.csv -o OUT.csv --checkpoint DIR")
+    if arguments.output is not None or arguments.data is not None:
+        return Source(arguments.data or arguments.puzzle, "")
+    if arguments.puzzle is not None:
+        return Source(f"the puzzle of {len(arguments.puzzle.strip())} characters", arguments.puzzle)
+    if arguments.file is None and sys.stdin.isatty():
+        raise InputError("no puzzle: write one after trm solve, or name --file or --data")
+    name = arguments.file or "standard input"
+    try:
+        text = Path(arguments.file).read_text("utf-8") if arguments.file else sys.stdin.read()
+    except OSError as error:
+        raise InputError(f"cannot read {shortened(name)}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not a text file: {error}") from error
+    if not text.strip():
+        raise InputError(f"{name} is empty: write a puzzle")
+    return Source(name, text)
+
+
+def model_for(arguments: argparse.Namespace, source: Source) -> str:
+    """The bundled model for what is to be solved."""
+    if arguments.data is not None:
+        sizes = PuzzleDataset([arguments.data], arguments.split).metadata
+        wanted = (sizes.vocab_size, sizes.seq_len)
+        return bundled_model(lambda task: (task.vocab_size, task.seq_len) == wanted, source.name)
+    texts = [source.text, *source.text.splitlines()]
+    if arguments.output is not None:
+        texts = first_questions(Path(arguments.puzzle), 100)
+    return bundled_model(lambda task: any(accepts(task, text) for text in texts), source.name)
+
+
+def read_questions(task: Task, arguments: argparse.Namespace, source: Source) -> list[Question]:
+    """The puzzles, as the task of the model reads them."""
+    if arguments.data is not None:
+        return _of_dataset(task, arguments)
+    lines = {n: line for n, line in enumerate(source.text.splitlines(), start=1) if line.strip()}
+    if len(lines) == 1 or not any(accepts(task, line) for line in lines.values()):
+        with located(source.name):  # a board in rows
+            return [Question(task.parse(source.text))]
+    questions = []
+    for number, line in lines.items():
+        with located(f"{source.name} line {number}"):
+            questions.append(Question(task.parse(line)))
+    return questions
+
+
+def _of_dataset(task: Task, arguments: argparse.Namespace) -> list[Question]:
+    data = PuzzleDataset([arguments.data], arguments.split)
+    examples = np.array(arguments.index)
+    last = int(data.puzzle_indices[-1]) - 1
+    for index in examples[(examples < 0) | (examples > last)]:
+        raise InputError(f"--index {shortened(index)}: {arguments.data} has examples 0 to {last}")
+    for name in ("seq_len", "vocab_size"):
+        ours, theirs = getattr(task, name), getattr(data.metadata, name)
+        if ours != theirs:
+            raise InputError(
+                f"{name} is {ours} in {arguments.checkpoint} but {theirs} in {arguments.data}: "
+                f"name a {task.name} dataset"
+            )
+    owners = np.searchsorted(data.puzzle_indices, examples, side="right") - 1
+    batch = data.batch(examples, owners, len(examples))
+    pairs = zip(task.decode(batch["inputs"]), task.decode(batch["labels"]), strict=True)
+    return [Question(*pair) for pair in pairs]
