@@ -3,19 +3,25 @@
 import io
 import json
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from trm_mlx import InputError
+import trm_mlx
+from trm_mlx import InputError, Search, Solver
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model
 from trm_mlx.options import arch_config
 from trm_mlx.solve.desk import Thought
-from trm_mlx.solve.schedule import Solution
+from trm_mlx.solve.schedule import Glimpse, Solution
+from trm_mlx.solve.stream import Stream
 from trm_mlx.tasks import get
 from trm_mlx.tasks.arc import ARC, canvas_of
 from trm_mlx.tasks.base import Task
@@ -23,6 +29,7 @@ from trm_mlx.view import terminal
 from trm_mlx.view.film import Mark, film_of
 from trm_mlx.view.look import ARC_COLOURS, FILLS
 from trm_mlx.view.save import save
+from trm_mlx.view.terminal import Scene, Screen
 
 SUDOKU = get("sudoku4x4")
 QUESTION = SUDOKU.parse("1... .... .... ...4")
@@ -79,8 +86,19 @@ def test_marks(sudoku):
     assert changed.frames[2].marks[1] == Mark.CHANGED
 
 
+def shown(made, delay, trajectories=1):
+    """What `Screen` makes of the steps of a film, all of them of the first trajectory."""
+    first, *frames = made.frames
+    scene = Scene(made.task, first.values, len(frames), trajectories)
+    with Screen(scene, delay) as screen:
+        for frame in frames:
+            thought = Thought(made.task.encode(frame.values), frame.halting, frame.cells, {})
+            screen.watch(Glimpse(0, 0, frame.step, thought))
+        screen.rest(made, 0)
+
+
 def test_plain_frames(sudoku, capsys):
-    terminal.show(sudoku, delay=60)  # waits for nobody where nobody looks
+    shown(sudoku, delay=60)  # waits for nobody where nobody looks
     output = capsys.readouterr().out
     assert "\x1b" not in output
     assert re.findall(r"^step +(\d)/3", output, re.M) == ["0", "1", "2", "3"]
@@ -88,6 +106,7 @@ def test_plain_frames(sudoku, capsys):
     assert " 1!3 |+2!3" in output
     assert "halting [#######.............] 0.333" in output
     assert "halted at step 3, rules satisfied" in output
+    assert "trajectory" not in output
 
 
 class Terminal(io.StringIO):
@@ -95,19 +114,62 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_no_colour_where_it_is_not_wanted(sudoku, monkeypatch):
-    monkeypatch.setattr("sys.stdout", Terminal())
+@pytest.fixture
+def clock(monkeypatch):
+    """No colour, and a time that `sleep` alone moves; the time, and the waits."""
+    now, waits = [100.0], []
+
+    def sleep(seconds):
+        waits.append(round(seconds, 6))
+        now[0] += seconds
+
     monkeypatch.setenv("NO_COLOR", "1")
-    waits = []
-    monkeypatch.setattr(terminal.time, "sleep", waits.append)
-    terminal.show(sudoku, delay=0.3)
-    assert waits == [0.3] * 3
+    monkeypatch.setattr(terminal.time, "sleep", sleep)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    return now, waits
+
+
+def test_no_colour_where_it_is_not_wanted(sudoku, clock, monkeypatch):
+    _, waits = clock
+    monkeypatch.setattr("sys.stdout", Terminal())  # here: after the fixtures pytest sets its own
+    shown(sudoku, delay=0.3)
+    assert waits == [0, 0.3, 0.3, 0.3]  # before each frame; the last one is not waited for
     assert "\x1b" not in terminal.sys.stdout.getvalue()
+
+
+def test_a_slow_model_is_not_slowed_down(sudoku, clock, monkeypatch):
+    now, waits = clock
+    reel = terminal.Reel.next
+
+    def slow(self, glimpse):
+        now[0] += 0.2
+        return reel(self, glimpse)
+
+    monkeypatch.setattr(terminal.Reel, "next", slow)
+    monkeypatch.setattr("sys.stdout", Terminal())
+    shown(sudoku, delay=0.3)
+    assert waits == [0, 0.1, 0.1, 0.1]
+
+
+def test_trajectories_in_turns(capsys):
+    """As a batch of several rows works on them; marks follow each trajectory for itself."""
+    scene = Scene(SUDOKU, QUESTION, 2, 2)
+    boards = {(0, 1): STEPS[0], (1, 1): STEPS[2], (0, 2): STEPS[1], (1, 2): STEPS[2]}
+    with Screen(scene, 0) as screen:
+        for (trajectory, step), text in boards.items():
+            answer = SUDOKU.encode(board(text))
+            screen.watch(Glimpse(0, trajectory, step, Thought(answer, 0.5, np.ones(16), {})))
+        screen.rest(film(SUDOKU, QUESTION, [board(STEPS[0]), board(STEPS[1])]), 0)
+    output = capsys.readouterr().out
+    headings = re.findall(r"^trajectory (\d)/2\nstep +(\d)/2 +(\d+) changed", output, re.M)
+    assert headings == [
+        ("1", "1", "1"), ("2", "1", "14"), ("1", "2", "4"), ("2", "2", "0"), ("1", "2", "4"),
+    ]  # fmt: skip
 
 
 def test_colours_of_cells(sudoku):
     rich = pytest.importorskip("rich.console")
-    text = terminal.styled(sudoku, sudoku.frames[2])
+    text = terminal.styled(Scene(SUDOKU, QUESTION, 3, 1), sudoku.frames[2])
     styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
     assert styles["[" + "#" * 13] == "bright_green"  # 2/3 of a bar of 20
     assert styles["!3"] == terminal.STYLES[Mark.WRONG]
@@ -137,7 +199,8 @@ class Plain(Task):
 
 def test_tasks_of_ones_own(tmp_path):
     own = film(Plain(), np.array([0, 0, 1]), [np.array([2, 1, 1])])
-    assert terminal.plain(own, own.frames[1]).endswith("<2 1 1>")
+    scene = Scene(own.task, own.frames[0].values, 1, 1)
+    assert terminal.plain(scene, own.frames[1]).endswith("<2 1 1>")
     with pytest.raises(InputError, match="no pictures of plain"):
         save(own, tmp_path / "out.html")
     assert not any(tmp_path.iterdir())
@@ -240,6 +303,73 @@ def test_watch_and_save(checkpoint, tmp_path, capsys):
     assert "rules broken" in output
     assert target.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
+
+
+def test_steps_are_shown_as_they_are_computed(checkpoint, monkeypatch, capsys):
+    """Step t + 1 is under way while step t is shown; nothing beyond it has begun."""
+    advance, dispatched, seen = Stream._advance, [], []
+
+    def counting(stream, carry, pool):
+        dispatched.append(1)
+        return advance(stream, carry, pool)
+
+    def spy(screen, trajectory, frame):
+        seen.append((trajectory, frame.step, len(dispatched)))
+        return show(screen, trajectory, frame)
+
+    show = Screen._show
+    monkeypatch.setattr(Stream, "_advance", counting)
+    monkeypatch.setattr(Screen, "_show", spy)
+    solve(checkpoint, "--halt-threshold", "none", "--max-steps", 5, "--watch")
+    assert seen == [(0, 0, 0), (0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 5), (0, 5, 5)]
+    headings = re.findall(r"^step +(\d)/5", capsys.readouterr().out, re.M)
+    assert headings == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_the_last_frame_is_the_answer(checkpoint, capsys):
+    """Of several trajectories the one whose answer was taken, though others came after it."""
+    words = ["--trajectories", 4, "--symmetries", "--select", "residual", "--halt-threshold", 1]
+    model, _ = trm_mlx.load(checkpoint)
+    for seed in range(9):
+        search = Search(trajectories=4, symmetries=True, select="residual", seed=seed)
+        solver = Solver(model, halt_threshold=1, task=SUDOKU, search=search, intermediates=True)
+        (solution,) = solver.solve(SUDOKU.encode(QUESTION)[None])
+        if solution.trajectory < 3:
+            break
+    assert solution.trajectory < 3
+    solve(checkpoint, *words, "--seed", seed, "--watch")
+    output = capsys.readouterr().out
+    frames = re.findall(r"^trajectory (\d)/4\nstep +(\d)/3.*\n((?:.+\n)+)", output, re.M)
+    order = [(str(t), str(s)) for t in (1, 2, 3, 4) for s in (1, 2, 3)]
+    assert [frame[:2] for frame in frames] == [*order, (str(solution.trajectory + 1), "3")]
+    values = SUDOKU.decode(solution.answer)
+    digits = [character for character in frames[-1][2] if character in "01234."]
+    assert "".join(digits).replace(".", "0") == SUDOKU.line(values)
+
+
+@pytest.mark.parametrize("pipe", [True, False], ids=["nobody reads", "Ctrl-C"])
+def test_watching_ends_early(checkpoint, pipe):
+    line = [sys.executable, "-m", "trm_mlx", "solve", SUDOKU.line(QUESTION), "--watch"]
+    line += ["--checkpoint", str(checkpoint), "--trajectories", "1", "--halt-threshold", "none"]
+    with subprocess.Popen(
+        [*line, "--max-steps", "1000000"],
+        cwd=Path(__file__).resolve().parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            while not process.stdout.readline().startswith("step  2/"):
+                pass
+            if pipe:
+                process.stdout.close()
+            else:
+                process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == (141 if pipe else 130)
+            said = [line for line in process.stderr if not line.startswith("MLX ")]
+            assert said == ([] if pipe else ["interrupted\n"])
+        finally:
+            process.kill()
 
 
 def test_refusals(checkpoint, tmp_path, capsys, monkeypatch):

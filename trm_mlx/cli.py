@@ -7,6 +7,7 @@ Only the module of the verb asked for is imported.
 import argparse
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -42,12 +43,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 2 for bad input, 130 for Ctrl-C."""
+    """Run one command; returns the exit status.
+
+    2 for bad input; as of a shell, 130 for Ctrl-C, and 141 where nobody reads the output any more.
+    """
     try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where what it may raise is caught
+        return status
     except InputError as error:
         print("error:", *str(error).splitlines(), file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # What is still to be flushed at the end goes nowhere, silently.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         if error.errno not in _UNREACHABLE:
             raise

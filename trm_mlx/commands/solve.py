@@ -28,7 +28,7 @@ from trm_mlx.tasks import fitting
 from trm_mlx.tasks.base import Task
 from trm_mlx.view.film import Film, film_of
 from trm_mlx.view.save import check_target, save
-from trm_mlx.view.terminal import colourful, show
+from trm_mlx.view.terminal import Scene, Screen, colourful
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,10 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, help="puzzles worked on at once (default: by the device)"
     )
     parser.add_argument(
-        "--watch", action="store_true", help="play the steps of one puzzle, in colour on a terminal"
+        "--watch",
+        action="store_true",
+        help="show the steps of one puzzle as they are computed, in colour on a terminal",
     )
     parser.add_argument(
-        "--delay", type=float, default=0.4, help="seconds a frame of --watch (default: %(default)s)"
+        "--delay",
+        type=float,
+        default=0.4,
+        help="seconds that a frame of --watch stays at least (default: %(default)s)",
     )
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help="draw one puzzle's steps: .png, .gif or .html"
@@ -76,11 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
         option = "--watch" if arguments.watch else "--save"
         raise InputError(f"{option} shows one puzzle, not {len(questions)}: name one of them")
     backend.announce(config.forward_dtype)
-    solutions = solver.solve(task.encode(question.values) for question in questions)
-    solved = [
-        _show(task, solver, arguments, question, solution)
-        for question, solution in zip(questions, solutions, strict=True)
-    ]
+    if arguments.watch:
+        solved = [_watch(solver, arguments, questions[0])]
+    else:
+        solutions = solver.solve(task.encode(question.values) for question in questions)
+        pairs = zip(questions, solutions, strict=True)
+        solved = [_show(solver, arguments, *pair) for pair in pairs]
     return 0 if all(solved) else 1
 
 
@@ -113,26 +119,50 @@ def _check_views(arguments: argparse.Namespace) -> None:
         check_target(arguments.save)
 
 
+def _watch(solver: Solver, arguments: argparse.Namespace, question: Question) -> bool:
+    """Print the steps of one puzzle while they come; returns what `_report` does."""
+    task = solver.task
+    scene = Scene(task, question.values, solver.max_steps, solver.search.trajectories)
+    with Screen(scene, arguments.delay) as screen:
+        (solution,) = solver.solve(task.encode(question.values)[None], watch=screen.watch)
+        film = _film(task, question, solution)
+        screen.rest(film, solution.trajectory)
+    return _report(solver, arguments, question, solution, film)
+
+
 def _show(
-    task: Task,
+    solver: Solver, arguments: argparse.Namespace, question: Question, solution: Solution
+) -> bool:
+    """Print the steps of one puzzle that is solved; returns what `_report` does."""
+    task, film = solver.task, _film(solver.task, question, solution)
+    print(f"{task.render(question.values)}\n")
+    for frame in film.frames[1:]:
+        print(
+            f"step {frame.step:2}  {frame.changes:3} cells changed  "
+            f"halting {frame.halting:.3f}  {task.line(frame.values)}"
+        )
+    return _report(solver, arguments, question, solution, film)
+
+
+def _film(task: Task, question: Question, solution: Solution) -> Film:
+    solved = bool(task.check(question.values, task.decode(solution.answer)))
+    return film_of(task, question.values, solution, solved)
+
+
+def _report(
     solver: Solver,
     arguments: argparse.Namespace,
     question: Question,
     solution: Solution,
+    film: Film,
 ) -> bool:
-    """Print how one puzzle was solved, and its answer; whether the answer obeys the rules."""
-    answer = task.decode(solution.answer)
-    solved = bool(task.check(question.values, answer))
-    film = film_of(task, question.values, solution, solved)
-    if arguments.watch:
-        show(film, arguments.delay)
-    else:
-        _print_steps(task, film)
+    """Save the film, print the answer and what it cost; whether the answer obeys the rules."""
     if arguments.save is not None:
         save(film, arguments.save)
-    print(f"\n{task.render(answer, givens=question.values)}\n")
+    answer = film.task.decode(solution.answer)
+    print(f"\n{film.task.render(answer, givens=question.values)}\n")
     print(
-        f"rules {'satisfied' if solved else 'broken'}, "
+        f"rules {'satisfied' if film.solved else 'broken'}, "
         f"{'halted' if solution.halted else 'stopped'} at step {solution.steps} "
         f"with probability {solution.confidence:.3f}"
     )
@@ -143,13 +173,4 @@ def _show(
     if question.label is not None:
         print(f"label {'matched' if (question.label == answer).all() else 'missed'}")
     print()
-    return solved
-
-
-def _print_steps(task: Task, film: Film) -> None:
-    print(f"{task.render(film.frames[0].values)}\n")
-    for frame in film.frames[1:]:
-        print(
-            f"step {frame.step:2}  {frame.changes:3} cells changed  "
-            f"halting {frame.halting:.3f}  {task.line(frame.values)}"
-        )
+    return film.solved

@@ -9,7 +9,7 @@ from trm_mlx.demo.shelf import Offer, Shelf
 from trm_mlx.demo.work import Tell
 from trm_mlx.solve.schedule import Glimpse
 from trm_mlx.solve.solver import Solver
-from trm_mlx.view.film import ending, first_frame, next_frame
+from trm_mlx.view.film import Reel, ending
 from trm_mlx.view.page import board
 
 
@@ -43,12 +43,10 @@ def solve(shelf: Shelf, request: SolveRequest, question: np.ndarray, tell: Tell)
         intermediates=True,
         states=False,
     )
-    frame = first_frame(question)
+    reel = Reel(task, question)
 
     def watch(glimpse: Glimpse) -> None:
-        nonlocal frame
-        before = first_frame(question) if glimpse.step == 1 else frame
-        frame = next_frame(task, question, before, glimpse.thought)
+        frame = reel.next(glimpse)
         tell(
             {
                 "kind": "step",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.solve.desk import Thought
-from trm_mlx.solve.schedule import Solution
+from trm_mlx.solve.schedule import Glimpse, Solution
 from trm_mlx.tasks.base import Task
 
 
@@ -66,6 +66,21 @@ def film_of(task: Task, question: np.ndarray, solution: Solution, solved: bool |
     for thought in solution.thoughts:
         frames.append(next_frame(task, question, frames[-1], thought))
     return Film(task, tuple(frames), solution.halted, solved)
+
+
+class Reel:
+    """Makes the frames of one puzzle, its question as cell values, while it is being solved."""
+
+    def __init__(self, task: Task, question: np.ndarray):
+        self._task, self._question = task, question
+        self._last: dict[int, Frame] = {}  # by trajectory: those of several may come in turns
+
+    def next(self, glimpse: Glimpse) -> Frame:
+        """The frame of a step that has just come."""
+        before = self._last.get(glimpse.trajectory, first_frame(self._question))
+        frame = next_frame(self._task, self._question, before, glimpse.thought)
+        self._last[glimpse.trajectory] = frame
+        return frame
 
 
 def first_frame(question: np.ndarray) -> Frame:
