@@ -548,7 +548,7 @@ def test_a_right_answer_exits_with_0(place, capsys, monkeypatch):
     from trm_mlx.solve.solver import Solver
     from trm_mlx.tasks.sudoku import Sudoku
 
-    def solve(solver, inputs):
+    def solve(solver, inputs, identifiers):
         answer = Sudoku(4).encode(Sudoku(4).parse("1234341221434321"))
         for _ in inputs:
             yield Solution(answer, 1, 0.9, True, 1, 1, None, ())

@@ -8,6 +8,7 @@ import pytest
 from trm_mlx import tasks
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import registry
+from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.base import Task
 
 NAMES = (
@@ -70,6 +71,7 @@ def test_sizes_that_no_task_has(fresh):
             tasks.fitting(*sizes)
     with pytest.raises(InputError, match=r"ARC, which has no rule .* trm eval --evaluators arc"):
         tasks.fitting(12, 900)
+    assert tasks.fitting(12, 900, rules=False) == ARC()
     with pytest.raises(InputError, match="the task maze6x6 has vocab_size 6 and seq_len 36, not 8"):
         tasks.fitting(8, 36, "maze6x6")
 

@@ -277,6 +277,33 @@ def test_a_board_in_rows_and_boards_in_lines(checkpoint, tmp_path, capsys, monke
     assert refusal(capsys, checkpoint).startswith("standard input: 32 cells where a 4x4")
 
 
+def test_puzzles_with_embeddings_of_their_own(tmp_path, capsys):
+    """Each is solved with its own; their images, which have none, are not tried."""
+    arch = arch_config("trm", hidden_size=16, num_heads=2, L_layers=1, halt_max_steps=2)
+    model = build_model(ModelConfig.of(arch, seq_len=16, vocab_size=6, num_puzzle_identifiers=3))
+    model.puzzle_emb.weights = mx.random.normal(model.puzzle_emb.weights.shape)
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", model)
+    tokens, ends = TASK.encode(QUESTIONS[[0, 0]]), np.arange(3)
+    arrays = SplitArrays(tokens, tokens, np.array([1, 2]), ends, ends)
+    names = ["<blank>", "first", "second"]
+    write_dataset(tmp_path / "data", {"test": arrays}, names, vocab_size=6, seq_len=16)
+    words = ["--data", tmp_path / "data", "--halt-threshold", "none", "--trajectories", 1]
+
+    def steps(*more):
+        solve(tmp_path / "model", *words, *more)
+        output = capsys.readouterr().out
+        return [line for line in output.splitlines() if line.startswith("step")], output
+
+    by_name, _ = steps("--name", "second")
+    assert by_name == steps("--index", 1)[0]
+    assert by_name != steps("--name", "first")[0]
+    del words[2:]
+    assert "trajectories 16, network evaluations 32, chosen by rule" in steps("--name", "second")[1]
+    line = refusal(capsys, tmp_path / "model", *words, "--trajectories", 2, "--symmetries")
+    assert line.startswith("puzzle 0: the embedding of puzzle identifier 1 is not one of")
+
+
 # Evaluation with the same options
 
 

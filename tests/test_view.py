@@ -26,7 +26,7 @@ from trm_mlx.tasks import get
 from trm_mlx.tasks.arc import ARC, canvas_of
 from trm_mlx.tasks.base import Task
 from trm_mlx.view import terminal
-from trm_mlx.view.film import Mark, film_of
+from trm_mlx.view.film import Mark, Verdict, film_of
 from trm_mlx.view.look import ARC_COLOURS, FILLS
 from trm_mlx.view.save import save
 from trm_mlx.view.terminal import Scene, Screen
@@ -50,7 +50,7 @@ def film(task, question, boards):
     )
     steps = len(thoughts)
     solution = Solution(thoughts[-1].answer, steps, 1.0, True, 1, steps, None, thoughts)
-    return film_of(task, question, solution, True)
+    return film_of(task, question, solution, Verdict(True, "rules satisfied"))
 
 
 def board(text):

@@ -27,7 +27,10 @@ PUBLIC = {
         "Search", "solve.search:THOROUGH", "predict", "refine", "solve.refinement:Refinement",
         "solve.measure:measure",
     ),
-    "Pictures": ("view.film:film_of", "view.film:Film", "view.film:Frame", "view.save:save"),
+    "Pictures": (
+        "view.film:film_of", "view.film:judged", "view.film:Verdict", "view.film:Film",
+        "view.film:Frame", "view.save:save",
+    ),
     "Training": ("Trainer", "averaged", "train.evaluate:Evaluator", "train.evaluate:Outcome"),
     "Configuration": (
         "load_config", "arch_config", "ArchConfig", "ModelConfig", "TrainConfig",

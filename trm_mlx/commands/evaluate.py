@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from trm_mlx import backend
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
+from trm_mlx.commands.sizes import check_sizes
 from trm_mlx.config import EvaluatorConfig, TrainConfig
 from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.model import RecursiveReasoner
@@ -94,13 +95,7 @@ def _evaluate(arguments: argparse.Namespace, group: Group) -> None:
         )
     model, config = load(arguments.checkpoint)
     data = open_split_of(paths, arguments.split, trained.test_puzzles if trained else 1000)
-    for name in ("seq_len", "vocab_size", "num_puzzle_identifiers"):
-        ours, theirs = getattr(config, name), getattr(data.metadata, name)
-        if theirs != ours and (name != "num_puzzle_identifiers" or theirs > ours):
-            raise InputError(
-                f"{name} is {ours} in {arguments.checkpoint} but {theirs} in {paths[0]}: "
-                "name a dataset like the one it was trained on, --data DIR"
-            )
+    check_sizes(config, arguments.checkpoint, data.metadata, paths[0])
     evaluators = build_evaluators(
         [EvaluatorConfig(name=name) for name in arguments.evaluators], data
     )

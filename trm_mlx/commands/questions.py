@@ -8,16 +8,20 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.commands.bundled import accepts, bundled_model
+from trm_mlx.commands.sizes import check_sizes
+from trm_mlx.config import ModelConfig
 from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.data.names import puzzle_names
 from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.solve.table import first_questions
 from trm_mlx.tasks.base import Task
 
 
 class Question(NamedTuple):
-    """A puzzle as cell values ``[S]``, and its answer likewise, where a dataset has one."""
+    """A puzzle as cell values ``[S]``; the label is its answer, where a dataset has one."""
 
     values: np.ndarray
+    identifier: int = 0  # of the puzzle embedding
     label: np.ndarray | None = None
 
 
@@ -38,8 +42,13 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", help="text file: one puzzle, or one a line")
     parser.add_argument("--data", help="dataset folder to take a puzzle from")
     parser.add_argument("--split", default="test", help="of --data (default: %(default)s)")
+    parser.add_argument("--name", help="a puzzle of --data, as its identifiers.json has it")
     parser.add_argument(
-        "--index", type=int, nargs="+", default=[0], help="examples of --data (default: 0)"
+        "--index",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="examples of --data, or of the puzzle that --name names (default: 0)",
     )
 
 
@@ -47,6 +56,8 @@ def find_source(arguments: argparse.Namespace) -> Source:
     """The one source that is named, read if it is text."""
     if sum(given is not None for given in (arguments.puzzle, arguments.file, arguments.data)) > 1:
         raise InputError("name one source: a puzzle, --file or --data")
+    if arguments.name is not None and arguments.data is None:
+        raise InputError("--name is that of a puzzle of a dataset: add --data DIR")
     if arguments.output is not None and arguments.puzzle is None:
         raise InputError("-o goes with a CSV file: trm solve IN.csv -o OUT.csv --checkpoint DIR")
     if arguments.output is not None or arguments.data is not None:
@@ -79,10 +90,12 @@ def model_for(arguments: argparse.Namespace, source: Source) -> str:
     return bundled_model(lambda task: any(accepts(task, text) for text in texts), source.name)
 
 
-def read_questions(task: Task, arguments: argparse.Namespace, source: Source) -> list[Question]:
+def read_questions(
+    task: Task, config: ModelConfig, arguments: argparse.Namespace, source: Source
+) -> list[Question]:
     """The puzzles, as the task of the model reads them."""
     if arguments.data is not None:
-        return _of_dataset(task, arguments)
+        return _of_dataset(task, config, arguments)
     lines = {n: line for n, line in enumerate(source.text.splitlines(), start=1) if line.strip()}
     if len(lines) == 1 or not any(accepts(task, line) for line in lines.values()):
         with located(source.name):  # a board in rows
@@ -94,20 +107,43 @@ def read_questions(task: Task, arguments: argparse.Namespace, source: Source) ->
     return questions
 
 
-def _of_dataset(task: Task, arguments: argparse.Namespace) -> list[Question]:
+def _of_dataset(task: Task, config: ModelConfig, arguments: argparse.Namespace) -> list[Question]:
     data = PuzzleDataset([arguments.data], arguments.split)
-    examples = np.array(arguments.index)
-    last = int(data.puzzle_indices[-1]) - 1
-    for index in examples[(examples < 0) | (examples > last)]:
-        raise InputError(f"--index {shortened(index)}: {arguments.data} has examples 0 to {last}")
-    for name in ("seq_len", "vocab_size"):
-        ours, theirs = getattr(task, name), getattr(data.metadata, name)
-        if ours != theirs:
-            raise InputError(
-                f"{name} is {ours} in {arguments.checkpoint} but {theirs} in {arguments.data}: "
-                f"name a {task.name} dataset"
-            )
-    owners = np.searchsorted(data.puzzle_indices, examples, side="right") - 1
-    batch = data.batch(examples, owners, len(examples))
-    pairs = zip(task.decode(batch["inputs"]), task.decode(batch["labels"]), strict=True)
-    return [Question(*pair) for pair in pairs]
+    check_sizes(config, arguments.checkpoint, data.metadata, arguments.data)
+    examples, place = np.arange(data.puzzle_indices[-1]), arguments.data
+    if arguments.name is not None:
+        examples, place = _examples_named(data, arguments), shortened(arguments.name)
+    indices = np.array(arguments.index)
+    for index in indices[(indices < 0) | (indices >= len(examples))]:
+        raise InputError(
+            f"--index {shortened(index)}: {place} has examples 0 to {len(examples) - 1}"
+        )
+    chosen = examples[indices]
+    owners = np.searchsorted(data.puzzle_indices, chosen, side="right") - 1
+    batch = data.batch(chosen, owners, len(chosen))
+    columns = (
+        task.decode(batch["inputs"]),
+        batch["puzzle_identifiers"].tolist(),
+        task.decode(batch["labels"]),
+    )
+    return [Question(*row) for row in zip(*columns, strict=True)]
+
+
+def _examples_named(data: PuzzleDataset, arguments: argparse.Namespace) -> np.ndarray:
+    """The examples of the puzzle of a name."""
+    names = puzzle_names(data)
+    owned = data.puzzle_identifiers
+    if arguments.name not in names:
+        raise InputError(
+            f"--name {shortened(arguments.name)}: no puzzle of {arguments.data} is called that; "
+            f"the first of its split {arguments.split} is {shortened(names[owned[0]])}"
+        )
+    owners = np.flatnonzero(owned == names.index(arguments.name))
+    ends = zip(data.puzzle_indices[owners], data.puzzle_indices[owners + 1], strict=True)
+    examples = [np.arange(*pair) for pair in ends]
+    if not examples:
+        raise InputError(
+            f"--name {shortened(arguments.name)} has no examples in the split {arguments.split} of "
+            f"{arguments.data}: name another with --split"
+        )
+    return np.concatenate(examples)

@@ -4,6 +4,7 @@ With ``-o``, a CSV file in and a CSV file out.
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -21,12 +22,12 @@ from trm_mlx.commands.search_options import add_search_arguments, build_solver
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.weights import load
 from trm_mlx.solve.schedule import Solution
-from trm_mlx.solve.search import THOROUGH
+from trm_mlx.solve.search import THOROUGH, Search
 from trm_mlx.solve.solver import Solver
 from trm_mlx.solve.table import count_rows, solve_table
 from trm_mlx.tasks import fitting
-from trm_mlx.tasks.base import Task
-from trm_mlx.view.film import Film, film_of
+from trm_mlx.tasks.base import Task, has_rules
+from trm_mlx.view.film import Film, film_of, judged, matched
 from trm_mlx.view.save import check_target, save
 from trm_mlx.view.terminal import Scene, Screen, colourful
 
@@ -62,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Solve and print or write.
 
-    The exit status is 1 if an answer shown breaks the rules, or a row of a CSV file is no puzzle.
+    The exit status is 1 if an answer shown breaks the rules or, where there are none, is not the
+    label; or if a row of a CSV file is no puzzle.
     """
     _check_views(arguments)
     source = find_source(arguments)
@@ -70,24 +72,42 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.checkpoint = model_for(arguments, source)
     model, config = load(arguments.checkpoint)
     with located(arguments.checkpoint):
-        task = fitting(config.vocab_size, config.seq_len)
-    shows = arguments.output is None
-    solver = build_solver(arguments, model, task, THOROUGH, intermediates=shows)
-    if not shows:
+        task = fitting(config.vocab_size, config.seq_len, rules=False)
+    if not has_rules(task) and arguments.data is None:
+        raise InputError(
+            f"{arguments.checkpoint} solves the puzzles of the dataset it was trained on: name one "
+            "with --data DIR --name PUZZLE"
+        )
+    if arguments.output is not None:
+        solver = build_solver(arguments, model, task, THOROUGH)
         backend.announce(config.forward_dtype)
         return _solve_table(solver, task, Path(arguments.puzzle), Path(arguments.output))
-    questions = read_questions(task, arguments, source)
+    questions = read_questions(task, config, arguments, source)
     if len(questions) > 1 and (arguments.watch or arguments.save):
         option = "--watch" if arguments.watch else "--save"
         raise InputError(f"{option} shows one puzzle, not {len(questions)}: name one of them")
+    default = _default_search(task, questions)
+    solver = build_solver(arguments, model, task, default, intermediates=True)
     backend.announce(config.forward_dtype)
     if arguments.watch:
         solved = [_watch(solver, arguments, questions[0])]
     else:
-        solutions = solver.solve(task.encode(question.values) for question in questions)
+        solutions = solver.solve(
+            (task.encode(question.values) for question in questions),
+            (question.identifier for question in questions),
+        )
         pairs = zip(questions, solutions, strict=True)
         solved = [_show(solver, arguments, *pair) for pair in pairs]
     return 0 if all(solved) else 1
+
+
+def _default_search(task: Task, questions: list[Question]) -> Search:
+    """As thorough as can be. Without rules nothing says which trajectory is right; and where a
+    puzzle has an embedding of its own, its images have none."""
+    if not has_rules(task):
+        return Search()
+    own = any(question.identifier for question in questions)
+    return dataclasses.replace(THOROUGH, symmetries=THOROUGH.symmetries and not own)
 
 
 def _solve_table(solver: Solver, task: Task, source: Path, target: Path) -> int:
@@ -124,7 +144,8 @@ def _watch(solver: Solver, arguments: argparse.Namespace, question: Question) ->
     task = solver.task
     scene = Scene(task, question.values, solver.max_steps, solver.search.trajectories)
     with Screen(scene, arguments.delay) as screen:
-        (solution,) = solver.solve(task.encode(question.values)[None], watch=screen.watch)
+        tokens = task.encode(question.values)
+        (solution,) = solver.solve([tokens], [question.identifier], screen.watch)
         film = _film(task, question, solution)
         screen.rest(film, solution.trajectory)
     return _report(solver, arguments, question, solution, film)
@@ -145,8 +166,9 @@ def _show(
 
 
 def _film(task: Task, question: Question, solution: Solution) -> Film:
-    solved = bool(task.check(question.values, task.decode(solution.answer)))
-    return film_of(task, question.values, solution, solved)
+    answer = task.decode(solution.answer)
+    verdict = judged(task, question.values, answer, question.label)
+    return film_of(task, question.values, solution, verdict)
 
 
 def _report(
@@ -156,13 +178,13 @@ def _report(
     solution: Solution,
     film: Film,
 ) -> bool:
-    """Save the film, print the answer and what it cost; whether the answer obeys the rules."""
+    """Save the film, print the answer and what it cost; whether the answer is right."""
     if arguments.save is not None:
         save(film, arguments.save)
     answer = film.task.decode(solution.answer)
     print(f"\n{film.task.render(answer, givens=question.values)}\n")
     print(
-        f"rules {'satisfied' if film.solved else 'broken'}, "
+        f"{film.verdict.words}, "
         f"{'halted' if solution.halted else 'stopped'} at step {solution.steps} "
         f"with probability {solution.confidence:.3f}"
     )
@@ -170,7 +192,7 @@ def _report(
         f"trajectories {solution.trajectories}, network evaluations {solution.evaluations}, "
         f"chosen by {solver.search.select}"
     )
-    if question.label is not None:
-        print(f"label {'matched' if (question.label == answer).all() else 'missed'}")
+    if question.label is not None and has_rules(film.task):
+        print(matched(question.label, answer).words)
     print()
-    return film.solved
+    return film.verdict.right

@@ -9,7 +9,7 @@ from trm_mlx.demo.shelf import Offer, Shelf
 from trm_mlx.demo.work import Tell
 from trm_mlx.solve.schedule import Glimpse
 from trm_mlx.solve.solver import Solver
-from trm_mlx.view.film import Reel, ending
+from trm_mlx.view.film import Reel, ending, judged
 from trm_mlx.view.page import board
 
 
@@ -60,7 +60,7 @@ def solve(shelf: Shelf, request: SolveRequest, question: np.ndarray, tell: Tell)
         )
 
     (solution,) = solver.solve(task.encode(question)[None], watch=watch)
-    solved = bool(task.check(question, task.decode(solution.answer)))
+    verdict = judged(task, question, task.decode(solution.answer))
     tell(
         {
             "kind": "end",
@@ -69,8 +69,8 @@ def solve(shelf: Shelf, request: SolveRequest, question: np.ndarray, tell: Tell)
             "steps": solution.steps,
             "evaluations": solution.evaluations,
             "confidence": round(solution.confidence, 4),
-            "solved": solved,
-            "ending": ending(solution.steps, solution.halted, solved),
+            "solved": verdict.right,
+            "ending": ending(solution.steps, solution.halted, verdict),
             "select": request.search.select,
             "seconds": round(time.perf_counter() - start, 3),
         }

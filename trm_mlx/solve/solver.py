@@ -16,9 +16,9 @@ from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.refinement import check_tokens
 from trm_mlx.solve.schedule import Glimpse, Schedule, Solution
-from trm_mlx.solve.search import Perturbation, Search
+from trm_mlx.solve.search import SELECTORS, Perturbation, Search
 from trm_mlx.solve.stream import Stream
-from trm_mlx.tasks.base import Task
+from trm_mlx.tasks.base import Task, has_rules
 
 
 class Puzzle(NamedTuple):
@@ -73,6 +73,9 @@ class Solver:
         if task is None and (search.symmetries or search.select == "rule"):
             wish = "symmetries" if search.symmetries else "select 'rule'"
             raise InputError(f"{wish} needs a task: pass task=trm_mlx.tasks.get(...)")
+        if search.select == "rule" and not has_rules(task):
+            others = ", ".join(name for name in SELECTORS if name != "rule")
+            raise InputError(f"select 'rule': {task.name} has no rules; choose one of {others}")
         self._batch_size, self._intermediates = batch_size, intermediates
         self._stream = Stream(
             model,
@@ -136,6 +139,11 @@ class Solver:
         for number, (tokens, identifier) in enumerate(zip(inputs, identifiers, strict=False)):
             with located(f"puzzle {number}"):
                 (tokens,) = check_tokens(self.model, np.asarray(tokens)[None])
+                if identifier and self.search.symmetries:
+                    raise InputError(
+                        f"the embedding of puzzle identifier {identifier} is not one of the "
+                        "puzzle's images: leave out symmetries"
+                    )
                 if not 0 <= identifier < known:
                     raise InputError(
                         f"puzzle identifier {identifier}: pass one of 0 to {known - 1} per puzzle"

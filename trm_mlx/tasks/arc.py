@@ -265,6 +265,10 @@ class ARC:
             for pair in zip(grid, same, strict=True)
         )
 
+    def line(self, values: np.ndarray) -> str:
+        """A grid in one line, its rows of digits parted by a slash."""
+        return self.render(values).replace(" ", "").replace("\n", "/")
+
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Canvases to tokens, which they are: ``[..., 900]`` uint8."""
         return np.asarray(values, np.uint8)

@@ -108,3 +108,8 @@ class Task(Protocol):
         a puzzle and its images should share one wherever there are few puzzles.
         """
         return [question.tobytes() for question in questions]
+
+
+def has_rules(task: Task) -> bool:
+    """Whether a task can `check` an answer; ARC cannot."""
+    return hasattr(task, "check")

@@ -89,8 +89,11 @@ def get(name: str) -> Task:
     )
 
 
-def fitting(vocab_size: int, seq_len: int, name: str | None = None) -> Task:
+def fitting(vocab_size: int, seq_len: int, name: str | None = None, rules: bool = True) -> Task:
     """The task whose tokens and boards have these sizes; the one called ``name``, if that is known.
+
+    Args:
+        rules: whether it must be able to make puzzles and to check answers, which ARC cannot.
 
     Raises:
         InputError: there is none, or the one named has other sizes.
@@ -110,6 +113,8 @@ def fitting(vocab_size: int, seq_len: int, name: str | None = None) -> Task:
         if (task := family.fitting(vocab_size, seq_len)) is not None:
             return task
     if (vocab_size, seq_len) == (ARC.vocab_size, ARC.seq_len):
+        if not rules:
+            return ARC()
         raise InputError(
             "these are the sizes of ARC, which has no rule to check an answer by: score a model "
             "with trm eval --evaluators arc, see docs/arc.md"

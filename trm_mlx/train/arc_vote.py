@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from trm_mlx.data.loader import PuzzleDataset
-from trm_mlx.data.schema import IDENTIFIERS_FILE
+from trm_mlx.data.names import puzzle_names
 from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.tasks.arc import (
     PUZZLES_FILE,
@@ -90,18 +90,10 @@ class ArcVote:
         Raises:
             InputError: it lacks the builder's JSON files, or they do not belong to it.
         """
-        names: list[str] = []
         tests: dict[str, list[Test]] = {}
         for directory in dict.fromkeys(part.folder.parent for part in data.parts):
-            own = _read_json(directory / IDENTIFIERS_FILE, list)
-            names += own[1:] if names else own  # as in the loader, they share the blank one
             tests |= _read_tests(directory / PUZZLES_FILE)
-        if len(names) != data.metadata.num_puzzle_identifiers:
-            raise InputError(
-                f"{directory / IDENTIFIERS_FILE}: {len(names)} puzzles are named, but the dataset "
-                f"counts {data.metadata.num_puzzle_identifiers}; rebuild the dataset"
-            )
-        return cls(names, tests, aggregated_voting)
+        return cls(puzzle_names(data), tests, aggregated_voting)
 
     def begin(self) -> None:
         """Start an evaluation; what one without a `result` has counted is forgotten."""
@@ -147,7 +139,7 @@ class ArcVote:
 def _read_tests(path: Path) -> dict[str, list[Test]]:
     """The tests of every puzzle in a ``test_puzzles.json``."""
     tests = {}
-    for puzzle, content in _read_json(path, dict).items():
+    for puzzle, content in _read_json(path).items():
         with located(f"{path}: puzzle {shortened(puzzle)}"):
             pairs = content.get("test") if isinstance(content, dict) else None
             if not pairs or not all(isinstance(pair, dict) for pair in pairs):
@@ -159,7 +151,7 @@ def _read_tests(path: Path) -> dict[str, list[Test]]:
     return tests
 
 
-def _read_json(path: Path, kind: type) -> list | dict:
+def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -169,6 +161,6 @@ def _read_json(path: Path, kind: type) -> list | dict:
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}; rebuild the dataset") from error
-    if not isinstance(content, kind) or not content:
-        raise InputError(f"{path} holds no {kind.__name__} of puzzles; rebuild the dataset")
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path} holds no puzzles by name; rebuild the dataset")
     return content

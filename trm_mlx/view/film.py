@@ -7,7 +7,7 @@ import numpy as np
 
 from trm_mlx.solve.desk import Thought
 from trm_mlx.solve.schedule import Glimpse, Solution
-from trm_mlx.tasks.base import Task
+from trm_mlx.tasks.base import Task, has_rules
 
 
 class Mark(IntEnum):
@@ -35,37 +35,63 @@ class Frame(NamedTuple):
     halting: float
 
 
+class Verdict(NamedTuple):
+    """Whether an answer is right, and how that is known: by the rules of its task or, where it has
+    none, by the label of a dataset."""
+
+    right: bool
+    words: str  # "rules satisfied"
+
+
 class Film(NamedTuple):
     """The frames of one puzzle, the first of them the question, and how it ended."""
 
     task: Task
     frames: tuple[Frame, ...]
     halted: bool
-    solved: bool | None  # None where no rule tells
+    verdict: Verdict | None = None
 
     @property
     def ending(self) -> str:
         """``halted at step 4, rules satisfied``."""
-        return ending(self.frames[-1].step, self.halted, self.solved)
+        return ending(self.frames[-1].step, self.halted, self.verdict)
 
 
-def ending(steps: int, halted: bool, solved: bool | None) -> str:
+def judged(
+    task: Task, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None
+) -> Verdict | None:
+    """The verdict on an answer, all as cell values ``[S]``; None where nothing tells."""
+    if has_rules(task):
+        right = bool(task.check(question, answer))
+        return Verdict(right, f"rules {'satisfied' if right else 'broken'}")
+    return None if label is None else matched(label, answer)
+
+
+def matched(label: np.ndarray, answer: np.ndarray) -> Verdict:
+    """Whether an answer is the label."""
+    right = bool((label == answer).all())
+    return Verdict(right, f"label {'matched' if right else 'missed'}")
+
+
+def ending(steps: int, halted: bool, verdict: Verdict | None) -> str:
     """How a trajectory ended, in words."""
-    rules = {True: ", rules satisfied", False: ", rules broken", None: ""}[solved]
-    return f"{'halted' if halted else 'stopped'} at step {steps}{rules}"
+    words = f", {verdict.words}" if verdict else ""
+    return f"{'halted' if halted else 'stopped'} at step {steps}{words}"
 
 
-def film_of(task: Task, question: np.ndarray, solution: Solution, solved: bool | None) -> Film:
+def film_of(
+    task: Task, question: np.ndarray, solution: Solution, verdict: Verdict | None = None
+) -> Film:
     """The film of a solution that has its ``thoughts``.
 
     Args:
         question: cell values ``[S]``.
-        solved: whether the answer obeys the rules, None where no rule tells.
+        verdict: on the answer, see `judged`.
     """
     frames = [first_frame(question)]
     for thought in solution.thoughts:
         frames.append(next_frame(task, question, frames[-1], thought))
-    return Film(task, tuple(frames), solution.halted, solved)
+    return Film(task, tuple(frames), solution.halted, verdict)
 
 
 class Reel:

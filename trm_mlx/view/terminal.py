@@ -15,7 +15,7 @@ import numpy as np
 
 from trm_mlx.errors import InputError
 from trm_mlx.solve.schedule import Glimpse
-from trm_mlx.tasks.base import Task
+from trm_mlx.tasks.base import Task, has_rules
 from trm_mlx.view.film import Film, Frame, Mark, Reel, first_frame
 from trm_mlx.view.look import find_look
 
@@ -128,9 +128,9 @@ def heading(scene: Scene, frame: Frame, trajectory: int) -> str:
     if frame.step == 0:
         return f"step  0/{scene.steps}  the question"
     filled = round(frame.halting * BAR)
-    wrong = int((frame.marks == Mark.WRONG).sum())
+    wrong = f"{int((frame.marks == Mark.WRONG).sum()):3} wrong  " if has_rules(scene.task) else ""
     line = (
-        f"step {frame.step:2}/{scene.steps}  {frame.changes:3} changed  {wrong:3} wrong  "
+        f"step {frame.step:2}/{scene.steps}  {frame.changes:3} changed  {wrong}"
         f"halting [{'#' * filled}{'.' * (BAR - filled)}] {frame.halting:.3f}"
     )
     several = scene.trajectories > 1
