@@ -134,8 +134,16 @@ def test_pages(client):
         assert "unsafe" not in policy
         assert not re.search(rb"https?://(?!www\.w3\.org)", content), "it works offline"
         assert not re.search(rb"<[^>]* (style|on\w+)=|<style|<script>", content), "forbidden by it"
-    for path in re.findall(r'(?:src|href)="([^"]+)"', client.ask("GET", "/")[2].decode()):
-        assert client.ask("GET", path)[0] == 200, path
+    paths = re.findall(r'(?:src|href)="([^"]+)"', client.ask("GET", "/")[2].decode())
+    seen = set()
+    while paths:
+        path = paths.pop()
+        status, _, content = client.ask("GET", path)
+        assert status == 200, path
+        seen.add(path)
+        imports = re.findall(r'^import .* from "\.(/[^"]+)"', content.decode(), re.M)
+        paths += [path for path in imports if path not in seen]
+    assert {"/player.js", "/entry.js", "/watch.js"} <= seen
 
 
 def test_models(client):

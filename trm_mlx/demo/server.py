@@ -26,10 +26,14 @@ ADDRESS = "127.0.0.1"
 ROOM = 4  # jobs that may wait
 FILES = {
     "/": ("trm_mlx.demo", "page/index.html", "text/html"),
-    "/app.js": ("trm_mlx.demo", "page/app.js", "text/javascript"),
+    **{
+        f"/{name}.js": ("trm_mlx.demo", f"page/{name}.js", "text/javascript")
+        for name in ("app", "entry", "options", "page", "watch")
+    },
     "/style.css": ("trm_mlx.demo", "page/style.css", "text/css"),
     "/icon.svg": ("trm_mlx.demo", "page/icon.svg", "image/svg+xml"),
     "/board.js": ("trm_mlx.view", "board.js", "text/javascript"),
+    "/player.js": ("trm_mlx.view", "player.js", "text/javascript"),
     "/board.css": ("trm_mlx.view", "board.css", "text/css"),
 }
 

@@ -1,7 +1,7 @@
 """A film as one HTML file that needs nothing else: a slider over the steps, play and pause.
 
-``board.js`` and ``board.css`` draw a board in a browser, here and in ``trm demo``; `layout` and
-`board` are what they are given.
+``board.js`` and ``board.css`` draw a board in a browser, ``player.js`` plays its steps, here and in
+``trm demo``; `layout` and `board` are what they are given.
 """
 
 import html
@@ -9,6 +9,7 @@ import json
 from importlib import resources
 from pathlib import Path
 
+from trm_mlx.tasks.base import has_rules
 from trm_mlx.view.film import Film, Frame
 from trm_mlx.view.look import NAMES, Look, look_of
 
@@ -27,7 +28,8 @@ def save_html(film: Film, path: Path) -> None:
         }
         for frame in film.frames
     ]
-    data = {**layout(look), "ending": film.ending, "frames": frames}
+    rules = has_rules(film.task)
+    data = {**layout(look), "rules": rules, "ending": film.ending, "frames": frames}
     # "<" could end the script element that the data stands in.
     text = json.dumps(data).replace("<", "\\u003c")
     page = page_file("page.html")
@@ -35,6 +37,7 @@ def save_html(film: Film, path: Path) -> None:
         "{{title}}": html.escape(film.task.name),
         "{{style}}": page_file("board.css"),
         "{{board}}": page_file("board.js"),
+        "{{player}}": page_file("player.js"),
         "{{data}}": text,
     }.items():
         page = page.replace(mark, content)

@@ -1,0 +1,143 @@
+// A puzzle is solved by the server, and its steps are watched.
+import { options } from "./options.js";
+import { find, page, post, say } from "./page.js";
+
+let runs = []; // of each trajectory, its frames; empty until something is solved
+let run = 0; // the trajectory that is shown
+let end = null; // how it ended
+let follows = true; // the newest step is shown as it comes
+let working = null; // ends the request under way
+
+const player = new Player(find("play"), find("step"), draw);
+
+export async function solve() {
+  if (working || page.entry.problem !== null) return;
+  forget();
+  working = new AbortController();
+  const mine = working;
+  nameButton();
+  say("Thinking…");
+  try {
+    const body = { model: page.offer.name, text: find("text").value, ...options() };
+    for await (const event of lines((await post("/solve", body, mine.signal)).body)) {
+      mine.signal.throwIfAborted(); // the rest of what has come already
+      take(event);
+    }
+    if (end === null) say("The server has stopped.", "bad");
+  } catch (error) {
+    if (error.name !== "AbortError") say(error.message, "bad");
+    else if (mine === working) say("Stopped.");
+  }
+  if (mine === working) working = null;
+  nameButton();
+}
+
+export function stop() {
+  if (working) working.abort();
+}
+
+// Show the puzzle as it is entered.
+export function forget() {
+  player.pause();
+  runs = [];
+  run = 0;
+  end = null;
+  follows = true;
+  find("numbers").hidden = true;
+  say(page.entry.problem === null ? "Press Solve." : "");
+  show(0);
+}
+
+async function* lines(stream) {
+  const reader = stream.getReader(), decoder = new TextDecoder();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    text += decoder.decode(value, { stream: true });
+    const whole = text.split("\n");
+    text = whole.pop();
+    yield* whole.map(line => JSON.parse(line));
+  }
+}
+
+function take(event) {
+  if (event.kind === "queued" && event.ahead) say(`Waiting, ${event.ahead} before this one…`);
+  if (event.kind === "error") { end = event; say(event.sentence, "bad"); }
+  if (event.kind === "step") {
+    (runs[event.trajectory] ??= []).push(event);
+    say(`Thinking… trajectory ${event.trajectory + 1}, step ${event.step}`);
+    find("seconds").textContent = seconds(event.seconds);
+    if (follows) run = event.trajectory;
+    show(follows ? event.step : player.step);
+  }
+  if (event.kind === "end") finish(event);
+}
+
+function finish(event) {
+  end = event;
+  say(event.solved ? `Solved: ${event.ending}` : `Not solved: ${event.ending}`,
+    event.solved ? "right" : "bad");
+  find("seconds").textContent = seconds(event.seconds);
+  find("steps").textContent = event.steps;
+  find("evaluations").textContent = event.evaluations;
+  find("chosen").textContent = `${event.trajectory + 1} of ${event.trajectories}`;
+  find("numbers").hidden = false;
+  if (follows) run = event.trajectory;
+  show(follows ? runs[run].length : player.step);
+}
+
+const seconds = value => `${value.toFixed(value < 10 ? 2 : 1)} s`;
+
+function nameButton() {
+  find("solve").textContent = working ? "Stop" : "Solve";
+  find("solve").classList.toggle("stop", working !== null);
+}
+
+// A step of the trajectory that is shown.
+function show(step) {
+  player.last = (runs[run] ?? []).length;
+  player.show(step);
+}
+
+function draw(step) {
+  const { board, entry } = page, frames = runs[run] ?? [], frame = frames[step - 1];
+  board.show(frame ? frame.cells : entry.cells, Boolean(frame));
+  for (const [index, cell] of board.cells.entries()) {
+    cell.setAttribute("aria-invalid", !frame && entry.wrong.includes(index));
+  }
+  const halting = frame ? frame.halting : 0;
+  find("number").textContent = frames.length ? `${step} / ${frames.length}` : "";
+  find("probability").textContent = frame ? `${(100 * halting).toFixed(1)} %` : "–";
+  find("halting").style.width = `${100 * halting}%`;
+  listTrajectories();
+}
+
+function listTrajectories() {
+  const group = find("trajectories");
+  if (runs.length < 2) return group.replaceChildren();
+  while (group.children.length < runs.length) {
+    const number = group.children.length, button = document.createElement("button");
+    button.type = "button";
+    button.textContent = number + 1;
+    button.addEventListener("click", () => {
+      player.pause();
+      follows = false;
+      run = number;
+      show(runs[run].length);
+    });
+    group.append(button);
+  }
+  for (const [number, button] of [...group.children].entries()) {
+    const answer = end !== null && end.trajectory === number;
+    button.setAttribute("aria-pressed", number === run);
+    button.classList.toggle("answer", answer);
+    button.setAttribute("aria-label", `Trajectory ${number + 1}${answer ? ", the answer" : ""}`);
+  }
+}
+
+find("play").addEventListener("click", () => { follows = false; });
+find("step").addEventListener("input", () => { follows = false; });
+find("solve").addEventListener("click", () => (working ? stop() : solve()));
+find("options").addEventListener("submit", event => { event.preventDefault(); solve(); });
+document.addEventListener("keydown", event => { if (event.key === "Escape") stop(); });
