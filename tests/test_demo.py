@@ -22,7 +22,8 @@ from trm_mlx import InputError, Search, Solver, tasks
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
 from trm_mlx.demo import requests, solving
-from trm_mlx.demo.entry import EXAMPLES, read_board
+from trm_mlx.demo.entry import read_board
+from trm_mlx.demo.form import EXAMPLES, form_of
 from trm_mlx.demo.requests import read_entry, read_generate, read_solve
 from trm_mlx.demo.server import Handler, Server
 from trm_mlx.demo.shelf import Shelf
@@ -180,7 +181,12 @@ def test_examples_have_one_solution():
         ("sudoku4x4", "", [0], "0 cells where"),
         ("sudoku4x4", PUZZLE + "1", [15], "17 cells where"),
         ("sudoku9x9", "5" + "." * 79 + "é", [80], "character 'é'"),
-        ("maze5x5", "S...." + "." * 20, [0], "0 cells hold G"),
+        ("maze5x5", "S...." + "." * 20, [], "0 cells hold G"),
+        ("maze5x5", "S.S.." + "." * 19 + "G", [0, 2], "2 cells hold S"),
+        ("maze5x5", "So.oG" + "." * 20, [1, 3], "o at r1c2 marks an answer"),
+        ("maze5x5", "S...\n....\n....\n....\n...G", [4], "20 cells in 5 rows"),
+        ("maze5x5", "S....\n....G", [10], "10 cells in 2 rows"),
+        ("maze5x5", "S...." * 6, [24], "30 cells in 1 rows"),
         ("maze5x5", "S#...\n#....\n.....\n.....\n....G", [0, 24], "no way from S to G"),
         ("maze5x5", "S....\n....\n.....\n.....\n....G", [9], "row 2 has 4 cells"),
         ("maze5x5", "S..x." + "." * 19 + "G", [3], "character 'x'"),
@@ -190,7 +196,8 @@ def test_examples_have_one_solution():
 )
 def test_what_is_wrong_is_shown_where_it_is(name, text, wrong, problem):
     task = tasks.get(name)
-    entry = read_board(task, find_look(task, np.zeros((1, task.seq_len), np.uint8)), text)
+    look = find_look(task, np.zeros((1, task.seq_len), np.uint8))
+    entry = read_board(task, look, form_of(task, look), text)
     assert entry.wrong == wrong
     assert problem in entry.problem
     assert len(entry.cells) == len(entry.symbols) == task.seq_len

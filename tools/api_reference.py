@@ -39,6 +39,7 @@ PUBLIC = {
     "Data": ("PuzzleDataset", "SplitArrays", "write_dataset", "data.schema:DatasetMetadata"),
     "Tasks": (
         "tasks:get", "tasks:fitting", "tasks:register", "tasks:Task", "tasks:Puzzles",
+        "tasks.base:WrongCells",
         "tasks.sudoku:Sudoku", "tasks.maze:Maze", "tasks.arithmetic:Arithmetic",
     ),
     "Errors": ("InputError",),

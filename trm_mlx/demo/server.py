@@ -88,7 +88,7 @@ class Handler(Exchange):
     def _entry(self) -> None:
         request = requests.read_entry(self.body())
         offer = self.server.shelf.offer(request.model)
-        self.answer(read_board(offer.task, offer.look, request.text)._asdict())
+        self.answer(read_board(offer.task, offer.look, offer.form, request.text)._asdict())
 
     def _generate(self) -> None:
         offer = self.server.shelf.offer(requests.read_generate(self.body()).model)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.config import ModelConfig
-from trm_mlx.demo.entry import blank, example, fixed_cells, how_to_write, legend, palette
+from trm_mlx.demo.form import Form, form_of
 from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.weights import bundled, find_checkpoint, load, read_config
@@ -16,15 +16,18 @@ from trm_mlx.tasks.base import Task
 from trm_mlx.view.look import Look, find_look
 from trm_mlx.view.page import layout
 
+TOLD = ("format", "blank", "example", "palette", "legend", "fixed")  # to the page, of a form
+
 
 class Offer(NamedTuple):
-    """A model that has not been loaded yet, its task, and how the task's boards look."""
+    """A model that has not been loaded yet, its task, how that looks and how it is entered."""
 
     name: str
     folder: Path
     config: ModelConfig
     task: Task
     look: Look
+    form: Form
 
     def described(self) -> dict:
         """What the page has to know of it."""
@@ -32,12 +35,7 @@ class Offer(NamedTuple):
             "name": self.name,
             "task": self.task.name,
             "layout": layout(self.look),
-            "palette": palette(self.look),
-            "legend": legend(self.look),
-            "fixed": fixed_cells(self.task, self.look),
-            "format": how_to_write(self.task, self.look),
-            "blank": blank(self.task, self.look),
-            "example": example(self.task, self.look),
+            **{name: getattr(self.form, name) for name in TOLD},
             "max_steps": self.config.halt_max_steps,
         }
 
@@ -87,4 +85,4 @@ def _offer(name: str, folder: Path) -> Offer:
             raise InputError(
                 f"the page cannot draw {task.name}: it draws Sudoku, mazes and arithmetic"
             )
-    return Offer(name, folder, config, task, look)
+    return Offer(name, folder, config, task, look, form_of(task, look))

@@ -8,9 +8,20 @@ A class with these names is a task. One that derives from `Task` writes ``name``
 ``examples/custom_task.py`` does so.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from trm_mlx.errors import InputError
+
+
+class WrongCells(InputError):
+    """A text that is no puzzle because of some cells: their places on the board."""
+
+    def __init__(self, message: str, cells: Iterable[int]):
+        super().__init__(message)
+        self.cells = tuple(map(int, cells))
 
 
 class Puzzles(NamedTuple):
@@ -63,7 +74,10 @@ class Task(Protocol):
     # Text and tokens
 
     def parse(self, text: str) -> np.ndarray:
-        """A question's cell values; `InputError` says what does not fit and where."""
+        """A question's cell values; `InputError` says what does not fit and where.
+
+        Where that is some cells, a `WrongCells` also shows them to who edits the puzzle.
+        """
 
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
         """Plain text for one board; with ``givens``, what was not given may be marked."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trm_mlx.errors import InputError, shortened
-from trm_mlx.tasks.base import Puzzles, Task
+from trm_mlx.tasks.base import Puzzles, Task, WrongCells
 from trm_mlx.tasks.rearrangement import Rearrangement
 
 CHARSET = "# SGo"
@@ -59,12 +59,17 @@ class Maze(Task):
         """
         values = self.parse_board(text)
         if PATH in values:
-            raise InputError(f"o at {self._place(values, PATH)} marks an answer: leave it open")
+            raise WrongCells(
+                f"o at {self._place(values, PATH)} marks an answer: leave it open",
+                np.flatnonzero(values == PATH),
+            )
         for symbol, value in (("S", START), ("G", GOAL)):
-            if (count := int((values == value).sum())) != 1:
-                raise InputError(f"{count} cells hold {symbol}; a maze has exactly one")
+            cells = np.flatnonzero(values == value)
+            if len(cells) != 1:
+                raise WrongCells(f"{len(cells)} cells hold {symbol}; a maze has exactly one", cells)
         if self.distances(values[None])[0] < 0:
-            raise InputError("there is no way from S to G; open some walls")
+            ends = np.flatnonzero(np.isin(values, (START, GOAL)))
+            raise WrongCells("there is no way from S to G; open some walls", ends)
         return values
 
     def parse_board(self, text: str) -> np.ndarray:
@@ -73,15 +78,18 @@ class Maze(Task):
         if len(rows) > 1:
             for number, row in enumerate(rows, start=1):
                 if len(row) != len(rows[0]):
-                    raise InputError(
+                    raise WrongCells(
                         f"row {number} has {len(row)} cells, row 1 has {len(rows[0])}: make them "
-                        "equal, open cells as . or space"
+                        "equal, open cells as . or space",
+                        [self._end_of(row, number - 1)],
                     )
         cells = "".join(rows)
         if len(cells) != self.seq_len or len(rows) not in (1, self.side):
-            raise InputError(
+            whole = len(rows) == 1 or len(rows[0]) == self.side  # rows, if any
+            raise WrongCells(
                 f"{len(cells)} cells in {len(rows)} rows where a {self.side}x{self.side} maze has "
-                f"{self.seq_len}; write every cell"
+                f"{self.seq_len}; write every cell",
+                [min(len(cells), self.seq_len - 1) if whole else self._end_of(rows[0], 0)],
             )
         values = _VALUES[np.frombuffer(cells.encode("latin-1", "replace"), np.uint8)]
         for cell in np.flatnonzero(values == 255):
@@ -193,6 +201,10 @@ class Maze(Task):
         walls = (np.asarray(questions) == WALL)[:, self.dihedral()]
         packed = np.packbits(walls, axis=-1)
         return [min(image.tobytes() for image in images) for images in packed]
+
+    def _end_of(self, row: str, number: int) -> int:
+        """The first cell that a row, counted from 0, lacks, or the last that it should have."""
+        return min(number * self.side + min(len(row), self.side - 1), self.seq_len - 1)
 
     def _place(self, values: np.ndarray, value: int) -> str:
         cell = int((values == value).argmax())

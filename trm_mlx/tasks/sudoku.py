@@ -15,7 +15,7 @@ import numpy as np
 
 from trm_mlx.errors import InputError, shortened
 from trm_mlx.tasks import sudoku_symmetry
-from trm_mlx.tasks.base import Puzzles, Task
+from trm_mlx.tasks.base import Puzzles, Task, WrongCells
 from trm_mlx.tasks.rearrangement import Rearrangement
 
 BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of the board
@@ -91,9 +91,10 @@ class Sudoku(Task):
                 )
         cells = cells_of(text)
         if len(cells) != self.seq_len:
-            raise InputError(
+            raise WrongCells(
                 f"{len(cells)} cells where a {self.size}x{self.size} Sudoku has {self.seq_len}; "
-                "write every cell, blanks as . or 0"
+                "write every cell, blanks as . or 0",
+                [min(len(cells), self.seq_len - 1)],
             )
         values = np.array([int(cell) for cell in cells.replace(".", "0")], np.uint8)
         for cell in np.flatnonzero(values > self.size):
@@ -101,11 +102,13 @@ class Sudoku(Task):
                 f"digit {values[cell]} at {self._place(cell)} does not fit a "
                 f"{self.size}x{self.size} Sudoku; use 1 to {self.size}"
             )
-        for cell in np.flatnonzero(self.violations(values)):
+        twice = np.flatnonzero(self.violations(values))
+        for cell in twice:
             other = next(peer for peer in self.peers[cell] if values[peer] == values[cell])
-            raise InputError(
+            raise WrongCells(
                 f"{self._place(cell)} and {self._place(other)} both hold {values[cell]}; "
-                "change or blank one of them"
+                "change or blank one of them",
+                twice,
             )
         return values
 
