@@ -152,6 +152,21 @@ def test_what_is_wrong_is_shown_where_it_is(visit, address, text, wrong, sentenc
     expect(page.locator("#problem")).to_be_hidden()
 
 
+def test_another_model_while_one_works(visit, address):
+    page = visit(address)
+    page.locator("summary").click()
+    page.get_by_label("Steps of each, at most").fill("256")
+    page.get_by_label("Trajectories", exact=True).fill("1")
+    page.get_by_label("Halt above").fill("")
+    page.get_by_role("button", name="Solve", exact=True).click()
+    page.wait_for_selector("#play:enabled")
+    page.get_by_label("Model").select_option("arithmetic")
+    expect(page.locator("[role=gridcell]")).to_have_count(12)
+    expect(page.locator("#text")).to_have_value("123+321=")
+    expect(page.get_by_role("button", name="Solve", exact=True)).to_be_enabled()
+    expect(page.locator("#number")).to_have_text("")
+
+
 def test_a_new_puzzle(visit, address):
     page = visit(address)
     page.get_by_role("button", name="New puzzle").click()
@@ -254,4 +269,11 @@ def test_a_saved_film(visit, tmp_path, capsys):
     page.keyboard.press("ArrowRight")  # to another cell, not another step
     expect(page.locator("#cell")).to_have_text(re.compile(r"^Row 1, column 2: 3, new, confidence"))
     expect(page.locator("#state")).to_have_text(re.compile("^Step 1 of 8"))
+    page.locator("#step").fill("7")
+    page.get_by_role("button", name="Play").click()
+    assert page.locator("#play").inner_text() == "Pause"
+    expect(page.locator("#state")).to_have_text(re.compile("^Step 8 of 8.*rules satisfied$"))
+    expect(page.locator("#play")).to_have_text("Play")
+    page.get_by_role("button", name="Play").click()  # at the end it begins again
+    expect(page.locator("#state")).to_have_text("The question")
     assert page.evaluate("document.documentElement.scrollWidth") == 375
