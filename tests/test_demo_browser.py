@@ -265,6 +265,7 @@ def test_a_saved_film(visit, tmp_path, capsys):
     assert symbols(page) == PUZZLE
     page.keyboard.press("ArrowRight")
     assert symbols(page) == ANSWER
+    expect(page.locator("#cell")).to_have_text(re.compile("^Point at a cell"))
     page.locator("[role=gridcell]").first.focus()
     page.keyboard.press("ArrowRight")  # to another cell, not another step
     expect(page.locator("#cell")).to_have_text(re.compile(r"^Row 1, column 2: 3, new, confidence"))
