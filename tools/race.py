@@ -1,0 +1,212 @@
+"""Recipes against each other: runs against the clock, then a table and a picture of their curves.
+
+    python tools/race.py run --seconds 900 runs/paper experiment=sudoku_mlp data=data/sudoku
+    python tools/race.py run --seconds 900 runs/fast experiment=sudoku_fast data=data/sudoku
+    python tools/race.py compare runs/paper runs/fast -o race
+
+The first trains as ``pretrain.py`` does, into a folder that must be new, and notes there once a
+second the step and the process's memory (``clock.csv``). The second writes ``race.csv``, exact
+accuracy of every evaluated set by step, minutes and computed EFLOP, and ``race.png``. The minutes
+are those since the start, evaluations included. With several test sets (``data_paths=[a,b]``) every
+one has its curve. Arithmetic is counted for ``arch.name=trm``.
+"""
+
+import argparse
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import trm_mlx  # noqa: F401  isort: skip
+import yaml
+from mlx.utils import tree_flatten
+
+from trm_mlx import load
+from trm_mlx.models.model import ModelConfig
+from trm_mlx.train.log import METRICS_FILE, read_log
+
+CLOCK = "clock.csv"
+METRIC = "exact_accuracy"
+TAIL = 4096  # bytes of the log that hold its last line
+
+
+class Point(NamedTuple):
+    """What an evaluation found."""
+
+    run: str
+    set: str
+    step: int
+    minutes: float
+    eflop: float
+    accuracy: float
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train until the end, or for so many seconds, and note the time."""
+    folder = arguments.folder
+    folder.mkdir(parents=True)
+    log = folder / METRICS_FILE
+    command = [sys.executable, "pretrain.py", *arguments.overrides, f"checkpoint_path={folder}"]
+    start = time.monotonic()
+    training = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[1])
+    with (folder / CLOCK).open("w", encoding="utf-8") as clock:
+
+        def note() -> float:
+            seconds = time.monotonic() - start
+            row = f"{seconds:.1f}", last_step(log), resident_mebibytes(training.pid)
+            print(*row, sep=",", file=clock, flush=True)
+            return seconds
+
+        print("seconds,step,resident_mebibytes", file=clock)
+        while training.poll() is None:
+            seconds = note()
+            if arguments.seconds and seconds > arguments.seconds:
+                training.send_signal(signal.SIGTERM)
+                training.wait()
+            time.sleep(1)
+        note()
+    if training.returncode not in (0, 128 + signal.SIGTERM):
+        sys.exit(training.returncode)
+
+
+def last_step(log: Path) -> int:
+    """The step of the last whole line of a log, 0 where there is none."""
+    if not log.exists():
+        return 0
+    with log.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+        lines = file.read().split(b"\n")[:-1]
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def resident_mebibytes(process: int) -> str:
+    """Of a process, as the system counts them; empty once it has ended."""
+    found = subprocess.run(
+        ["ps", "-o", "rss=", "-p", str(process)], check=False, stdout=subprocess.PIPE, text=True
+    )
+    return str(int(found.stdout) // 1024) if found.stdout.strip() else ""
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Table and picture of the runs, and when each first reached some accuracies."""
+    titles = dict(arguments.name)
+    points = [point for folder in arguments.runs for point in points_of(folder, titles)]
+    with arguments.output.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Point._fields)
+        writer.writerows(
+            (*p[:3], f"{p.minutes:.2f}", f"{p.eflop:.4f}", f"{p.accuracy:.4f}") for p in points
+        )
+    draw(points, arguments.output.with_suffix(".png"))
+    for name in dict.fromkeys(point.set for point in points):
+        for recipe in dict.fromkeys(point.run for point in points):
+            curve = [point for point in points if (point.run, point.set) == (recipe, name)]
+            for share in arguments.share:
+                reached = next((point for point in curve if point.accuracy >= share), None)
+                place = (
+                    f"{reached.minutes:.1f} minutes, {reached.eflop:.3f} EFLOP, step {reached.step}"
+                    if reached
+                    else f"not within {curve[-1].minutes:.1f} minutes, {curve[-1].eflop:.3f} EFLOP"
+                )
+                print(f"{name}, {100 * share:g} %: {recipe} {place}")
+
+
+def points_of(folder: Path, titles: dict[str, str]) -> Iterator[Point]:
+    """The evaluations of a run, its sets by their titles."""
+    model, config = load(folder)
+    eflop = flop(model, config) * rows_of(folder) / 1e18
+    with (folder / CLOCK).open(encoding="utf-8") as file:
+        clock = [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(file)]
+    for _, values in read_log(folder / METRICS_FILE):
+        for name, value in values.items():
+            group, _, metric = name.rpartition("/")
+            if metric != METRIC or group == "train":
+                continue
+            step = values["step"]
+            seconds = next((s for at, s in clock if at >= step), clock[-1][1])
+            title = titles.get(group, group)
+            yield Point(folder.name, title, step, seconds / 60, step * eflop, value)
+
+
+def rows_of(folder: Path) -> int:
+    return yaml.safe_load((folder / "all_config.yaml").read_text("utf-8"))["global_batch_size"]
+
+
+def flop(model, config: ModelConfig) -> float:
+    """Operations that a row's supervision step takes: two a product, backward twice forward."""
+    positions = config.seq_len + config.puzzle_emb_len
+    application = 0
+    for name, weight in tree_flatten(model.L_level.parameters()):
+        times = config.hidden_size if "mlp_t" in name else positions
+        application += 2 * weight.size * times
+    if not config.mlp_t:
+        application += 4 * config.L_layers * config.hidden_size * positions**2
+    cycle = config.L_cycles + 1
+    return application * (config.H_cycles * cycle + 2 * cycle)
+
+
+def draw(points: list[Point], target: Path) -> None:
+    """Accuracy by minutes and by EFLOP, a row of panels for every set."""
+    from matplotlib.figure import Figure
+
+    sets = list(dict.fromkeys(point.set for point in points))
+    figure = Figure(figsize=(10, 3.6 * len(sets)), layout="constrained")
+    for row, name in zip(figure.subplots(len(sets), 2, squeeze=False), sets, strict=True):
+        for axes, field, label in zip(
+            row, ("minutes", "eflop"), ("minutes", "EFLOP, computed"), strict=True
+        ):
+            for recipe in dict.fromkeys(point.run for point in points):
+                curve = [p for p in points if (p.run, p.set) == (recipe, name)]
+                axes.plot(
+                    [getattr(point, field) for point in curve],
+                    [100 * point.accuracy for point in curve],
+                    marker="o",
+                    markersize=3,
+                    label=recipe,
+                )
+            axes.set(xlabel=label, ylabel="solved, %", title=name, ylim=(-2, 102))
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False)
+    figure.savefig(target, dpi=110)
+
+
+def named(text: str) -> tuple[str, str]:
+    name, separator, title = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text}: write SET=TITLE")
+    return name, title
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    running = commands.add_parser("run", help="train against the clock")
+    running.add_argument("folder", type=Path, help="of the run, new")
+    running.add_argument("overrides", nargs="*", metavar="key=value", help="as for pretrain.py")
+    running.add_argument("--seconds", type=float, help="stop then (default: at the run's end)")
+    running.set_defaults(action=run)
+    comparing = commands.add_parser("compare", help="table and picture of runs")
+    comparing.add_argument("runs", type=Path, nargs="+")
+    comparing.add_argument("-o", "--output", type=Path, required=True, help="without suffix")
+    comparing.add_argument(
+        "--share", type=float, nargs="+", default=[0.1, 0.2, 0.4, 0.5, 0.9, 0.98]
+    )
+    comparing.add_argument(
+        "--name", type=named, nargs="+", default=[], metavar="SET=TITLE", help="titles of sets"
+    )
+    comparing.set_defaults(action=compare)
+    arguments = parser.parse_args()
+    arguments.action(arguments)
+
+
+if __name__ == "__main__":
+    main()
