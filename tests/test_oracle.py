@@ -188,12 +188,12 @@ def oracle_training(case, weights, loss):
 
 def our_gradients(training, carry, batch, key, table):
     """Gradients by name; those of the puzzle rows summed into the shape of ``table``."""
-    after, _, weights, rows = training.gradients(carry, batch, key)
+    _, _, weights, puzzles = training.gradients(carry, batch, key)
     gradients = parity.flat(weights)
-    if rows is not None:
+    if puzzles:
         gradients["puzzle_emb.weights"] = np.zeros_like(table)
-        identifiers = np.array(after.batch["puzzle_identifiers"])
-        np.add.at(gradients["puzzle_emb.weights"], identifiers, np.array(rows))
+        rows, slopes = np.array(puzzles["identifiers"]), np.array(puzzles["gradients"])
+        np.add.at(gradients["puzzle_emb.weights"], rows, slopes)
     return gradients
 
 

@@ -4,8 +4,9 @@
 sockets or Thunderbolt between Macs and CPUs, NCCL between NVIDIA GPUs. All processes must make the
 same calls in the same order. Alone, a process gets back what it gave, and nothing is sent.
 
-Each call is one message. When a process dies, the message under way fails in the others, but MLX's
-ring (0.32) waits forever for one that is sent after: so two at most are dispatched at a time.
+Each call is one message. When a process dies, the message under way fails in the others; what MLX's
+ring (0.32) has been given besides may then end in a segmentation fault, or never. So each is waited
+for, with nothing behind it, but on NVIDIA GPUs, where NCCL's messages are work like any other.
 """
 
 import itertools
@@ -18,6 +19,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from trm_mlx import backend
 from trm_mlx.errors import InputError
 
 Rows = TypeVar("Rows", mx.array, np.ndarray)
@@ -36,6 +38,11 @@ class Group(NamedTuple):
         """Whether this is the process that writes and speaks for all."""
         return self.rank == 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether messages are waited for, so that no compiled function can hold them."""
+        return self.size > 1 and backend.device_name() != "cuda"
+
     def own(self, rows: Rows) -> Rows:
         """This process's part of ``rows``, whose number the group's size divides."""
         count = len(rows) // self.size
@@ -46,7 +53,7 @@ class Group(NamedTuple):
         if self.size == 1:
             return tree
         flat = [array.reshape(-1) for _, array in tree_flatten(tree)]
-        parts = _split(mx.distributed.all_sum(mx.concatenate(flat)), flat)
+        parts = _split(self._come(mx.distributed.all_sum(mx.concatenate(flat))), flat)
         return _like(tree, lambda part, array: part.reshape(array.shape), parts)
 
     def gather(self, tree: Any, after: mx.array | None = None) -> Any:
@@ -60,7 +67,7 @@ class Group(NamedTuple):
         message = mx.concatenate(flat)[None]
         if after is not None:
             (message,) = mx.depends([message], [after])
-        parts = _split(mx.distributed.all_gather(message), flat)
+        parts = _split(self._come(mx.distributed.all_gather(message)), flat)
         return _like(
             tree,
             lambda part, array: part.reshape(-1).view(array.dtype).reshape(-1, *array.shape[1:]),
@@ -75,12 +82,17 @@ class Group(NamedTuple):
         flat = [mx.pad(array, (0, -array.size % 8)) for array in _bytes(tree)]
         message = mx.concatenate(flat)
         shown = message if self.leads else mx.zeros_like(message)
-        parts = _split(mx.distributed.all_sum(shown), flat)
+        parts = _split(self._come(mx.distributed.all_sum(shown)), flat)
         return _like(
             tree,
             lambda part, array: part[: array.nbytes].view(array.dtype).reshape(array.shape),
             parts,
         )
+
+    def _come(self, message: mx.array) -> mx.array:
+        if self.waits:
+            mx.eval(message)
+        return message
 
     def check_same(self, what: str, numbers: list[int], remedy: str) -> None:
         """Raises InputError, in every process, unless all of them have the same numbers."""

@@ -235,7 +235,6 @@ class Trainer:
             step = self.progress.step
             if step % _ASK_EVERY == 0 and step != asked:
                 asked = step
-                mx.eval(self.training.state)  # so that no message waits behind another
                 if self.group.sum(mx.array([float(wished)])).item():
                     raise Stopped
 

@@ -1,5 +1,6 @@
 """One optimisation step and one evaluation step, compiled where that pays."""
 
+from collections.abc import Callable
 from functools import partial
 
 import mlx.core as mx
@@ -47,6 +48,7 @@ class Training:
         self.plan = plan(config, model, group.size)
         self._puzzle_rate = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
         self._step = None
+        self._compute, self._apply = self.gradients, self._applied
 
     @property
     def state(self) -> list:
@@ -74,9 +76,20 @@ class Training:
         if self._step is None:
             self._step = self._update
             if compiles(self.config):
-                update = cpu_kernels.disabled()(self._update)
-                self._step = mx.compile(update, inputs=self.state, outputs=self.state)
+                self._compile()
         return self._step(carry, batch, key)
+
+    def _compile(self) -> None:
+        """The step as a whole or, where it waits for messages in between, in its two halves."""
+
+        def compiled(function: Callable) -> Callable:
+            plain = cpu_kernels.disabled()(function)
+            return mx.compile(plain, inputs=self.state, outputs=self.state)
+
+        if self.group.waits:
+            self._compute, self._apply = compiled(self._compute), compiled(self._apply)
+        else:
+            self._step = compiled(self._step)
 
     def gradients(self, carry: Carry, batch: Batch, key: mx.array):
         """Gradients of loss / global_batch_size over these rows, without updating anything.
@@ -84,8 +97,8 @@ class Training:
         A batch too large for the memory goes through in several passes whose gradients are added.
 
         Returns:
-            ``(carry, metrics, gradients of the weights as a tree, gradients [B, E] of the puzzle
-            rows or None)``.
+            ``(carry, metrics, gradients of the weights as a tree, puzzles)``: the puzzle rows'
+            ``identifiers [B]`` and ``gradients [B, E]``, or nothing for a model without them.
         """
         begins, carry = carry.halted, self.model.begin(carry, batch)
         if self.config.random_starts:
@@ -100,7 +113,9 @@ class Training:
             passes.append((states, outputs, losses, puzzles))
         states, outputs, losses, puzzles = _joined(passes)
         carry = self.model.finish(carry, states, outputs, key, self.group)
-        return carry, act_metrics(carry, outputs, losses), total, puzzles
+        rows = {"identifiers": carry.batch["puzzle_identifiers"], "gradients": puzzles}
+        metrics = act_metrics(carry, outputs, losses)
+        return carry, metrics, total, {} if puzzles is None else rows
 
     def _pass(self, carry: Carry, rows: slice, after: dict | None):
         """States, outputs, losses and gradients of some rows, begun when ``after`` is there."""
@@ -133,19 +148,22 @@ class Training:
         return *made, gradients
 
     def _update(self, carry: Carry, batch: Batch, key: mx.array) -> tuple[Carry, Metrics]:
-        config, model = self.config, self.model
-        carry, metrics, gradients, puzzle_gradients = self.gradients(carry, batch, key)
+        carry, metrics, gradients, puzzles = self._compute(carry, batch, key)
         gradients, metrics = self.group.sum([gradients, metrics])
+        if puzzles:
+            puzzles = self.group.gather(puzzles, after=metrics["count"])
+        return carry, self._apply(metrics, gradients, puzzles)
+
+    def _applied(self, metrics: Metrics, gradients: dict, puzzles: dict) -> Metrics:
+        """Update everything by the gradients of the global batch; the metrics with the rates."""
+        config, model = self.config, self.model
         if config.grad_clip is not None:
             gradients, metrics["grad_norm"] = optim.clip_grad_norm(gradients, config.grad_clip)
-        if puzzle_gradients is not None:
-            identifiers, puzzle_gradients = self.group.gather(
-                [carry.batch["puzzle_identifiers"], puzzle_gradients], after=metrics["count"]
-            )
+        if puzzles:
             model.puzzle_emb.weights = sign_descent(
                 model.puzzle_emb.weights,
-                identifiers,
-                puzzle_gradients,
+                puzzles["identifiers"],
+                puzzles["gradients"],
                 self._puzzle_rate(self.optimizer.step),
                 config.puzzle_emb_weight_decay,
             )
@@ -154,7 +172,7 @@ class Training:
         if config.ema:
             average = partial(moving_average, rate=config.ema_rate)
             self.average.update(tree_map(average, self.average, model.trainable_parameters()))
-        return carry, metrics
+        return metrics
 
 
 def _joined(passes: list):
