@@ -1,6 +1,7 @@
 """Two processes make the run of one: training, evaluation, resuming, and when one is killed."""
 
 import json
+import os
 import signal
 import time
 
@@ -176,7 +177,8 @@ def test_resuming_with_another_number_of_processes(folder, tmp_path):
         np.testing.assert_allclose(together[name], one[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_the_others_end_with_one_that_is_killed(folder, tmp_path):
+@pytest.mark.parametrize("number", range(int(os.environ.get("TRM_TEST_KILLS", "2"))))
+def test_the_others_end_with_one_that_is_killed(folder, tmp_path, number):
     run = tmp_path / "run"
     options = [*TINY, f"data_paths=[{folder / 'random'}]", f"checkpoint_path={run}", "epochs=10000"]
     processes = started(2, tmp_path, "trm", "train", *options)
@@ -184,6 +186,7 @@ def test_the_others_end_with_one_that_is_killed(folder, tmp_path):
         until = time.monotonic() + 60
         while not list(run.glob("step_*")) and time.monotonic() < until:
             time.sleep(0.05)
+        time.sleep(np.random.default_rng(number).random() / 2)
         processes[1].send_signal(signal.SIGKILL)
         out, err = processes[0].communicate(timeout=60)
     finally:
