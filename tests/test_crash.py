@@ -258,6 +258,46 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     assert main(["train", f"resume={tmp_path / 'run'}"]) == 0
 
 
+FILL = """
+import sys, time
+from pathlib import Path
+from trm_mlx.whole_folder import whole_folder
+with whole_folder(Path(sys.argv[1])) as finished:
+    print(finished, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_killed_builders_leave_is_cleared_away_and_what_others_fill_is_not(tmp_path):
+    places = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    builders = [
+        subprocess.Popen(
+            [sys.executable, "-c", FILL, tmp_path / name],
+            env=places,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("data", "data", "data[1]")
+    ]
+    try:
+        killed, living, other = (Path(b.stdout.readline().strip()).parent for b in builders)
+        for number in (0, 2):
+            builders[number].kill()
+            builders[number].wait()
+        with whole_folder.whole_folder(tmp_path / "data") as finished:
+            assert not killed.exists()
+            (finished / "file").write_text("whole")
+        assert living.exists()
+        assert other.exists(), "it was to have another name"
+        with whole_folder.whole_folder(tmp_path / "data[1]"):
+            assert not other.exists()
+    finally:
+        for builder in builders:
+            builder.kill()
+            builder.communicate()
+    assert (tmp_path / "data" / "file").read_text() == "whole"
+
+
 # Refused by the disk
 
 
@@ -295,7 +335,7 @@ def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, last_words, li
 
     line = last_words(run, loop, "save_checkpoint", on_a_small_disk)
     assert line.startswith(f"error: cannot write {run / 'step_0000008'}: ")
-    assert "Is the disk full?" in line
+    assert "only a part was written, is the disk full?" in line
     assert line.endswith(
         f"the last good checkpoint is {run / 'step_0000004'}, continue from it with resume={run}"
     )
@@ -303,6 +343,17 @@ def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, last_words, li
     assert not list(run.glob(".step_*"))
     assert main(["train", f"resume={run}"]) == 0
     assert_same_end(run, whole)
+
+
+def test_disk_full_in_the_middle_of_a_dataset(tmp_path, capsys, limit_files):
+    command = ["build", "sudoku", "--generate", "4", "--num-train", "400", "--num-test", "50"]
+    limit_files(1000)
+    assert main([*command, "--output-dir", str(tmp_path / "data")]) == 2
+    limit_files(resource.RLIM_INFINITY)
+    line = last_line(capsys)
+    assert line.startswith(f"error: cannot write {tmp_path / 'data'}: ")
+    assert line.endswith("; free some disk space or choose another directory")
+    assert not list(tmp_path.iterdir())
 
 
 def test_disk_full_in_the_middle_of_a_line_of_the_log(whole, tmp_path, last_words, limit_files):
@@ -354,7 +405,7 @@ def test_a_second_run_in_the_same_folder_is_refused(whole, tmp_path, capsys):
     shutil.rmtree(run / "step_0000012")
     first = Trainer(load_config([*WORDS, f"checkpoint_path={run}"]), resume=run)
     first.open()
-    leftover = run / ".step_0000012.partial-abcdefgh"
+    leftover = run / ".step_0000099.partial-abcdefgh"
     leftover.mkdir()
     capsys.readouterr()
     assert main(["train", f"resume={run}"]) == 2

@@ -139,3 +139,13 @@ def test_plan_for_the_cpu(monkeypatch):
 def test_batch_sizes_that_cannot_be(value):
     with pytest.raises(InputError, match=r"batch_size=.*whole number above 0, or auto"):
         load_config([*WORDS, f"batch_size={value}"])
+
+
+def test_a_container_may_have_less_memory_than_the_computer(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CONTAINER_LIMITS", (tmp_path / "absent",))
+    whole = memory.host_memory()
+    assert whole > 2**28
+    for text, expected in (("max", whole), ("9223372036854771712", whole), ("1048576", 2**20)):
+        (tmp_path / "limit").write_text(f"{text}\n")
+        monkeypatch.setattr(memory, "CONTAINER_LIMITS", (tmp_path / "limit",))
+        assert memory.host_memory() == expected

@@ -23,6 +23,15 @@ def shortened(value: object) -> str:
     return f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
+def refusal(error: OSError | RuntimeError) -> str:
+    """Why the disk would not take a file, for a message.
+
+    Of a write cut short NumPy, MLX and PyTorch say only how much was written.
+    """
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or f"only a part was written, is the disk full? ({error})"
+
+
 @contextmanager
 def located(place: object) -> Iterator[None]:
     """Lead the message of an `InputError` raised inside by where the bad input stands."""

@@ -1,15 +1,18 @@
 """Folders and files that are whole or absent: filled aside, flushed to disk, renamed last.
 
-Aside is a hidden folder beside the final place, which a killed process leaves behind; `sweep`
-clears such folders away. A folder that is replaced is, between two renames, whole under the hidden
-name ``.NAME.replaced``; `restored` finds it there after a kill.
+Aside is a hidden folder beside the final place, locked while somebody fills it. A killed process
+leaves it behind unlocked, and whoever writes to that place next clears it away. A folder that is
+replaced is, between two renames, whole under the hidden name ``.NAME.replaced``; `restored` finds
+it there after a kill.
 """
 
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _ASIDE = ".partial-"  # in the names of the folders that are being filled
@@ -84,24 +87,39 @@ def remove_folder(folder: Path) -> None:
         folder.rename(workspace / "old")
 
 
-def sweep(parent: Path) -> None:
-    """Clear away what killed processes were filling in ``parent``, where nobody else writes now.
+def sweep(parent: Path, name: str = "*") -> None:
+    """Clear away what killed processes were filling in ``parent``, to be called ``name``.
 
     Raises:
         OSError: the disk refuses.
     """
-    for leftover in parent.glob(f".*{_ASIDE}*"):
-        shutil.rmtree(leftover)
+    for leftover in parent.glob(f".{name}{_ASIDE}*"):
+        # Gone meanwhile, or being filled.
+        with suppress(FileNotFoundError, BlockingIOError), _opened(leftover) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(leftover)
 
 
 @contextmanager
 def _workspace_of(final: Path) -> Iterator[Path]:
+    sweep(final.parent, glob.escape(final.name))
     # A sibling is on the same file system, so that the final rename is atomic.
     workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}{_ASIDE}", dir=final.parent))
     try:
-        yield workspace
+        with _opened(workspace) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield workspace
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

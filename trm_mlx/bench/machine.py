@@ -10,7 +10,7 @@ import time
 import mlx.core as mx
 
 from trm_mlx import backend
-from trm_mlx.train.memory import memory_size
+from trm_mlx.train.memory import host_memory, memory_size
 
 _WIDTH = {"cpu": 1024, "metal": 4096, "cuda": 8192}  # of a square matrix, enough to be busy
 
@@ -35,8 +35,8 @@ def device() -> str:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes for arrays of the device, and bytes of the computer."""
-    return memory_size(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes for arrays of the device, and bytes of the computer, or of the container."""
+    return memory_size(), host_memory()
 
 
 def blas() -> str:
@@ -58,7 +58,7 @@ def compiler() -> str:
             done = subprocess.run([path, "--version"], check=False, capture_output=True, text=True)
             if done.returncode == 0:
                 return done.stdout.splitlines()[0]
-    return "none; only compile=true on a CPU needs one"
+    return "none, and none needed but for compile=true on a CPU"
 
 
 def unused_gpu() -> str | None:

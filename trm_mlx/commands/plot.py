@@ -5,7 +5,7 @@ import importlib.util
 import math
 from pathlib import Path
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError, refusal, shortened
 from trm_mlx.train.log import METRICS_FILE, read_log
 from trm_mlx.whole_folder import whole_file
 
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         with whole_file(target) as unfinished:
             _figure(logs).savefig(unfinished, dpi=140, format=target.suffix.lower()[1:])
     except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+        raise InputError(f"cannot write {target}: {refusal(error)}") from error
     print(target)
 
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.convert.torch_files import write_torch
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, refusal
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import (
     EMA_FILE,
@@ -77,7 +77,7 @@ def export(
         with whole_file(output) as unfinished:
             write_torch(unfinished, named, frozenset(prefix + name for name in halved))
     except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot write {output}: {error}") from error
+        raise InputError(f"cannot write {output}: {refusal(error)}") from error
     count = sum(array.size for array in weights.values())
     say(f"{output}: {count:,} values under {prefix or 'no prefix'}")
     if rounded:

@@ -9,7 +9,7 @@ import mlx.core as mx
 from trm_mlx.convert.infer import infer_config
 from trm_mlx.convert.read import read_checkpoint
 from trm_mlx.convert.verify import VerificationFailed, compare
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, located, refusal
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.models.weights import assign_weights, save_model
 from trm_mlx.whole_folder import whole_folder
@@ -54,7 +54,7 @@ def convert(
                     raise VerificationFailed(f"{comparison}: no folder written")
                 say(str(comparison))
     except OSError as error:
-        raise InputError(f"cannot write {output}: {error}") from error
+        raise InputError(f"cannot write {output}: {refusal(error)}") from error
     say(f"{output}: {sum(array.size for array in stored.values()):,} values, {dtype}")
 
 

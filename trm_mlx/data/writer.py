@@ -25,7 +25,7 @@ from trm_mlx.data.schema import (
     check_tokens,
 )
 from trm_mlx.data.split import recovered
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, refusal
 from trm_mlx.whole_folder import whole_folder
 
 Chunk = tuple[np.ndarray, np.ndarray]  # inputs and labels of the next n examples, [n, S] each
@@ -112,7 +112,8 @@ def write_dataset(
                 (finished / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"cannot write {directory}: {error}; free some disk space or choose another directory"
+            f"cannot write {directory}: {refusal(error)}; free some disk space or choose another "
+            "directory"
         ) from error
 
 

@@ -179,5 +179,14 @@ def save_model(folder: Path, model: RecursiveReasoner, dtype: mx.Dtype = mx.floa
 
 
 def save_arrays(path: Path, tree) -> None:
-    """Write a tree of arrays as safetensors under flat dotted names."""
-    mx.save_safetensors(str(path), dict(tree_flatten(tree)), metadata={"format": "mlx"})
+    """Write a tree of arrays as safetensors under flat dotted names.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    arrays = dict(tree_flatten(tree))
+    mx.eval(arrays)
+    try:
+        mx.save_safetensors(str(path), arrays, metadata={"format": "mlx"})
+    except RuntimeError as error:
+        raise OSError(str(error)) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError, refusal, shortened
 from trm_mlx.solve.schedule import Solution
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks.base import Task
@@ -75,9 +75,7 @@ def solve_table(
             if not tally.rows:
                 raise InputError(f"{source} has no puzzles after its header")
     except OSError as error:
-        raise InputError(
-            f"cannot write {target}: {error.strerror or error}; nothing was written"
-        ) from error
+        raise InputError(f"cannot write {target}: {refusal(error)}; nothing was written") from error
     return tally
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError, refusal, shortened
 from trm_mlx.models.act import Carry
 from trm_mlx.models.weights import (
     EMA_FILE,
@@ -107,10 +107,8 @@ def save_checkpoint(
             if evaluators:
                 save_arrays(finished / counted, _arrays_of(evaluators))
             (finished / STATE_FILE).write_text(text, encoding="utf-8")
-    except (OSError, RuntimeError) as error:
-        # MLX says of a failed write only how many bytes.
-        reason = error.strerror if isinstance(error, OSError) else f"{error} Is the disk full?"
-        raise InputError(f"cannot write {final}: {reason}; {way_back(run)}") from error
+    except OSError as error:
+        raise InputError(f"cannot write {final}: {refusal(error)}; {way_back(run)}") from error
     return final
 
 

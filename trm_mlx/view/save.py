@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError, refusal, shortened
 from trm_mlx.view.film import Film
 from trm_mlx.whole_folder import whole_file
 
@@ -48,4 +48,4 @@ def save(film: Film, path: Path) -> None:
         with whole_file(path) as unfinished:
             write(film, unfinished)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot write {path}: {refusal(error)}") from error
