@@ -134,6 +134,16 @@ def test_resume_in_the_middle_of_an_interval(data, tmp_path, cut):
     assert_same(arrays_of(whole), arrays_of(resumed))
 
 
+def test_resume_on_other_puzzles_names_what_differs(data, tmp_path):
+    trainer = Trainer(config(data, tmp_path / "r", epochs=2))
+    take_steps(trainer, 1)
+    trainer.progress.position = {"epoch": 0, "offset": 20}
+    folder = trainer.save()
+    few = make_data(tmp_path / "few", identifiers=3, examples=12)
+    with pytest.raises(InputError, match="puzzle_emb.weights has shape"):
+        Trainer(config(few, tmp_path / "r", epochs=2), resume=folder)
+
+
 def test_resume_without_the_carry_begins_new_puzzles(data, tmp_path, capsys):
     cut = Trainer(config(data, tmp_path / "run"))
     take_steps(cut, 4)

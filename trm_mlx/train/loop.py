@@ -68,7 +68,6 @@ class Trainer:
             check_resumable(self.resumed, self.progress, saved, config)
         check_newest(self.run, self.resumed)
         _check_same_puzzles(self.data.metadata, self.test_data.metadata)
-        self.stream = train_stream(self.data, self.test_data, config, self.progress.position, group)
         sizes = self.data.metadata
         self.total_steps = total_steps(sizes, config.epochs, config.global_batch_size)
         model_config = ModelConfig.of(
@@ -94,6 +93,7 @@ class Trainer:
                 self._restore_evaluators(read_evaluators(self.resumed, self.progress))
         elif config.load_checkpoint is not None:
             start_from(config.load_checkpoint, self.training)
+        self.stream = train_stream(self.data, self.test_data, config, self.progress.position, group)
         self._agree()
 
     @property
