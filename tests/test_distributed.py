@@ -195,8 +195,9 @@ def test_the_others_end_with_one_that_is_killed(folder, tmp_path, number):
             process.communicate()
     assert processes[0].returncode == 2
     assert out == ""
-    assert "error: another process of the run has ended" in err.splitlines()[-1]
-    assert f"resume={run}" in err.splitlines()[-1]
+    # MLX's threads may still have something to say after the last line of ours.
+    (line,) = [line for line in err.splitlines() if "another process of the run has ended" in line]
+    assert f"resume={run}" in line
     assert "Traceback" not in err
     _, progress, _ = read_state(run)
     assert main(["train", f"resume={run}", f"epochs={progress.interval + 1}"]) == 0
