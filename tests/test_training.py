@@ -140,7 +140,7 @@ def test_resume_on_other_puzzles_names_what_differs(data, tmp_path):
     trainer.progress.position = {"epoch": 0, "offset": 20}
     folder = trainer.save()
     few = make_data(tmp_path / "few", identifiers=3, examples=12)
-    with pytest.raises(InputError, match="puzzle_emb.weights has shape"):
+    with pytest.raises(InputError, match="weights has shape"):
         Trainer(config(few, tmp_path / "r", epochs=2), resume=folder)
 
 
