@@ -4,13 +4,13 @@ PREFIX_{subset}_challenges.json   {puzzle: {"train": [{"input", "output"}], "tes
 PREFIX_{subset}_solutions.json    {puzzle: [the output of each test]}
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from trm_mlx.data.json_file import read_json
 from trm_mlx.errors import InputError, located, shortened
 from trm_mlx.tasks.arc import SEPARATOR, check_grid
 
@@ -51,11 +51,11 @@ def read_subset(prefix: str, subset: str, held_out: bool) -> list[Puzzle]:
             cannot be used; the message names file, puzzle and example.
     """
     path, solved = (Path(f"{prefix}_{subset}_{kind}.json") for kind in ("challenges", "solutions"))
-    contents = _read_json(path)
+    contents = _puzzles(path)
     train = {name: _examples(path, name, contents[name], "train") for name in contents}
     tests = {name: _examples(path, name, contents[name], "test") for name in contents}
     if solved.exists():
-        _add_solutions(solved, _read_json(solved), tests)
+        _add_solutions(solved, _puzzles(solved), tests)
     elif held_out:
         print(f"{solved} not found: tests without an output get {UNKNOWN}", file=sys.stderr)
         tests = {name: [{"output": UNKNOWN, **e} for e in tests[name]] for name in tests}
@@ -75,16 +75,8 @@ def read_subset(prefix: str, subset: str, held_out: bool) -> list[Puzzle]:
     ]
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"cannot read {shortened(path)}: {error.strerror}; correct --input-file-prefix or "
-            "--subsets"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}; download it again") from error
+def _puzzles(path: Path) -> dict:
+    content = read_json(path, "correct --input-file-prefix or --subsets", "download it again")
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path} holds no puzzles; it must be a JSON object of them, by name")
     return content

@@ -1,8 +1,8 @@
 """The names of the puzzles of a dataset, as its builder wrote them."""
 
-import json
 from pathlib import Path
 
+from trm_mlx.data.json_file import read_json
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.schema import IDENTIFIERS_FILE
 from trm_mlx.errors import InputError
@@ -27,12 +27,7 @@ def puzzle_names(data: PuzzleDataset) -> list[str]:
 
 
 def _read(path: Path) -> list[str]:
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; rebuild the dataset") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}; rebuild the dataset") from error
+    names = read_json(path, "rebuild the dataset", "rebuild the dataset")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} holds no list of names; rebuild the dataset")
     return names

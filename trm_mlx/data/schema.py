@@ -19,6 +19,7 @@ from tokenize import TokenError
 
 import numpy as np
 
+from trm_mlx.data.json_file import read_json
 from trm_mlx.errors import InputError, shortened
 
 IGNORE_LABEL = -100  # the label in a batch that the loss does not count
@@ -60,7 +61,7 @@ class DatasetMetadata:
         Raises InputError if the file is absent, is not JSON, or lacks or mistypes a key.
         """
         kinds = {field.name: _JSON_TYPES.get(field.name, int) for field in fields(cls)}
-        content = read_json(path, kinds, defaults={"task": None})
+        content = read_keys(path, kinds, defaults={"task": None})
         for name in ("vocab_size", "seq_len", "num_puzzle_identifiers", "total_groups"):
             if content[name] < 1:
                 raise InputError(
@@ -258,19 +259,14 @@ def merge_metadata(
     )
 
 
-def read_json(
+def read_keys(
     path: str | Path, kinds: dict[str, type | tuple[type, ...]], defaults: dict | None = None
 ) -> dict:
     """The keys of a dataset.json that `kinds` names, with their types; others are ignored.
 
     Raises InputError if the file is absent, is not JSON, or lacks or mistypes a key.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; build the dataset first") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); rebuild the dataset") from error
+    content = read_json(path, "build the dataset first", "rebuild the dataset")
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object; rebuild the dataset")
     content = {**(defaults or {}), **content}

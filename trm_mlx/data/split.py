@@ -24,7 +24,7 @@ from trm_mlx.data.schema import (
     SplitArrays,
     array_path,
     open_array,
-    read_json,
+    read_keys,
 )
 from trm_mlx.errors import InputError
 from trm_mlx.whole_folder import restored
@@ -85,7 +85,7 @@ def is_flat(folder: Path) -> bool:
 
 
 def _open_flat(folder: Path) -> Split:
-    sizes = read_json(folder / METADATA_FILE, dict.fromkeys(_FLAT_KEYS, int))
+    sizes = read_keys(folder / METADATA_FILE, dict.fromkeys(_FLAT_KEYS, int))
     inputs, labels = (open_array(array_path(folder, SET_NAME, f)) for f in ("inputs", "labels"))
     examples = len(inputs)
     if examples != sizes["num_examples"]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trm_mlx.data.json_file import read_json
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.names import puzzle_names
 from trm_mlx.errors import InputError, located, shortened
@@ -139,7 +140,11 @@ class ArcVote:
 def _read_tests(path: Path) -> dict[str, list[Test]]:
     """The tests of every puzzle in a ``test_puzzles.json``."""
     tests = {}
-    for puzzle, content in _read_json(path).items():
+    absent = "the evaluator arc is for datasets of 'trm build arc', for others set evaluators=[]"
+    puzzles = read_json(path, absent, "rebuild the dataset")
+    if not isinstance(puzzles, dict) or not puzzles:
+        raise InputError(f"{path} holds no puzzles by name; rebuild the dataset")
+    for puzzle, content in puzzles.items():
         with located(f"{path}: puzzle {shortened(puzzle)}"):
             pairs = content.get("test") if isinstance(content, dict) else None
             if not pairs or not all(isinstance(pair, dict) for pair in pairs):
@@ -149,18 +154,3 @@ def _read_tests(path: Path) -> dict[str, list[Test]]:
                 for pair in pairs
             ]
     return tests
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}; the evaluator arc is for datasets of "
-            "'trm build arc', for others set evaluators=[]"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}; rebuild the dataset") from error
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"{path} holds no puzzles by name; rebuild the dataset")
-    return content
