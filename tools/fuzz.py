@@ -36,8 +36,11 @@ from trm_mlx.build.arc_source import read_subset
 from trm_mlx.cli import main as command
 from trm_mlx.config import ModelConfig
 from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.data.names import puzzle_names
+from trm_mlx.data.schema import IDENTIFIERS_FILE
 from trm_mlx.demo import requests
 from trm_mlx.demo.entry import read_board
+from trm_mlx.demo.form import form_of
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model
 from trm_mlx.options import read_yaml
@@ -149,7 +152,7 @@ def page_targets() -> dict[str, tuple[Reader, list[bytes]]]:
         look = find_look(task, np.zeros((1, task.seq_len), np.uint8))
         boards = task.generate(3, np.random.default_rng(0)).questions
         seeds = [write(board).encode() for board in boards for write in (task.line, task.render)]
-        read = text_target(functools.partial(read_board, task, look))
+        read = text_target(functools.partial(read_board, task, look, form_of(task, look)))
         found[f"page {name}"] = read, seeds
     return found
 
@@ -161,6 +164,10 @@ def dataset_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
     for path in sorted((folder / "data" / "train").iterdir()):
         target = file_target(path, lambda: PuzzleDataset([str(folder / "data")], "train"))
         found[f"dataset {path.name}"] = target, [path.read_bytes()]
+    data = PuzzleDataset([str(folder / "data")], "train")
+    names = folder / "data" / IDENTIFIERS_FILE
+    target = file_target(names, lambda: puzzle_names(data))
+    found[f"dataset {names.name}"] = target, [names.read_bytes()]
     return found
 
 
