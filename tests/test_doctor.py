@@ -11,8 +11,10 @@ from trm_mlx import backend
 from trm_mlx.bench import machine
 from trm_mlx.cli import main
 from trm_mlx.commands import doctor
+from trm_mlx.train import host_memory
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+REAL_MEMORY = machine.memory
 
 REMEDIES = {
     "blas": "no fast BLAS found, expect a fiftieth of the speed: pip install 'trm-mlx[cpu]'",
@@ -31,7 +33,7 @@ def healthy(monkeypatch):
     monkeypatch.setattr(backend, "preload_blas", lambda: "libfast.so")
     monkeypatch.setattr(machine, "blas", lambda: "/lib/libfast.so")
     monkeypatch.setattr(machine.os.path, "exists", lambda path: path != "/dev/nvidia0")
-    monkeypatch.setattr(machine, "memory", lambda: (2**34, 2**34))
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(2**34, 2**34, 2**34))
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**34))
     return monkeypatch
 
@@ -59,6 +61,7 @@ def test_a_healthy_machine(healthy, capsys):
     assert facts["BLAS"] == "/lib/libfast.so"
     assert facts["float32"].endswith(" GFLOP/s in matrix products")
     assert float(facts["float32"].split()[0].replace(",", "")) > 0
+    assert facts["memory"] == "16.0 GiB for arrays, 16.0 GiB in all"
     assert "mlx " in facts["installed"]
     assert "convert (torch " in facts["extras"]
 
@@ -86,12 +89,24 @@ def test_every_illness_has_a_remedy(healthy, capsys, illness):
     if illness == "gpu":
         healthy.setattr(machine.os.path, "exists", lambda path: True)
     if illness == "memory":
-        healthy.setattr(machine, "memory", lambda: (2**29, 2**29))
+        healthy.setattr(machine, "memory", lambda: machine.Memory(2**29, 2**29, 2**34))
     if illness == "disk":
         healthy.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
     wrong = [line for line in diagnosis(capsys, 1) if line.startswith("wrong: ")]
     assert len(wrong) == 1
     assert wrong[0].startswith(f"wrong: {REMEDIES[illness]}")
+
+
+def test_memory_in_a_container(healthy, capsys, tmp_path):
+    healthy.setattr(machine, "memory", REAL_MEMORY)
+    healthy.setattr(host_memory, "machine_memory", lambda: 2**36)
+    healthy.setattr(machine, "machine_memory", lambda: 2**36)
+    healthy.setattr(host_memory, "GROUPS", tmp_path)
+    (tmp_path / "memory.max").write_text(f"{2**33}\n")
+    text = "8.0 GiB for arrays, 8.0 GiB in all, the limit of this container or job; the computer"
+    assert f"memory       {text} has 64.0 GiB" in diagnosis(capsys, 0)
+    (tmp_path / "memory.max").write_text(f"{2**29}\n")
+    assert f"wrong: {REMEDIES['memory']}" in diagnosis(capsys, 1)
 
 
 def test_a_gpu_in_use_is_not_missed(healthy, capsys):

@@ -1,4 +1,4 @@
-"""Large batches in several passes: the plan, and that it changes nothing but memory."""
+"""Large batches in several passes: the plan and its memory, and that it changes nothing else."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from trm_mlx.errors import InputError
 from trm_mlx.models import cpu_kernels
 from trm_mlx.models.model import build_model
 from trm_mlx.options import arch_config, load_config
-from trm_mlx.train import memory
+from trm_mlx.train import host_memory, memory
 from trm_mlx.train.step import Training
 
 WORDS = ["data_paths=[none]", "global_batch_size=7", "ema=true", "compile=false"]
@@ -135,17 +135,69 @@ def test_plan_for_the_cpu(monkeypatch):
     assert memory.plan(config, model) == (20, False)
 
 
+HOST = 64 * 2**30
+UNLIMITED = 9223372036854771712  # what version 1 writes where there is no limit
+# Files of control groups by path, the groups that the process is in, and what it then may take.
+GROUPS = {
+    "none": ({}, "", HOST),
+    "docker, version 2": ({"memory.max": 8 * 2**30}, "0::/", 8 * 2**30),
+    "docker, version 1": (
+        {"memory/memory.limit_in_bytes": 8 * 2**30},
+        "9:cpu:/docker/a1\n4:memory:/docker/a1\n0::/",
+        8 * 2**30,
+    ),
+    "no limit, version 2": ({"memory.max": "max"}, "0::/", HOST),
+    "no limit, version 1": ({"memory/memory.limit_in_bytes": UNLIMITED}, "4:memory:/", HOST),
+    "more than there is": ({"memory.max": 2 * HOST}, "0::/", HOST),
+    "both versions": (
+        {"memory.max": 6 * 2**30, "memory/memory.limit_in_bytes": 5 * 2**30},
+        "4:memory:/\n0::/",
+        5 * 2**30,
+    ),
+    "a job inside a limited user": (
+        {"user/memory.max": 4 * 2**30, "user/job/memory.max": "max"},
+        "0::/user/job",
+        4 * 2**30,
+    ),
+    "a job of version 1": (
+        {"memory/slurm/job/memory.limit_in_bytes": 3 * 2**30},
+        "5:cpuset:/other\n4:cpu,memory:/slurm/job\n0::/",
+        3 * 2**30,
+    ),
+    "somebody else's": (
+        {"other/memory.max": 2**30, "memory/other/memory.limit_in_bytes": 2**30},
+        "7:pids:/other\n4:memory:/\n0::/user:1/job",
+        HOST,
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "memberships", "expected"), GROUPS.values(), ids=GROUPS)
+def test_memory_of_a_container(monkeypatch, tmp_path, files, memberships, expected):
+    for name, limit in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{limit}\n")
+    (tmp_path / "cgroup").write_text(memberships)
+    monkeypatch.setattr(host_memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(host_memory, "MEMBERSHIPS", tmp_path / "cgroup")
+    monkeypatch.setattr(host_memory, "machine_memory", lambda: HOST)
+    monkeypatch.setattr(memory, "device_name", lambda: "cpu")
+    assert memory.memory_size() == expected
+
+
+def test_plan_follows_the_limit_of_a_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "device_name", lambda: "cpu")
+    model = make().model
+    config = dataclasses.replace(load_config(WORDS), global_batch_size=10**6)
+    room = 20 * memory.row_bytes(model, recompute=False)
+    limit = int((memory.fixed_bytes(model) + room) / memory.SHARE) + 1
+    monkeypatch.setattr(host_memory, "GROUPS", tmp_path)
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    assert memory.plan(config, model).rows == 20
+    assert memory.evaluation_rows(model, 1000) == 20
+
+
 @pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])
 def test_batch_sizes_that_cannot_be(value):
     with pytest.raises(InputError, match=r"batch_size=.*whole number above 0, or auto"):
         load_config([*WORDS, f"batch_size={value}"])
-
-
-def test_a_container_may_have_less_memory_than_the_computer(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "CONTAINER_LIMITS", (tmp_path / "absent",))
-    whole = memory.host_memory()
-    assert whole > 2**28
-    for text, expected in (("max", whole), ("9223372036854771712", whole), ("1048576", 2**20)):
-        (tmp_path / "limit").write_text(f"{text}\n")
-        monkeypatch.setattr(memory, "CONTAINER_LIMITS", (tmp_path / "limit",))
-        assert memory.host_memory() == expected

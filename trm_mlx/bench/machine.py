@@ -6,11 +6,13 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from trm_mlx import backend
-from trm_mlx.train.memory import host_memory, memory_size
+from trm_mlx.train.host_memory import host_memory, machine_memory
+from trm_mlx.train.memory import memory_size
 
 _WIDTH = {"cpu": 1024, "metal": 4096, "cuda": 8192}  # of a square matrix, enough to be busy
 
@@ -34,9 +36,17 @@ def device() -> str:
     return f"{backend.device_name()} ({name}), {os.cpu_count()} CPU cores"
 
 
-def memory() -> tuple[int, int]:
-    """Bytes for arrays of the device, and bytes of the computer, or of the container."""
-    return memory_size(), host_memory()
+class Memory(NamedTuple):
+    """Bytes for arrays of the device, for this process, and of the whole computer."""
+
+    arrays: int
+    process: int
+    computer: int
+
+
+def memory() -> Memory:
+    """What there is; the process has less than the computer in a container with a limit."""
+    return Memory(memory_size(), host_memory(), machine_memory())
 
 
 def blas() -> str:

@@ -44,7 +44,6 @@ def facts(seconds: float) -> list[tuple[str, str]]:
     """What the machine has, as pairs of a name and a text."""
     from trm_mlx.bench import machine
 
-    arrays, whole = machine.memory()
     rates = [
         (f"{dtype}", f"{machine.matmul_rate(dtype, seconds) / 1e9:,.0f} GFLOP/s in matrix products")
         for dtype in dict.fromkeys((backend.default_dtype(), "float32"))
@@ -62,7 +61,7 @@ def facts(seconds: float) -> list[tuple[str, str]]:
         ("device", machine.device()),
         ("BLAS", machine.blas()),
         ("compiler", machine.compiler()),
-        ("memory", f"{arrays / GIBIBYTE:.1f} GiB for arrays, {whole / GIBIBYTE:.1f} GiB in all"),
+        ("memory", _memory()),
         ("disk", f"{shutil.disk_usage('.').free / GIBIBYTE:.1f} GiB free here"),
         *rates,
     ]
@@ -75,13 +74,24 @@ def problems() -> list[str]:
     found = backend.slow(backend.default_dtype())
     if (unused := machine.unused_gpu()) is not None:
         found.append(unused)
-    arrays, _ = machine.memory()
+    arrays = machine.memory().arrays
     if arrays < LEAST_MEMORY:
         found.append(f"{arrays / GIBIBYTE:.1f} GiB of memory: use a smaller batch_size=")
     free = shutil.disk_usage(".").free
     if free < LEAST_DISK:
         found.append(f"{free / GIBIBYTE:.1f} GiB free on the disk here: clear some for checkpoints")
     return found
+
+
+def _memory() -> str:
+    from trm_mlx.bench import machine
+
+    memory = machine.memory()
+    arrays, process, computer = (f"{size / GIBIBYTE:.1f} GiB" for size in memory)
+    text = f"{arrays} for arrays, {process} in all"
+    if memory.process < memory.computer:
+        text += f", the limit of this container or job; the computer has {computer}"
+    return text
 
 
 def _version(name: str) -> str | None:

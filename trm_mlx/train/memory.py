@@ -4,9 +4,6 @@ An estimate from the sizes of what a gradient keeps, checked against measured pe
 docs/performance.md); it errs towards fewer rows.
 """
 
-import os
-from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -15,15 +12,11 @@ from mlx.utils import tree_flatten
 from trm_mlx.backend import default_dtype, device_name
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.models.model import RecursiveReasoner
+from trm_mlx.train.host_memory import host_memory
 
 SHARE = 0.75  # of the memory there is that a plan may use
 CPU_FACTOR = 4  # its loops are run while the gradient is traced, and then nothing is let go
 CPU_ROOM = 2 * 2**30  # bytes; larger passes spend their time on fresh pages of memory
-# Of control groups of Linux, version 2 and version 1.
-CONTAINER_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 FEW_ROWS = 32  # fewer at once, and computing products twice is the better deal
 
 
@@ -70,15 +63,6 @@ def memory_size() -> int:
     info = mx.device_info()
     on_metal = info.get("max_recommended_working_set_size")
     return int(on_metal or info["total_memory"])
-
-
-def host_memory() -> int:
-    """Bytes of the computer or, if that is less, of the container that this process runs in."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):  # not Linux, no container; "max" is no number
-            sizes.append(int(path.read_text("ascii")))
-    return min(sizes)
 
 
 def fixed_bytes(model: RecursiveReasoner) -> int:
