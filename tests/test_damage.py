@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model
 from trm_mlx.options import arch_config
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 DEEP = "[" * 100_000
 
 
@@ -75,3 +79,12 @@ def test_updates_of_a_step_are_bounded():
     with pytest.raises(InputError, match="updates are too many for a supervision step"):
         arch_config("trm", H_cycles=2**15, L_cycles=2**15)
     assert np.isfinite(arch_config("trm", H_cycles=2**12, L_cycles=2**8).hidden_size)
+
+
+def test_the_fuzzer_still_knows_its_targets(tmp_path):
+    pytest.importorskip("torch")
+    command = [sys.executable, CHECKOUT / "tools" / "fuzz.py", "--inputs=1", f"--keep={tmp_path}"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count(" inputs, ") == len(done.stdout.splitlines()) > 30
+    assert not list(tmp_path.iterdir())
