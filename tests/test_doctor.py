@@ -109,6 +109,26 @@ def test_memory_in_a_container(healthy, capsys, tmp_path):
     assert f"wrong: {REMEDIES['memory']}" in diagnosis(capsys, 1)
 
 
+@pytest.mark.parametrize(
+    ("device", "programs", "said"),
+    [
+        ("cpu", {"g++": "echo g++ 13.2; echo more"}, "g++ 13.2; only compile=true uses it"),
+        ("cpu", {}, "no g++; only compile=true would use one, and does nothing without"),
+        ("cpu", {"g++": "exit 1"}, "no g++; only compile=true would use one, and does nothing "),
+        ("cpu", {"clang++": "echo clang 17"}, "no g++; only "),  # MLX does not ask for that
+        ("metal", {"g++": "echo g++ 13.2"}, "Metal's, of the system"),
+        ("cuda", {"g++": "echo g++ 13.2"}, "CUDA's nvrtc, beside MLX"),
+    ],
+)
+def test_the_compiler_that_mlx_would_use(tmp_path, monkeypatch, device, programs, said):
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(backend, "device_name", lambda: device)
+    assert machine.compiler().startswith(said)
+
+
 def test_a_gpu_in_use_is_not_missed(healthy, capsys):
     healthy.setattr(backend, "device_name", lambda: "cuda")
     assert machine.unused_gpu() is None

@@ -90,12 +90,11 @@ def remove_folder(folder: Path) -> None:
 def sweep(parent: Path, name: str = "*") -> None:
     """Clear away what killed processes were filling in ``parent``, to be called ``name``.
 
-    Raises:
-        OSError: the disk refuses.
+    What the disk does not let go of stays.
     """
     for leftover in parent.glob(f".{name}{_ASIDE}*"):
-        # Gone meanwhile, or being filled.
-        with suppress(FileNotFoundError, BlockingIOError), _opened(leftover) as descriptor:
+        # Being filled, gone meanwhile, another user's, or on a disk that knows no locks.
+        with suppress(OSError), _opened(leftover) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(leftover)
 
@@ -107,7 +106,8 @@ def _workspace_of(final: Path) -> Iterator[Path]:
     workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}{_ASIDE}", dir=final.parent))
     try:
         with _opened(workspace) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(OSError):  # a disk that knows no locks, where nobody sweeps either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield workspace
     finally:
         shutil.rmtree(workspace, ignore_errors=True)

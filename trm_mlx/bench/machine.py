@@ -62,13 +62,16 @@ def blas() -> str:
 
 
 def compiler() -> str:
-    """The C++ compiler that ``compile=true`` needs on a CPU."""
-    for name in ("g++", "clang++"):
-        if (path := shutil.which(name)) is not None:
-            done = subprocess.run([path, "--version"], check=False, capture_output=True, text=True)
-            if done.returncode == 0:
-                return done.stdout.splitlines()[0]
-    return "none, and none needed but for compile=true on a CPU"
+    """The compiler of ``compile=true``, and that nothing else needs one."""
+    device = backend.device_name()
+    if device != "cpu":
+        return {"metal": "Metal's, of the system", "cuda": "CUDA's nvrtc, beside MLX"}[device]
+    # MLX asks for a command of this name, on a Mac too, and compiles nothing where that fails.
+    if (path := shutil.which("g++")) is not None:
+        done = subprocess.run([path, "--version"], check=False, capture_output=True, text=True)
+        if done.returncode == 0:
+            return f"{done.stdout.splitlines()[0]}; only compile=true uses it"
+    return "no g++; only compile=true would use one, and does nothing without"
 
 
 def unused_gpu() -> str | None:

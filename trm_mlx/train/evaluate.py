@@ -12,7 +12,7 @@ import numpy as np
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import iterate_test
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError, refusal, shortened
 from trm_mlx.models.act import unroll
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.train.group import ALONE, Group
@@ -169,7 +169,7 @@ def write_outputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
         with whole_file(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **arrays)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error}") from error
+        raise InputError(f"cannot write {path}: {refusal(error)}") from error
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
@@ -179,7 +179,7 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
             with whole_file(folder / name) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"cannot write {folder}: {error}") from error
+        raise InputError(f"cannot write {folder}: {refusal(error)}") from error
 
 
 def _portable(array: mx.array) -> np.ndarray:

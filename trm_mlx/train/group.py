@@ -4,9 +4,10 @@
 sockets or Thunderbolt between Macs and CPUs, NCCL between NVIDIA GPUs. All processes must make the
 same calls in the same order. Alone, a process gets back what it gave, and nothing is sent.
 
-Each call is one message. When a process dies, the message under way fails in the others; what MLX's
-ring (0.32) has been given besides may then end in a segmentation fault, or never. So each is waited
-for, with nothing behind it, but on NVIDIA GPUs, where NCCL's messages are work like any other.
+Each call is one message. When a process dies, the message under way fails in the others. MLX (0.32)
+would compute on with whatever that left in memory, a segmentation fault if it was indices, and its
+ring wait forever for another message. So each is waited for, with nothing behind it, but on NVIDIA
+GPUs, where NCCL's messages are work like any other.
 """
 
 import itertools
@@ -24,7 +25,8 @@ from trm_mlx.errors import InputError
 
 Rows = TypeVar("Rows", mx.array, np.ndarray)
 
-_ENGINES = ("[ring]", "[jaccl]", "[nccl]")  # whose errors MLX begins with their name
+# What the errors of MLX's engines begin with; the last is of a ring that lost two messages at once.
+_ENGINES = ("[ring]", "[jaccl]", "[nccl]", "std::future_error")
 
 
 class Group(NamedTuple):
