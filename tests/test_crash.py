@@ -399,6 +399,24 @@ def test_a_run_folder_that_disappears_is_made_again_for_the_checkpoint(
 # Two at once, and other people's clocks
 
 
+@pytest.mark.parametrize("moment", ["open", "flock"])
+def test_a_folder_swept_away_before_it_is_locked_is_made_anew(tmp_path, monkeypatch, moment):
+    module = {"open": os, "flock": whole_folder.fcntl}[moment]
+    function = getattr(module, moment)
+
+    def late(*arguments):
+        monkeypatch.undo()
+        for begun in tmp_path.glob(".data.partial-*"):
+            begun.rmdir()
+        return function(*arguments)
+
+    monkeypatch.setattr(module, moment, late)
+    with whole_folder.whole_folder(tmp_path / "data") as finished:
+        (finished / "file").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert (tmp_path / "data" / "file").exists()
+
+
 def test_a_second_run_in_the_same_folder_is_refused(whole, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(whole, run)

@@ -102,15 +102,26 @@ def sweep(parent: Path, name: str = "*") -> None:
 @contextmanager
 def _workspace_of(final: Path) -> Iterator[Path]:
     sweep(final.parent, glob.escape(final.name))
-    # A sibling is on the same file system, so that the final rename is atomic.
-    workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}{_ASIDE}", dir=final.parent))
+    workspace, lock = _locked_workspace(final)
     try:
-        with _opened(workspace) as descriptor:
-            with suppress(OSError):  # a disk that knows no locks, where nobody sweeps either
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield workspace
+        yield workspace
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_workspace(final: Path) -> tuple[Path, int]:
+    """An empty folder, and the descriptor that holds its lock while it is open."""
+    while True:
+        # A sibling is on the same file system, so that the final rename is atomic.
+        workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}{_ASIDE}", dir=final.parent))
+        with suppress(FileNotFoundError):
+            lock = os.open(workspace, os.O_RDONLY)
+            with suppress(OSError):  # a disk that knows no locks, where nobody sweeps either
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if workspace.exists():  # nobody swept it away before it was locked
+                return workspace, lock
+            os.close(lock)
 
 
 @contextmanager
