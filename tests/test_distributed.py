@@ -8,7 +8,7 @@ import time
 import mlx.core as mx
 import numpy as np
 import pytest
-from processes import alone, launched, started
+from processes import BACKEND, alone, launched, started
 from test_arc_vote import dataset  # noqa: F401  (a fixture)
 from test_cli import TINY
 from test_training import config, make_data
@@ -22,6 +22,8 @@ from trm_mlx.train.checkpoint import read_state
 from trm_mlx.train.group import Group, connect
 from trm_mlx.train.loop import Trainer
 from trm_mlx.train.source import open_test, open_train, train_stream
+
+HANGS_AFTER = 300  # seconds; far more than a machine busy with other work needs
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,34 @@ def test_messages(two):
             assert str(found["message.complaint"]) == (
                 "the processes differ in colour [[1, 0], [1, 1]]: paint them"
             )
+
+
+@pytest.mark.skipif(BACKEND == "nccl", reason="its messages are work like any other")
+def test_a_message_is_waited_for_before_the_next(folder, tmp_path, monkeypatch):
+    # Behind one that has failed MLX computes on, and its ring may wait forever for another.
+    events, evaluate = [], mx.eval
+
+    def send(message):
+        events.append(message)
+        return message
+
+    def wait(*arrays):
+        events.append(arrays)
+        evaluate(*arrays)
+
+    run = config("", tmp_path / "run", data_paths=[str(folder / "random")])
+    monkeypatch.setattr(mx.distributed, "all_sum", send)
+    monkeypatch.setattr(mx.distributed, "all_gather", lambda rows: send(mx.repeat(rows, 2, axis=0)))
+    trainer = Trainer(run, group=Group(0, 2))
+    batch, _ = next(iter(trainer.stream))
+    monkeypatch.setattr(mx, "eval", wait)
+    events.clear()
+    trainer.train_step(batch)
+    sent = [number for number, event in enumerate(events) if isinstance(event, mx.array)]
+    assert len(sent) == 2
+    for number in sent:
+        (waited_for,) = events[number + 1]
+        assert waited_for is events[number]
 
 
 @pytest.mark.parametrize("arch", ["trm", "hrm"])
@@ -181,24 +211,27 @@ def test_resuming_with_another_number_of_processes(folder, tmp_path):
 def test_the_others_end_with_one_that_is_killed(folder, tmp_path, number):
     run = tmp_path / "run"
     options = [*TINY, f"data_paths=[{folder / 'random'}]", f"checkpoint_path={run}", "epochs=10000"]
-    processes = started(2, tmp_path, "trm", "train", *options)
+    options.append("global_batch_size=12")
+    count = 2 + number % 2  # of three, two have a neighbour that lives as well as one that does not
+    *others, killed = processes = started(count, tmp_path, "trm", "train", *options)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + HANGS_AFTER
         while not list(run.glob("step_*")) and time.monotonic() < until:
             time.sleep(0.05)
         time.sleep(np.random.default_rng(number).random() / 2)
-        processes[1].send_signal(signal.SIGKILL)
-        out, err = processes[0].communicate(timeout=60)
+        killed.send_signal(signal.SIGKILL)
+        said = [process.communicate(timeout=HANGS_AFTER) for process in others]
     finally:
         for process in processes:
             process.kill()
             process.communicate()
-    assert processes[0].returncode == 2
-    assert out == ""
-    # MLX's threads may still have something to say after the last line of ours.
-    (line,) = [line for line in err.splitlines() if "another process of the run has ended" in line]
-    assert f"resume={run}" in line
-    assert "Traceback" not in err
+    for process, (out, err) in zip(others, said, strict=True):
+        assert process.returncode == 2, err
+        assert out == ""
+        # MLX's threads may still have something to say after the last line of ours.
+        (line,) = [line for line in err.splitlines() if "another process of the run has" in line]
+        assert f"resume={run}" in line
+        assert "Traceback" not in err
     _, progress, _ = read_state(run)
     assert main(["train", f"resume={run}", f"epochs={progress.interval + 1}"]) == 0
     assert read_state(run)[1].interval == progress.interval + 1

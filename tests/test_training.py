@@ -28,20 +28,19 @@ ARCH = {
 }
 
 
-def make_data(folder, identifiers=4, examples=24):
+def make_data(folder, identifiers=4, examples=24, seq_len=9):
     """A dataset of random tokens with several identifiers."""
     rng = np.random.default_rng(0)
     arrays = SplitArrays(
-        inputs=rng.integers(1, 6, (examples, 9)).astype(np.uint8),
-        labels=rng.integers(1, 6, (examples, 9)).astype(np.uint8),
+        inputs=rng.integers(1, 6, (examples, seq_len)).astype(np.uint8),
+        labels=rng.integers(1, 6, (examples, seq_len)).astype(np.uint8),
         puzzle_identifiers=rng.integers(1, identifiers, examples),
         puzzle_indices=np.arange(examples + 1),
         group_indices=np.arange(examples + 1),
     )
     names = [f"p{i}" for i in range(identifiers)]
-    write_dataset(
-        folder, {"train": arrays, "test": arrays}, names, vocab_size=6, seq_len=9, overwrite=True
-    )
+    sizes = {"vocab_size": 6, "seq_len": seq_len}
+    write_dataset(folder, {"train": arrays, "test": arrays}, names, **sizes, overwrite=True)
     return str(folder)
 
 
@@ -132,6 +131,18 @@ def test_resume_in_the_middle_of_an_interval(data, tmp_path, cut):
     resumed = Trainer(config(data, tmp_path / "cut"), resume=tmp_path / "cut")
     assert take_steps(resumed, 6 - cut) == expected[cut:]
     assert_same(arrays_of(whole), arrays_of(resumed))
+
+
+def test_resume_with_puzzles_of_another_length_names_that(data, tmp_path):
+    trainer = Trainer(config(data, tmp_path / "r"))
+    take_steps(trainer, 2)
+    folder = trainer.save()
+    # Too few for the data position, too, which is not the point.
+    longer = make_data(tmp_path / "longer", examples=10, seq_len=16)
+    with pytest.raises(
+        InputError, match="with seq_len=9, this run has seq_len=16: make them agree"
+    ):
+        Trainer(config(longer, tmp_path / "r"), resume=folder)
 
 
 def test_resume_on_other_puzzles_names_what_differs(data, tmp_path):
