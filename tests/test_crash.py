@@ -279,6 +279,7 @@ def test_what_killed_builders_leave_is_cleared_away_and_what_others_fill_is_not(
         )
         for name in ("data", "data", "data[1]")
     ]
+    (tmp_path / ".data.partial-notes").mkdir()
     try:
         killed, living, other = (Path(b.stdout.readline().strip()).parent for b in builders)
         for number in (0, 2):
@@ -296,6 +297,7 @@ def test_what_killed_builders_leave_is_cleared_away_and_what_others_fill_is_not(
             builder.kill()
             builder.communicate()
     assert (tmp_path / "data" / "file").read_text() == "whole"
+    assert (tmp_path / ".data.partial-notes").exists(), "a user's own"
 
 
 # Refused by the disk

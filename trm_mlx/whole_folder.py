@@ -92,7 +92,7 @@ def sweep(parent: Path, name: str = "*") -> None:
 
     What the disk does not let go of stays.
     """
-    for leftover in parent.glob(f".{name}{_ASIDE}*"):
+    for leftover in parent.glob(f".{name}{_ASIDE}{'?' * 8}"):  # as mkdtemp has named it
         # Being filled, gone meanwhile, another user's, or on a disk that knows no locks.
         with suppress(OSError), _opened(leftover) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
