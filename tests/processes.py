@@ -46,8 +46,8 @@ def everything(folder: Path, group: Group = ALONE, **changes: str) -> dict[str, 
     Rows halt early and explore. ``changes`` are of the configuration.
     """
     values = {
-        "arch": ARCH, "global_batch_size": 8, "epochs": 1000, "lr": 1e-3, "lr_warmup_steps": 10,
-        "puzzle_emb_lr": 1e-2, "ema": True, "random_starts": 0.5,
+        "arch": ARCH, "global_batch_size": 8, "epochs": 17, "lr": 1e-3, "lr_warmup_steps": 10,
+        "puzzle_emb_lr": 1e-2, "ema": True, "random_starts": 0.5, "depth_curriculum": True,
         "checkpoint_path": str(folder / "none"), **changes,
     }  # fmt: skip
     arc = {"arch": ARCH | ARC_ARCH, "data_paths": [str(folder / "arc")], "evaluators": ["arc"]}

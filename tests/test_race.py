@@ -57,7 +57,7 @@ def test_arithmetic_of_a_step():
     tokens = 512 * (512 * 88 + 88 * 256)
     passes = 3 * 7 + 2 * 7  # forward; backward, of the last cycle alone, counts twice
     flop = runpy.run_path(str(TOOL))["flop"]
-    assert flop(model, config) == 2 * 2 * (channels + tokens) * passes
+    assert flop(model, config, model.recursion) == 2 * 2 * (channels + tokens) * passes
 
 
 def test_attention_compares_all_positions():
@@ -69,4 +69,21 @@ def test_attention_compares_all_positions():
     scores_and_sums = 2 * config.L_layers * 32 * 10 * 10
     passes = (config.L_cycles + 1) * (config.H_cycles + 2)
     flop = runpy.run_path(str(TOOL))["flop"]
-    assert flop(model, config) == 2 * passes * (weights * 10 + scores_and_sums)
+    assert flop(model, config, model.recursion) == 2 * passes * (weights * 10 + scores_and_sums)
+
+
+def test_a_curriculum_computes_less_at_first(tmp_path):
+    depth = ["arch.H_cycles=3", "arch.L_cycles=3", "epochs=20"]
+    tool, computed = runpy.run_path(str(TOOL)), {}
+    for name, grows in (("whole", "false"), ("grown", "true")):
+        folder = tmp_path / name
+        race("run", folder, *TINY, *depth, f"depth_curriculum={grows}")
+        log = [values for _, values in tool["read_log"](folder / "metrics.jsonl")]
+        computed[name] = tool["operations"](folder, log)
+    # Updates forward, and twice as many backward for those with a gradient: all, and in each third.
+    whole, thirds = (8 + 3 * 4), (3 * 2, 3 + 3 * 3, 8 + 3 * 4)
+    step = computed["whole"][1]
+    assert computed["whole"] == [number * step for number in range(41)]
+    taken = [b - a for a, b in zip(computed["grown"], computed["grown"][1:], strict=False)]
+    expected = [thirds[0]] * 12 + [thirds[1]] * 12 + [thirds[2]] * 16
+    assert taken == [updates * step // whole for updates in expected]

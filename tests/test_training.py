@@ -101,7 +101,11 @@ def assert_same(first, second):
 
 @pytest.mark.parametrize(
     ("variant", "changes"),
-    [("trm", {}), ("hrm", {}), ("trm", {"optimizer": "muon", "random_starts": 0.5})],
+    [
+        ("trm", {}),
+        ("hrm", {}),
+        ("trm", {"optimizer": "muon", "random_starts": 0.5, "depth_curriculum": True}),
+    ],
 )
 def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, variant, changes):
     arch = {"name": variant, "H_layers": 1, "num_heads": 2}

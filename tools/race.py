@@ -8,7 +8,7 @@ The first trains as ``pretrain.py`` does, into a folder that must be new, and no
 second the step and the process's memory (``clock.csv``). The second writes ``race.csv``, exact
 accuracy of every evaluated set by step, minutes and computed EFLOP, and ``race.png``. The minutes
 are those since the start, evaluations included. With several test sets (``data_paths=[a,b]``) every
-one has its curve. Arithmetic is counted for ``arch.name=trm``.
+one has its curve.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,11 +31,14 @@ import yaml
 from mlx.utils import tree_flatten
 
 from trm_mlx import load
-from trm_mlx.models.model import ModelConfig
+from trm_mlx.models.blocks import Level
+from trm_mlx.models.model import ModelConfig, RecursiveReasoner
+from trm_mlx.models.recursion import Recursion
+from trm_mlx.train.curriculum import recursion_at
 from trm_mlx.train.log import METRICS_FILE, read_log
 
 CLOCK = "clock.csv"
-METRIC = "exact_accuracy"
+METRIC = "/exact_accuracy"
 TAIL = 4096  # bytes of the log that hold its last line
 
 
@@ -121,36 +125,65 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def points_of(folder: Path, titles: dict[str, str]) -> Iterator[Point]:
     """The evaluations of a run, its sets by their titles."""
-    model, config = load(folder)
-    eflop = flop(model, config) * rows_of(folder) / 1e18
+    log = [values for _, values in read_log(folder / METRICS_FILE)]
+    computed = operations(folder, log)
     with (folder / CLOCK).open(encoding="utf-8") as file:
         clock = [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(file)]
-    for _, values in read_log(folder / METRICS_FILE):
+    for values in log:
+        step = values["step"]
+        seconds = next((s for at, s in clock if at >= step), clock[-1][1])
         for name, value in values.items():
-            group, _, metric = name.rpartition("/")
-            if metric != METRIC or group == "train":
-                continue
-            step = values["step"]
-            seconds = next((s for at, s in clock if at >= step), clock[-1][1])
-            title = titles.get(group, group)
-            yield Point(folder.name, title, step, seconds / 60, step * eflop, value)
+            if is_evaluated(name):
+                group = name.removesuffix(METRIC)
+                place = titles.get(group, group), step, seconds / 60, computed[step] / 1e18
+                yield Point(folder.name, *place, value)
 
 
-def rows_of(folder: Path) -> int:
-    return yaml.safe_load((folder / "all_config.yaml").read_text("utf-8"))["global_batch_size"]
+def is_evaluated(name: str) -> bool:
+    """Whether a value of the log is a test set's accuracy."""
+    return name.endswith(METRIC) and not name.startswith("train/")
 
 
-def flop(model, config: ModelConfig) -> float:
-    """Operations that a row's supervision step takes: two a product, backward twice forward."""
-    positions = config.seq_len + config.puzzle_emb_len
-    application = 0
-    for name, weight in tree_flatten(model.L_level.parameters()):
-        times = config.hidden_size if "mlp_t" in name else positions
-        application += 2 * weight.size * times
+def operations(folder: Path, log: list[dict[str, float]]) -> list[int]:
+    """What a run has computed before each of its steps, and in the end."""
+    model, config = load(folder)
+    settings = yaml.safe_load((folder / "all_config.yaml").read_text("utf-8"))
+    steps = max(values["step"] for values in log)
+    recursions = [model.recursion] * steps
+    if settings.get("depth_curriculum"):
+        total = planned_steps(settings, log)
+        recursions = [recursion_at(config, step, total) for step in range(steps)]
+    of_row = {recursion: flop(model, config, recursion) for recursion in set(recursions)}
+    of_steps = (settings["global_batch_size"] * of_row[recursion] for recursion in recursions)
+    return list(accumulate(of_steps, initial=0))
+
+
+def planned_steps(settings: dict, log: list[dict[str, float]]) -> int:
+    """How long a run was to be, from when it was first evaluated: right but for a batch or so."""
+    first = next(values["step"] for values in log if any(is_evaluated(name) for name in values))
+    epochs = (settings["min_eval_interval"] + 1) * (settings["eval_interval"] or settings["epochs"])
+    return round(first * settings["epochs"] / epochs)
+
+
+def flop(model: RecursiveReasoner, config: ModelConfig, recursion: Recursion) -> int:
+    """Operations of a row's supervision step: two a product, backward twice forward.
+
+    Those of the nets; embedding, heads and a look-ahead are left out.
+    """
+    costs = {net: application(getattr(model, net), config) for net in recursion.nets}
+    free = sum(costs[update.net] for update in recursion.free_updates)
+    return free + 3 * sum(costs[update.net] for update in recursion.graded_updates)
+
+
+def application(net: Level, config: ModelConfig) -> int:
+    """Operations of one net applied to one row."""
+    products = sum(
+        weight.size * (config.hidden_size if "mlp_t" in name else config.length)
+        for name, weight in tree_flatten(net.parameters())
+    )
     if not config.mlp_t:
-        application += 4 * config.L_layers * config.hidden_size * positions**2
-    cycle = config.L_cycles + 1
-    return application * (config.H_cycles * cycle + 2 * cycle)
+        products += 2 * len(net.layers) * config.hidden_size * config.length**2
+    return 2 * products
 
 
 def draw(points: list[Point], target: Path) -> None:
@@ -175,7 +208,7 @@ def draw(points: list[Point], target: Path) -> None:
             axes.set(xlabel=label, ylabel="solved, %", title=name, ylim=(-2, 102))
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(target, dpi=110)
 
 

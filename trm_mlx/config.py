@@ -234,6 +234,11 @@ class TrainConfig:
     random_starts: float = _option(
         "share of puzzles that start from random states instead of the model's own", default=0.0
     )
+    depth_curriculum: bool = _option(
+        "recurse less at first: a third of H_cycles and L_cycles until 30 % of the steps, two "
+        "thirds until 60 %",
+        default=False,
+    )
     optimizer: str = _option(
         "optimizer of the weights; muon: of the blocks' matrices, adamw for the rest",
         choices=("adam_atan2", "adamw", "muon"),
@@ -306,6 +311,11 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
+        if self.depth_curriculum and self.arch.name not in ("trm", "trm_singlez", "hrm"):
+            raise InputError(
+                f"depth_curriculum=true: arch={self.arch.name} cannot recurse less; use trm, "
+                "trm_singlez or hrm, or leave it out"
+            )
         for weight in self.loss_weights:
             if not 0 <= weight < math.inf:
                 raise InputError(f"loss_weights: {weight} is no weight, write numbers from 0 up")

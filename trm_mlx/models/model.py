@@ -6,6 +6,8 @@ nothing of the early cycles is kept, and on Metal they use the fused attention.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import mlx.core as mx
@@ -17,7 +19,7 @@ from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.act import Carry, continue_target, halting_rows, replace_rows
 from trm_mlx.models.blocks import Level, to_blocks
 from trm_mlx.models.layers import Embedding, Linear, PuzzleEmbedding, truncated_normal
-from trm_mlx.models.recursion import Update, recurse
+from trm_mlx.models.recursion import Recursion, Update, recurse
 from trm_mlx.models.variants import VARIANTS
 
 Batch = dict[str, mx.array]
@@ -131,6 +133,15 @@ class RecursiveReasoner(nn.Module):
             positions = self.embed_pos.embedding_weight.astype(self._dtype)
             x = self._scale(x + positions, 0.707106781)
         return self._scale(x, math.sqrt(self.config.hidden_size))
+
+    @contextmanager
+    def recursing(self, recursion: Recursion) -> Iterator[None]:
+        """Within it, a supervision step is ``recursion``, with the same nets and states."""
+        own, self.recursion = self.recursion, recursion
+        try:
+            yield
+        finally:
+            self.recursion = own
 
     def _scale(self, x: mx.array, factor: float) -> mx.array:
         # In float32: MLX would round the factor itself to the dtype of x, PyTorch does not.

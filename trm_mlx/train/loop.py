@@ -25,6 +25,7 @@ from trm_mlx.train.checkpoint import (
     save_checkpoint,
     start_from,
 )
+from trm_mlx.train.curriculum import recursion_at
 from trm_mlx.train.evaluate import check_savable, evaluate, write_files, write_outputs
 from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.group import ALONE, Group
@@ -122,7 +123,10 @@ class Trainer:
             self.carry = self.model.initial_carry(batch)
         place = np.random.SeedSequence((self.config.seed, self.progress.step))
         key = mx.array(place.generate_state(2))
-        self.carry, metrics = self.training.step(self.carry, batch, key)
+        recursion = None
+        if self.config.depth_curriculum:
+            recursion = recursion_at(self.config.arch, self.progress.step, self.total_steps)
+        self.carry, metrics = self.training.step(self.carry, batch, key, recursion)
         self.progress.step += 1
         # Everything the next step reads, or its graph would grow from step to step.
         mx.async_eval(self.training.state, self.carry, metrics)

@@ -12,6 +12,7 @@ from trm_mlx.config import TrainConfig
 from trm_mlx.models import cpu_kernels
 from trm_mlx.models.act import Carry, random_starts
 from trm_mlx.models.model import Batch, RecursiveReasoner
+from trm_mlx.models.recursion import Recursion
 from trm_mlx.train.group import ALONE, Group
 from trm_mlx.train.losses import act_metrics, row_losses, step_weights, total_loss
 from trm_mlx.train.memory import plan
@@ -47,8 +48,7 @@ class Training:
         self.average = tree_map(mx.array, model.trainable_parameters()) if config.ema else {}
         self.plan = plan(config, model, group.size)
         self._puzzle_rate = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
-        self._step = None
-        self._compute, self._apply = self.gradients, self._applied
+        self._steps: dict[Recursion, Callable] = {}
 
     @property
     def state(self) -> list:
@@ -64,32 +64,36 @@ class Training:
         self.average.update(average)
         mx.eval(self.state)
 
-    def step(self, carry: Carry, batch: Batch, key: mx.array) -> tuple[Carry, Metrics]:
+    def step(
+        self, carry: Carry, batch: Batch, key: mx.array, recursion: Recursion | None = None
+    ) -> tuple[Carry, Metrics]:
         """Advance by one supervision step and one update of every weight.
 
         Args:
             carry: rows in progress; batch: rows for those that halted; key: this step's randomness.
+            recursion: what the model does in this step, if not what it does otherwise.
 
         Returns:
             The new carry and metrics as sums over the global batch, with the ``lr`` used.
         """
-        if self._step is None:
-            self._step = self._update
-            if compiles(self.config):
-                self._compile()
-        return self._step(carry, batch, key)
+        recursion = recursion or self.model.recursion
+        if recursion not in self._steps:
+            self._steps[recursion] = self._built()
+        with self.model.recursing(recursion):
+            return self._steps[recursion](carry, batch, key)
 
-    def _compile(self) -> None:
-        """The step as a whole or, where it waits for messages in between, in its two halves."""
+    def _built(self) -> Callable:
+        """The step, compiled as a whole or, where it waits for messages, in its two halves."""
 
         def compiled(function: Callable) -> Callable:
             plain = cpu_kernels.disabled()(function)
             return mx.compile(plain, inputs=self.state, outputs=self.state)
 
+        if not compiles(self.config):
+            return partial(self._update, self.gradients, self._applied)
         if self.group.waits:
-            self._compute, self._apply = compiled(self._compute), compiled(self._apply)
-        else:
-            self._step = compiled(self._step)
+            return partial(self._update, compiled(self.gradients), compiled(self._applied))
+        return compiled(partial(self._update, self.gradients, self._applied))
 
     def gradients(self, carry: Carry, batch: Batch, key: mx.array):
         """Gradients of loss / global_batch_size over these rows, without updating anything.
@@ -147,12 +151,14 @@ class Training:
         model.update(weights)
         return *made, gradients
 
-    def _update(self, carry: Carry, batch: Batch, key: mx.array) -> tuple[Carry, Metrics]:
-        carry, metrics, gradients, puzzles = self._compute(carry, batch, key)
+    def _update(
+        self, compute: Callable, apply: Callable, carry: Carry, batch: Batch, key: mx.array
+    ) -> tuple[Carry, Metrics]:
+        carry, metrics, gradients, puzzles = compute(carry, batch, key)
         gradients, metrics = self.group.sum([gradients, metrics])
         if puzzles:
             puzzles = self.group.gather(puzzles, after=metrics["count"])
-        return carry, self._apply(metrics, gradients, puzzles)
+        return carry, apply(metrics, gradients, puzzles)
 
     def _applied(self, metrics: Metrics, gradients: dict, puzzles: dict) -> Metrics:
         """Update everything by the gradients of the global batch; the metrics with the rates."""
