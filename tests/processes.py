@@ -23,7 +23,8 @@ from trm_mlx.errors import InputError
 from trm_mlx.options import train_config
 from trm_mlx.train.evaluate import SAVABLE, evaluate
 from trm_mlx.train.group import ALONE, Group, connect
-from trm_mlx.train.loop import Trainer, averaged
+from trm_mlx.train.step import averaged
+from trm_mlx.train.trainer import Trainer
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 # With TRM_TEST_BACKEND=nccl, two GPUs are put to the test instead of the CPU.

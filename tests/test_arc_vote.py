@@ -18,8 +18,8 @@ from trm_mlx.tasks.arc import Symmetry, canvas_of, grid_key
 from trm_mlx.train import checkpoint
 from trm_mlx.train.arc_vote import ArcVote, score
 from trm_mlx.train.evaluators import build_evaluators
-from trm_mlx.train.loop import Trainer
 from trm_mlx.train.stopping import Stopped
+from trm_mlx.train.trainer import Trainer
 from trm_mlx.train.votes import leading, packed, ranked, unpacked
 from trm_mlx.whole_folder import whole_file
 

@@ -21,10 +21,10 @@ from tiny import ARCH
 from trm_mlx import InputError, whole_folder
 from trm_mlx.cli import main
 from trm_mlx.options import load_config
-from trm_mlx.train import evaluate, loop
+from trm_mlx.train import evaluate, trainer
 from trm_mlx.train.checkpoint import save_checkpoint
-from trm_mlx.train.loop import Trainer
 from trm_mlx.train.stopping import Stopped
+from trm_mlx.train.trainer import Trainer
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 WORDS = [
@@ -225,13 +225,13 @@ def test_a_run_stopped_from_python_goes_on_where_it_is(whole, tmp_path):
 
 
 def test_a_signal_before_the_first_step(tmp_path, capsys, monkeypatch):
-    init = loop.Report.__init__
+    init = trainer.Report.__init__
 
     def signalled(report, *arguments):
         init(report, *arguments)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(loop.Report, "__init__", signalled)
+    monkeypatch.setattr(trainer.Report, "__init__", signalled)
     assert train(tmp_path / "run") == 130
     assert last_line(capsys) == "stopped before the first step: nothing to resume"
 
@@ -240,7 +240,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     code = (
         f"import sys, os, signal, time; sys.path.insert(0, {str(CHECKOUT)!r})\n"
         "from trm_mlx.cli import main\n"
-        "from trm_mlx.train.loop import Trainer\n"
+        "from trm_mlx.train.trainer import Trainer\n"
         "step = Trainer.train_step\n"
         "def hanging(trainer, batch):\n"
         "    if trainer.progress.step == 5:\n"
@@ -335,7 +335,7 @@ def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, last_words, li
             limit_files(sizes["optimizer.safetensors"] - 1)
         return save_checkpoint(folder, training, carry, progress, evaluators)
 
-    line = last_words(run, loop, "save_checkpoint", on_a_small_disk)
+    line = last_words(run, trainer, "save_checkpoint", on_a_small_disk)
     assert line.startswith(f"error: cannot write {run / 'step_0000008'}: ")
     assert "only a part was written, is the disk full?" in line
     assert line.endswith(

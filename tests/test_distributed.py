@@ -20,8 +20,8 @@ from trm_mlx.models.weights import find_checkpoint
 from trm_mlx.options import arch_config, train_config
 from trm_mlx.train.checkpoint import read_state
 from trm_mlx.train.group import Group, connect
-from trm_mlx.train.loop import Trainer
 from trm_mlx.train.source import open_test, open_train, train_stream
+from trm_mlx.train.trainer import Trainer
 
 HANGS_AFTER = 300  # seconds; far more than a machine busy with other work needs
 

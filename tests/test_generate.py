@@ -21,9 +21,9 @@ from trm_mlx.tasks import Puzzles, Task, registry
 from trm_mlx.tasks import split as task_split
 from trm_mlx.tasks.split import draw, draw_distinct, fingerprints, held_out
 from trm_mlx.train.augment import Augmentation
-from trm_mlx.train.loop import Trainer
 from trm_mlx.train.rules import Rules
 from trm_mlx.train.source import open_test, open_train, train_stream
+from trm_mlx.train.trainer import Trainer
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SMALL = ("sudoku4x4", "maze6x6", "addition2", "multiplication1")

@@ -118,7 +118,7 @@ def test_rules_see_through_every_spelling(tmp_path, monkeypatch):
         "import mlx.core as mx\n"
         "from trm_mlx import tasks\n"
         "from .. import models\n"
-        "from ..train.loop import Trainer\n"
+        "from ..train.trainer import Trainer\n"
         "from . import schema\n"
         "def f():\n    import torch\n    from trm_mlx.solve import solver\n"
     )

@@ -14,7 +14,7 @@ from trm_mlx.data.schema import SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.options import train_config
 from trm_mlx.train.evaluate import evaluate
-from trm_mlx.train.loop import Trainer
+from trm_mlx.train.trainer import Trainer
 
 ARCH = {
     "name": "trm",

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import trm_mlx  # noqa: F401  loads a BLAS before MLX
 from trm_mlx.options import load_config
 from trm_mlx.train.checkpoint import read_state
-from trm_mlx.train.loop import Trainer
 from trm_mlx.train.stopping import Stopped
+from trm_mlx.train.trainer import Trainer
 
 WORDS = [
     "experiment=sudoku4x4", "data_paths=[generate:sudoku4x4]", "puzzles_per_epoch=12800",

@@ -28,8 +28,8 @@ _LAZY = {
     "refine": "trm_mlx.solve.refinement",
     "Search": "trm_mlx.solve.search",
     "Solver": "trm_mlx.solve.solver",
-    "Trainer": "trm_mlx.train.loop",
-    "averaged": "trm_mlx.train.loop",
+    "Trainer": "trm_mlx.train.trainer",
+    "averaged": "trm_mlx.train.step",
 }
 
 __all__ = ["InputError", "__version__", *_LAZY]

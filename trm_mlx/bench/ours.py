@@ -15,9 +15,9 @@ from trm_mlx.data.schema import SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.models.model import build_model
 from trm_mlx.train.group import ALONE, Group
-from trm_mlx.train.loop import Trainer
 from trm_mlx.train.report import mean_metrics
 from trm_mlx.train.step import EvaluationStep, Training, compiles
+from trm_mlx.train.trainer import Trainer
 
 
 class Ours:

@@ -11,8 +11,8 @@ from trm_mlx.errors import InputError
 from trm_mlx.options import describe_options, load_config
 from trm_mlx.train.checkpoint import read_state
 from trm_mlx.train.group import connect
-from trm_mlx.train.loop import Trainer
 from trm_mlx.train.stopping import SIGNALS, stop_wish
+from trm_mlx.train.trainer import Trainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

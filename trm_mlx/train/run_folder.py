@@ -5,14 +5,18 @@ The lock is the kernel's, on the file ``.lock``: it ends with the process, howev
 
 import fcntl
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import mlx.core as mx
 import yaml
 
 from trm_mlx.config import TrainConfig
 from trm_mlx.errors import InputError, shortened
 from trm_mlx.models.weights import step_folders, step_of
 from trm_mlx.options import plain
+from trm_mlx.train.group import Group
 from trm_mlx.whole_folder import sweep, whole_file
 
 LOCK_FILE, RUN_CONFIG_FILE = ".lock", "all_config.yaml"
@@ -102,3 +106,14 @@ def way_back(run: Path) -> str:
     if not steps:
         return "the run has no checkpoint yet"
     return f"the last good checkpoint is {steps[-1]}, continue from it with resume={run}"
+
+
+def named(config: TrainConfig, group: Group) -> TrainConfig:
+    """A run's configuration with the names it leaves open filled in, the same in all processes."""
+    project = config.project_name or Path(config.data_paths[0]).name.rpartition(":")[2]
+    run = config.run_name
+    if run is None:
+        now = group.leaders(mx.array(int(time.time()))).item()
+        run = f"{config.arch.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
+    folder = config.checkpoint_path or str(Path("checkpoints", project, run))
+    return replace(config, project_name=project, run_name=run, checkpoint_path=folder)

@@ -49,6 +49,17 @@ class Generator(NamedTuple):
         }
 
 
+def open_data(config: TrainConfig) -> tuple[PuzzleDataset | Generator, PuzzleDataset]:
+    """The puzzles of a run, for training and for evaluation.
+
+    Raises:
+        InputError: see `open_train` and `open_test`; or they are not of one kind.
+    """
+    train, test = open_train(config), open_test(config)
+    _check_same_puzzles(train.metadata, test.metadata)
+    return train, test
+
+
 def open_train(config: TrainConfig) -> PuzzleDataset | Generator:
     """The training puzzles of a run.
 
@@ -165,3 +176,20 @@ def _tokens(task: Task, puzzles: Puzzles) -> tuple[np.ndarray, np.ndarray]:
         counted = np.where(array == IGNORE_LABEL, 0, array)
         check_tokens(counted, task.vocab_size, f"{GENERATE}{task.name}")
     return tokens
+
+
+def _check_same_puzzles(train: DatasetMetadata, test: DatasetMetadata) -> None:
+    for name in ("seq_len", "vocab_size"):
+        ours, theirs = getattr(train, name), getattr(test, name)
+        if ours != theirs:
+            raise InputError(
+                f"{name} is {ours} in the training data but {theirs} in the test data: "
+                "correct data_paths_test"
+            )
+    # Identifiers the table has no row for would silently read another puzzle's.
+    ours, theirs = (data.num_puzzle_identifiers for data in (train, test))
+    if theirs > ours:
+        raise InputError(
+            f"the test data has {theirs} puzzle identifiers, the training data {ours}: "
+            "build both from the same puzzles"
+        )

@@ -1,6 +1,7 @@
 """One optimisation step and one evaluation step, compiled where that pays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import mlx.core as mx
@@ -179,6 +180,20 @@ class Training:
             average = partial(moving_average, rate=config.ema_rate)
             self.average.update(tree_map(average, self.average, model.trainable_parameters()))
         return metrics
+
+
+@contextmanager
+def averaged(training: Training) -> Iterator[None]:
+    """The model with its averaged weights, if the run keeps an average, and back afterwards.
+
+    A context manager: ``with averaged(trainer.training): ...`` around what uses the model.
+    """
+    model, weights = training.model, tree_map(mx.array, training.model.trainable_parameters())
+    model.update(training.average)
+    try:
+        yield
+    finally:
+        model.update(weights)
 
 
 def _joined(passes: list):

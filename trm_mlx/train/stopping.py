@@ -2,9 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import mlx.core as mx
+
+from trm_mlx.train.checkpoint import Progress
+from trm_mlx.train.group import Group
+
+_ASK_EVERY = 16  # steps between two questions to a group whether to stop
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -22,6 +28,26 @@ class StopWish:
         """Raises Stopped if a signal has come."""
         if self.signal is not None:
             raise Stopped
+
+
+def agreed(obey: Callable[[], None], group: Group, progress: Progress) -> Callable[[], None]:
+    """Stopping as a group: every few steps all ask whether one wishes to, and then all do."""
+    if group.size == 1:
+        return obey
+    wished, asked = False, -1
+
+    def obey_together() -> None:
+        nonlocal wished, asked
+        try:
+            obey()
+        except Stopped:
+            wished = True
+        if progress.step % _ASK_EVERY == 0 and progress.step != asked:
+            asked = progress.step
+            if group.sum(mx.array([float(wished)])).item():
+                raise Stopped
+
+    return obey_together
 
 
 @contextmanager
