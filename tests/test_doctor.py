@@ -113,8 +113,8 @@ def test_memory_in_a_container(healthy, capsys, tmp_path):
     ("device", "programs", "said"),
     [
         ("cpu", {"g++": "echo g++ 13.2; echo more"}, "g++ 13.2; only compile=true uses it"),
-        ("cpu", {}, "no g++; only compile=true would use one, and does nothing without"),
-        ("cpu", {"g++": "exit 1"}, "no g++; only compile=true would use one, and does nothing "),
+        ("cpu", {}, "no g++; only compile=true would use one: leave compile at auto"),
+        ("cpu", {"g++": "exit 1"}, "no g++; only compile=true would use one: leave"),
         ("cpu", {"clang++": "echo clang 17"}, "no g++; only "),  # MLX does not ask for that
         ("metal", {"g++": "echo g++ 13.2"}, "Metal's, of the system"),
         ("cuda", {"g++": "echo g++ 13.2"}, "CUDA's nvrtc, beside MLX"),

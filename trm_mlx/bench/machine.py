@@ -71,7 +71,7 @@ def compiler() -> str:
         done = subprocess.run([path, "--version"], check=False, capture_output=True, text=True)
         if done.returncode == 0:
             return f"{done.stdout.splitlines()[0]}; only compile=true uses it"
-    return "no g++; only compile=true would use one, and does nothing without"
+    return "no g++; only compile=true would use one: leave compile at auto"
 
 
 def unused_gpu() -> str | None:

@@ -10,7 +10,7 @@ from trm_mlx.convert.infer import infer_config
 from trm_mlx.convert.read import read_checkpoint
 from trm_mlx.convert.verify import VerificationFailed, compare
 from trm_mlx.errors import InputError, located, refusal
-from trm_mlx.models.model import RecursiveReasoner, build_model
+from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import assign_weights, save_model
 from trm_mlx.whole_folder import whole_folder
 
@@ -47,7 +47,7 @@ def convert(
     assign_weights(model, stored, str(source))
     try:
         with whole_folder(output) as finished:
-            _save(finished, model, getattr(mx, dtype))
+            save_model(finished, model, getattr(mx, dtype))
             if verify:
                 comparison = compare(finished, stored)
                 if not comparison.passed:
@@ -56,10 +56,3 @@ def convert(
     except OSError as error:
         raise InputError(f"cannot write {output}: {refusal(error)}") from error
     say(f"{output}: {sum(array.size for array in stored.values()):,} values, {dtype}")
-
-
-def _save(folder: Path, model: RecursiveReasoner, dtype: mx.Dtype) -> None:
-    try:
-        save_model(folder, model, dtype)
-    except RuntimeError as error:  # what MLX makes of a full disk
-        raise OSError(str(error)) from error
