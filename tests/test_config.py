@@ -17,10 +17,10 @@ from trm_mlx.options import (
     load_config,
     plain,
     read_model_config,
-    read_yaml,
     train_config,
     typed_overrides,
 )
+from trm_mlx.yaml_file import read_yaml
 
 DATA = "data_paths=[data/sudoku]"
 YAML_FILES = sorted(config_folder().rglob("*.yaml"))

@@ -10,9 +10,9 @@ import pytest
 
 from trm_mlx import tasks
 from trm_mlx.cli import main
+from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays
 from trm_mlx.data.generated import GeneratedStream
 from trm_mlx.data.loader import PuzzleDataset
-from trm_mlx.data.schema import IGNORE_LABEL, SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.errors import InputError
 from trm_mlx.models.weights import read_weights

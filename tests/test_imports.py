@@ -21,7 +21,8 @@ ALLOWED = {
     "errors": set(),
     "whole_folder": set(),
     "config": {"errors"},
-    "options": {"config", "errors"},
+    "yaml_file": {"errors"},
+    "options": {"config", "errors", "yaml_file"},
     "compiled": set(),
     "tasks": {"compiled", "errors"},
     "data": {"errors", "whole_folder"},
@@ -32,7 +33,7 @@ ALLOWED = {
     "solve": {"models", "data", "tasks", "config", "backend", "errors", "whole_folder"},
     "view": {"tasks", "solve", "errors", "whole_folder"},
     "demo": {"tasks", "models", "solve", "view", "config", "errors"},
-    "convert": {"models", "config", "options", "errors", "whole_folder"},
+    "convert": {"models", "config", "options", "errors", "whole_folder", "yaml_file"},
     "commands": {"bench", "build", "convert", "train", "solve", "view", "models", "data", "tasks"}
     | {"demo", "config", "options", "backend", "errors", "whole_folder", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for

@@ -11,9 +11,9 @@ import trm_mlx
 from trm_mlx import Solver
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
+from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.names import puzzle_names
-from trm_mlx.data.schema import SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model

@@ -14,7 +14,7 @@ import trm_mlx
 from trm_mlx import Search, Solver
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
-from trm_mlx.data.schema import SplitArrays
+from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model

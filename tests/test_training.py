@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 import trm_mlx
 from trm_mlx import InputError
-from trm_mlx.data.schema import SplitArrays
+from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.options import train_config
 from trm_mlx.train.evaluate import evaluate

@@ -43,11 +43,11 @@ from trm_mlx.demo.entry import read_board
 from trm_mlx.demo.form import form_of
 from trm_mlx.models.model import build_model
 from trm_mlx.models.weights import save_model
-from trm_mlx.options import read_yaml
 from trm_mlx.solve.table import first_questions
 from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.sudoku import parse_any
 from trm_mlx.view.look import find_look
+from trm_mlx.yaml_file import read_yaml
 
 SLOW, GROWTH = 5.0, 512  # seconds an input, MiB
 PACKAGE = str(Path(trm_mlx.__file__).parent)

@@ -17,7 +17,7 @@ _LAZY = {
     "ModelConfig": "trm_mlx.config",
     "TrainConfig": "trm_mlx.config",
     "PuzzleDataset": "trm_mlx.data.loader",
-    "SplitArrays": "trm_mlx.data.schema",
+    "SplitArrays": "trm_mlx.data.arrays",
     "write_dataset": "trm_mlx.data.writer",
     "arch_config": "trm_mlx.options",
     "load_config": "trm_mlx.options",

@@ -13,10 +13,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trm_mlx.config import ArchConfig, EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.errors import InputError, shortened
+from trm_mlx.yaml_file import parse_yaml, read_yaml
 
 
 def config_folder() -> Path:
@@ -113,25 +112,6 @@ def describe_options() -> str:
     return "\n".join(lines)
 
 
-def read_yaml(path: Path) -> dict:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        InputError: missing, unreadable, or not a mapping.
-    """
-    try:
-        values = _parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not YAML: {shortened(' '.join(str(error).split()))}"
-        ) from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must hold key: value lines, found {type(values).__name__}")
-    return values
-
-
 def _read_choice(group: str, name: Any) -> dict:
     folder = config_folder() / group
     known = sorted(path.stem for path in folder.glob("*.yaml"))
@@ -149,50 +129,11 @@ def _split_override(text: str) -> tuple[str, Any]:
             f"cannot read {shortened(repr(text))}: write key=value, for example arch=trm or lr=1e-4"
         )
     try:
-        return key, _parse_yaml(value)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 0x_ is a ValueError, and so on
+        return key, parse_yaml(value)
+    except ValueError as error:
         raise InputError(
             f"{shortened(key)}={shortened(value)}: not a YAML value; quote it"
         ) from error
-
-
-_DEEPEST = 20  # levels of a YAML value
-_WIDEST = 4096  # bits of a whole number; Python refuses to print one of 4,300 digits
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without dates, as a run may be named after one, and without what can blow up: aliases,
-    and nesting deeper than any configuration."""
-
-    _depth = 0
-
-    yaml_implicit_resolvers: typing.ClassVar = {
-        first: [pair for pair in resolvers if pair[0] != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_yaml_int(self, node: yaml.Node) -> int:
-        number = super().construct_yaml_int(node)
-        if number.bit_length() > _WIDEST:
-            raise yaml.YAMLError(f"a whole number of more than {_WIDEST} bits")
-        return number
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not read here, write the value again")
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise yaml.YAMLError(f"nested more than {_DEEPEST} deep")
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
-
-def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)
 
 
 def _set(values: dict, path: list[str], value: Any) -> None:

@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 
 from trm_mlx.config import ModelConfig, TrainConfig
+from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.schema import SplitArrays
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.models.model import build_model
 from trm_mlx.train.group import ALONE, Group

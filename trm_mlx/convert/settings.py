@@ -7,7 +7,7 @@ from typing import Any
 
 from trm_mlx.config import ArchConfig
 from trm_mlx.errors import InputError, shortened
-from trm_mlx.options import read_yaml
+from trm_mlx.yaml_file import read_yaml
 
 # Constants here, options there: another value is another model.
 CONSTANTS = {"rope_theta": 10000, "rms_norm_eps": 1e-5}

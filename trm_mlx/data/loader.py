@@ -15,14 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_mlx.data.schema import (
-    IGNORE_LABEL,
-    SplitArrays,
-    array_path,
-    check_tokens,
-    mark_ignored,
-    merge_metadata,
-)
+from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, array_path, check_tokens, mark_ignored
+from trm_mlx.data.schema import merge_metadata
 from trm_mlx.data.split import Split, open_split
 from trm_mlx.errors import InputError
 

@@ -17,15 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.data.schema import (
-    METADATA_FILE,
-    SET_NAME,
-    DatasetMetadata,
-    SplitArrays,
-    array_path,
-    open_array,
-    read_keys,
-)
+from trm_mlx.data.arrays import SplitArrays, array_path, open_array
+from trm_mlx.data.schema import METADATA_FILE, SET_NAME, DatasetMetadata, read_keys
 from trm_mlx.errors import InputError
 from trm_mlx.whole_folder import restored
 

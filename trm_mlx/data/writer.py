@@ -12,18 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, array_path, check_offsets, check_tokens
 from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.schema import (
-    IDENTIFIERS_FILE,
-    IGNORE_LABEL,
-    METADATA_FILE,
-    SET_NAME,
-    DatasetMetadata,
-    SplitArrays,
-    array_path,
-    check_offsets,
-    check_tokens,
-)
+from trm_mlx.data.schema import IDENTIFIERS_FILE, METADATA_FILE, SET_NAME, DatasetMetadata
 from trm_mlx.data.split import recovered
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.whole_folder import whole_folder

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.sampler import iterate_test
-from trm_mlx.data.schema import IGNORE_LABEL
 from trm_mlx.solve.solver import Solver
 
 CHUNK = 256  # examples read at once

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.loader import Batch, PuzzleDataset
-from trm_mlx.data.schema import IGNORE_LABEL
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Task
 from trm_mlx.tasks.split import fingerprints

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from trm_mlx.data.schema import IGNORE_LABEL
+from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.models.act import Carry
 
 

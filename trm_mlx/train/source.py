@@ -11,17 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.config import TrainConfig
+from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, check_tokens, mark_ignored
 from trm_mlx.data.generated import GeneratedStream
 from trm_mlx.data.loader import Batch, PuzzleDataset
 from trm_mlx.data.sampler import Position, TrainStream, rows_of_rank
-from trm_mlx.data.schema import (
-    IGNORE_LABEL,
-    SET_NAME,
-    DatasetMetadata,
-    SplitArrays,
-    check_tokens,
-    mark_ignored,
-)
+from trm_mlx.data.schema import SET_NAME, DatasetMetadata
 from trm_mlx.data.split import Split, is_flat
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import fitting, get

@@ -11,21 +11,14 @@ from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.sampler import total_steps
 from trm_mlx.errors import located
 from trm_mlx.models.model import build_model
-from trm_mlx.train.checkpoint import (
-    Progress,
-    check_resumable,
-    read_evaluators,
-    read_state,
-    restore,
-    save_checkpoint,
-    start_from,
-)
+from trm_mlx.train.checkpoint import Progress, read_evaluators, read_state, save_checkpoint
 from trm_mlx.train.curriculum import recursion_at
 from trm_mlx.train.evaluate import check_savable
 from trm_mlx.train.evaluators import build_evaluators
 from trm_mlx.train.group import ALONE, Group
 from trm_mlx.train.loop import Loop
 from trm_mlx.train.report import Report, check_wandb
+from trm_mlx.train.resume import check_resumable, restore, start_from
 from trm_mlx.train.run_folder import RunFolder, check_newest, named
 from trm_mlx.train.source import open_data, train_stream
 from trm_mlx.train.step import EvaluationStep, Training, compiles
