@@ -1,8 +1,9 @@
 """The curriculum of depth: how deep a step is, in a run, and that evaluation is always whole."""
 
 import pytest
-from test_training import arrays_of, assert_same, config, data, take_steps  # noqa: F401
+from test_training import ARCH, arrays_of, assert_same, config, data, take_steps  # noqa: F401
 
+from trm_mlx.cli import main
 from trm_mlx.errors import InputError
 from trm_mlx.options import arch_config
 from trm_mlx.train.curriculum import recursion_at
@@ -41,6 +42,14 @@ def test_a_run_begins_as_a_shallow_one_and_evaluates_as_a_deep_one(data, tmp_pat
     changed = arrays_of(growing)["carry.states.z_H"] != arrays_of(shallow)["carry.states.z_H"]
     assert changed.any(), "the fifth step is as shallow as the fourth"
     assert growing.model.recursion == whole
+
+
+def test_the_command_says_when_a_run_goes_deeper(data, tmp_path, capsys):  # noqa: F811
+    sizes = [f"arch.{name}={value}" for name, value in {**ARCH, **DEEP}.items() if name != "name"]
+    words = [f"data_paths=[{data}]", "epochs=4", "global_batch_size=8", *sizes]
+    words += [f"checkpoint_path={tmp_path / 'r'}", "depth_curriculum=true"]
+    assert main(["train", *words]) == 0
+    assert "two thirds after 4 steps, all after 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variant", ["trm_hier6", "transformers_baseline"])

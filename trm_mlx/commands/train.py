@@ -10,6 +10,7 @@ from trm_mlx import backend
 from trm_mlx.errors import InputError
 from trm_mlx.options import describe_options, load_config
 from trm_mlx.train.checkpoint import read_state
+from trm_mlx.train.curriculum import deepenings
 from trm_mlx.train.group import connect
 from trm_mlx.train.stopping import SIGNALS, stop_wish
 from trm_mlx.train.trainer import Trainer
@@ -75,6 +76,13 @@ def _introduce(trainer: Trainer) -> None:
         f"{config.global_batch_size} rows{processes}, run {trainer.run}",
         file=sys.stderr,
     )
+    if config.depth_curriculum:
+        first, second = deepenings(trainer.total_steps)
+        print(
+            f"a third of the cycles, two thirds after {first} steps, all after {second}: "
+            "steps grow slower then",
+            file=sys.stderr,
+        )
 
 
 def _how_to_go_on(trainer: Trainer) -> str:
