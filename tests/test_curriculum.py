@@ -46,7 +46,7 @@ def test_a_run_begins_as_a_shallow_one_and_evaluates_as_a_deep_one(data, tmp_pat
 
 def test_the_command_says_when_a_run_goes_deeper(data, tmp_path, capsys):  # noqa: F811
     sizes = [f"arch.{name}={value}" for name, value in {**ARCH, **DEEP}.items() if name != "name"]
-    words = [f"data_paths=[{data}]", "epochs=4", "global_batch_size=8", *sizes]
+    words = [f"data_paths=[{data}]", "epochs=4", "eval_interval=4", "global_batch_size=8", *sizes]
     words += [f"checkpoint_path={tmp_path / 'r'}", "depth_curriculum=true"]
     assert main(["train", *words]) == 0
     assert "two thirds after 4 steps, all after 8" in capsys.readouterr().err

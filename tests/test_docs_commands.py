@@ -24,7 +24,18 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 PYTHONS = ("python", ".venv/bin/python")
 OURS = [c for c in COMMANDS if c.words[0] in ("trm", "mlx.launch", *PYTHONS)]
 # What else the pages call; anything that stands neither here nor above is a misspelt command.
-OTHERS = {"cd", "echo", "git", "grep", "make", "pip", "python3", "source", ".venv/bin/pip"}
+OTHERS = {
+    "cd",
+    "echo",
+    "export",
+    "git",
+    "grep",
+    "make",
+    "pip",
+    "python3",
+    "source",
+    ".venv/bin/pip",
+}
 # Of pip, git, mlx.launch and cargo.
 FOREIGN_OPTIONS = {
     "--backend",
