@@ -508,7 +508,7 @@ def test_a_loss_that_is_no_number_stops_the_run(whole, tmp_path, capsys, monkeyp
     line = last_line(capsys)
     assert line == (
         f"error: step 7: lm_loss is nan, nothing after it is saved; the last good checkpoint is "
-        f"{run / 'step_0000004'}, continue from it with resume={run}, and a smaller lr= or "
+        f"{run / 'step_0000004'}, continue from it with resume={run}, and set a smaller lr= or "
         "grad_clip=1"
     )
     assert steps_of(run) == ["step_0000004"]

@@ -140,3 +140,9 @@ def test_the_blas_is_named_by_its_path():
         pytest.skip("no fast BLAS is installed")
     assert machine.blas().startswith("/")
     assert backend.preload_blas() in machine.blas()
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_no_time_to_multiply(capsys, seconds):
+    assert main(["doctor", f"--seconds={seconds}"]) == 2
+    assert f"--seconds {seconds}: must be greater than 0" in capsys.readouterr().err

@@ -69,12 +69,29 @@ def test_by_file_dataset_and_table(two_models, capsys, monkeypatch):
     assert "label" in capsys.readouterr().out
 
 
-def test_a_puzzle_of_no_bundled_model(two_models, capsys):
-    assert main(["solve", "." * 15]) == 2
+@pytest.mark.parametrize(
+    ("puzzle", "reason"),
+    [
+        ("." * 15, "15 cells where a 4x4 Sudoku has 16; write every cell, blanks as . or 0"),
+        ("11" + "." * 14, "r1c1 and r1c2 both hold 1; change or blank one of them"),
+    ],
+)
+def test_a_puzzle_of_no_bundled_model(two_models, capsys, puzzle, reason):
+    assert main(["solve", puzzle]) == 2
     assert capsys.readouterr().err == (
-        "error: no bundled model takes the puzzle of 15 characters; there are: small-sudoku "
-        "(sudoku4x4), sums (addition1). Correct it, or name a model with --checkpoint DIR\n"
+        f"error: the puzzle of {len(puzzle)} characters: {reason}. Models to choose from: "
+        "small-sudoku (sudoku4x4), sums (addition1), or yours with --checkpoint DIR\n"
     )
+
+
+def test_a_file_is_no_puzzle(two_models, capsys):
+    path = two_models / "puzzles.txt"
+    path.write_text("1+2=\n")
+    assert main(["solve", str(path)]) == 2
+    assert f"{path} is a file: read puzzles from it with --file" in capsys.readouterr().err
+    path.write_text("question\n")
+    assert main(["solve", str(path), "-o", str(two_models / "out.csv")]) == 2
+    assert f"{path} has no puzzles" in capsys.readouterr().err
 
 
 def test_nothing_to_solve_at_a_terminal(capsys, monkeypatch):

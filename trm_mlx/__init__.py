@@ -11,6 +11,7 @@ from trm_mlx.errors import InputError
 __version__ = "0.1.0"
 
 backend.preload_blas()
+backend.warn_if_late()
 
 _LAZY = {
     "ArchConfig": "trm_mlx.config",

@@ -9,10 +9,12 @@ import ctypes
 import functools
 import sys
 import sysconfig
+import warnings
 from pathlib import Path
 
 _TOO_LATE = "mlx.core" in sys.modules  # its calls are bound to the reference BLAS by now
 _SYSTEM_LIBRARIES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
+_SWAP = "mlx was imported before trm_mlx, with a slow BLAS: swap the imports"
 _REMEDY = (
     "pip install 'trm-mlx[cpu]' (x86-64), or install your system's OpenBLAS "
     "(Debian: apt install libopenblas0-pthread)"
@@ -37,6 +39,12 @@ def preload_blas() -> str | None:
             continue
         return Path(candidate).name
     return None
+
+
+def warn_if_late() -> None:
+    """A Python warning where a script has imported MLX first, and will be slow for it."""
+    if _TOO_LATE and _needs_blas():
+        warnings.warn(_SWAP, RuntimeWarning, stacklevel=3)
 
 
 @functools.cache
@@ -86,7 +94,7 @@ def slow(dtype: str) -> list[str]:
     found = []
     if _needs_blas():
         if _TOO_LATE:
-            found.append("mlx was imported before trm_mlx and its slow BLAS: swap the imports")
+            found.append(_SWAP)
         elif preload_blas() is None:
             found.append(f"no fast BLAS found, expect a fiftieth of the speed: {_REMEDY}")
     if device_name() == "cpu" and dtype != "float32":

@@ -6,6 +6,7 @@ import platform
 import shutil
 
 from trm_mlx import __version__, backend
+from trm_mlx.errors import InputError
 
 GIBIBYTE = 2**30
 NEEDED = ("mlx", "numpy", "numba", "pyyaml", "safetensors", "tqdm")
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what there is, then what is wrong with its remedy; 1 if anything is."""
+    if not arguments.seconds > 0:
+        raise InputError(f"--seconds {arguments.seconds:g}: must be greater than 0")
     for name, value in facts(arguments.seconds):
         print(f"{name:12} {value}")
     wrong = problems()

@@ -1,13 +1,14 @@
 """Where the puzzles of ``trm solve`` come from: an argument, a text file, stdin, or a dataset."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.commands.bundled import accepts, bundled_model
+from trm_mlx.commands.bundled import bundled_model, refusal
 from trm_mlx.commands.sizes import check_sizes
 from trm_mlx.config import ModelConfig
 from trm_mlx.data.loader import PuzzleDataset
@@ -62,6 +63,11 @@ def find_source(arguments: argparse.Namespace) -> Source:
         raise InputError("-o goes with a CSV file: trm solve IN.csv -o OUT.csv --checkpoint DIR")
     if arguments.output is not None or arguments.data is not None:
         return Source(arguments.data or arguments.puzzle, "")
+    if arguments.puzzle is not None and os.path.isfile(arguments.puzzle):
+        raise InputError(
+            f"{arguments.puzzle} is a file: read puzzles from it with --file, or a CSV file with "
+            "-o OUT.csv"
+        )
     if arguments.puzzle is not None:
         return Source(f"the puzzle of {len(arguments.puzzle.strip())} characters", arguments.puzzle)
     if arguments.file is None and sys.stdin.isatty():
@@ -87,7 +93,13 @@ def model_for(arguments: argparse.Namespace, source: Source) -> str:
     texts = [source.text, *source.text.splitlines()]
     if arguments.output is not None:
         texts = first_questions(Path(arguments.puzzle), 100)
-    return bundled_model(lambda task: any(accepts(task, text) for text in texts), source.name)
+        if not texts:
+            raise InputError(f"{arguments.puzzle} has no puzzles: write them below the header")
+
+    def reads_one(task: Task) -> bool:
+        return any(refusal(task, text) is None for text in texts)
+
+    return bundled_model(reads_one, source.name, texts)
 
 
 def read_questions(
@@ -97,7 +109,7 @@ def read_questions(
     if arguments.data is not None:
         return _of_dataset(task, config, arguments)
     lines = {n: line for n, line in enumerate(source.text.splitlines(), start=1) if line.strip()}
-    if len(lines) == 1 or not any(accepts(task, line) for line in lines.values()):
+    if len(lines) == 1 or all(refusal(task, line) for line in lines.values()):
         with located(source.name):  # a board in rows
             return [Question(task.parse(source.text))]
     questions = []

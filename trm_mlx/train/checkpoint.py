@@ -139,7 +139,7 @@ def _check_finite(training: Training, carry: Carry, final: Path) -> None:
         if not good:
             raise InputError(
                 f"{final} is not saved, {name} holds NaN or infinity; {way_back(final.parent)}, "
-                "and a smaller lr= or grad_clip=1"
+                "and set a smaller lr= or grad_clip=1"
             )
 
 

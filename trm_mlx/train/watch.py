@@ -20,7 +20,7 @@ def check_numbers(step: int, metrics: dict[str, float], run: Path) -> None:
         if not math.isfinite(value):
             raise InputError(
                 f"step {step}: {name} is {value}, nothing after it is saved; {way_back(run)}, "
-                "and a smaller lr= or grad_clip=1"
+                "and set a smaller lr= or grad_clip=1"
             )
 
 
