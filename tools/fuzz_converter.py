@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import trm_mlx  # noqa: F401  isort: skip
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
