@@ -7,8 +7,9 @@ import os
 
 os.environ["MLX_ENABLE_TF32"] = "0"
 # MKL picks kernels by CPU, and each rounds in its own way. One unit of rounding in the weights
-# moves the loss of trm_singlez's second step by up to 1.6e-5, where its trace allows 1e-5: on some
-# CPUs MKL's own choice fails there. The same kernels everywhere make the outcome the same.
+# moves the loss of trm_singlez's second step by up to 1.6e-5, where its trace allows 1e-5, and on
+# one CPU MKL's own choice failed there. With the same kernels everywhere, and in every process of
+# a test, the outcome is the same.
 os.environ["MKL_CBWR"] = "COMPATIBLE"
 
 import trm_mlx  # noqa: F401  isort: skip

@@ -29,8 +29,8 @@ from trm_mlx.train.trainer import Trainer
 CHECKOUT = Path(__file__).resolve().parents[1]
 # With TRM_TEST_BACKEND=nccl, two GPUs are put to the test instead of the CPU.
 BACKEND = os.environ.get("TRM_TEST_BACKEND", "ring")
-# One thread each, as the processes share few cores, and the same kernels of MKL in every process.
-PLACES = {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE"}
+# One thread each, as the processes share few cores. MKL's kernels are those conftest.py names.
+PLACES = {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
 ARCH = {
     "name": "trm", "hidden_size": 16, "num_heads": 2, "H_cycles": 2, "L_cycles": 2, "L_layers": 1,
     "puzzle_emb_len": 2, "halt_max_steps": 4, "halt_exploration_prob": 0.5,
