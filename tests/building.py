@@ -1,7 +1,7 @@
 """Running a dataset builder: what it wrote, or the line it refuses with."""
 
 from trm_mlx.cli import main
-from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.data.dataset import PuzzleDataset
 
 
 def build(task, folder, *words):

@@ -7,9 +7,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config, train_config
+from trm_mlx.models.checkpoint_files import assign_weights
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import assign_weights
-from trm_mlx.options import arch_config, train_config
 from trm_mlx.train.step import Training
 
 SIZES = ("seq_len", "vocab_size", "num_puzzle_identifiers")

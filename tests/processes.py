@@ -19,12 +19,12 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx.cli import main
+from trm_mlx.config_io import train_config
+from trm_mlx.distributed import SINGLE, World, connect
 from trm_mlx.errors import InputError
-from trm_mlx.options import train_config
-from trm_mlx.train.evaluate import SAVABLE, evaluate
-from trm_mlx.train.group import ALONE, Group, connect
+from trm_mlx.evaluate.evaluate import SAVABLE, evaluate
+from trm_mlx.run.trainer import Trainer
 from trm_mlx.train.step import averaged
-from trm_mlx.train.trainer import Trainer
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 # With TRM_TEST_BACKEND=nccl, two GPUs are put to the test instead of the CPU.
@@ -41,7 +41,7 @@ ARC_ARCH = {
 }  # fmt: skip
 
 
-def everything(folder: Path, group: Group = ALONE, **changes: str) -> dict[str, np.ndarray]:
+def everything(folder: Path, group: World = SINGLE, **changes: str) -> dict[str, np.ndarray]:
     """50 steps on ``folder/random``, and evaluations of it and of ``folder/arc``: all by name.
 
     Rows halt early and explore. ``changes`` are of the configuration.
@@ -57,7 +57,7 @@ def everything(folder: Path, group: Group = ALONE, **changes: str) -> dict[str, 
     return found | {f"arc.{name}": array for name, array in of_arc.items()}
 
 
-def trained(values: dict, steps: int, group: Group) -> dict[str, np.ndarray]:
+def trained(values: dict, steps: int, group: World) -> dict[str, np.ndarray]:
     trainer = Trainer(train_config(values), group=group)
     trainer.model.q_head.bias = mx.array([0.5, -0.5])  # at first it would never halt
     metrics = []
@@ -78,22 +78,22 @@ def trained(values: dict, steps: int, group: Group) -> dict[str, np.ndarray]:
         found["train"] = {name: mx.array([step[name] for step in metrics]) for name in metrics[0]}
         found["carry"] = group.gather(trainer.carry)._asdict()
     arrays = {name: np.array(array) for name, array in tree_flatten(found)}
-    for evaluator in trainer.evaluators if group.leads else ():
+    for evaluator in trainer.evaluators if group.is_main else ():
         arrays["votes"] = np.array(sorted(f"{item}" for item in evaluator.votes.items()))
         arrays |= {name: np.array(text) for name, text in evaluator.result().files.items()}
     return arrays
 
 
-def messages(group: Group) -> dict[str, np.ndarray]:
+def messages(group: World) -> dict[str, np.ndarray]:
     """What becomes of arrays that differ from process to process."""
     own = {
-        "bool": mx.array([group.leads] * 3),
+        "bool": mx.array([group.is_main] * 3),
         "uint64": mx.array([[2**60 + group.rank]], mx.uint64),
         "float32": mx.array([[-0.0, 1.5 + group.rank], [mx.nan, 0.0]]),
         "uint8": mx.array([7 + group.rank], mx.uint8),
     }
     made = {"sum": group.sum(own["float32"]), **own}
-    for name, change in {"gather": group.gather, "leaders": group.leaders}.items():
+    for name, change in {"gather": group.gather, "leaders": group.broadcast}.items():
         made |= {f"{name}.{key}": array for key, array in change(own).items()}
     group.check_same("colour", [1, 2], "paint them")
     try:

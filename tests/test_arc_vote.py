@@ -8,20 +8,20 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from trm_mlx.atomic import atomic_file
 from trm_mlx.cli import main
 from trm_mlx.config import EvaluatorConfig
-from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.config_io import load_config, to_dict, train_config
+from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.errors import InputError
-from trm_mlx.models.weights import save_model
-from trm_mlx.options import load_config, plain, train_config
+from trm_mlx.evaluate import build_evaluators
+from trm_mlx.evaluate.arc import ArcEvaluator, score
+from trm_mlx.evaluate.votes import leading, packed, ranked, unpacked
+from trm_mlx.models.checkpoint_files import save_model
+from trm_mlx.run import checkpoint
+from trm_mlx.run.signals import StopTraining
+from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks.arc import Symmetry, canvas_of, grid_key
-from trm_mlx.train import checkpoint
-from trm_mlx.train.arc_vote import ArcVote, score
-from trm_mlx.train.evaluators import build_evaluators
-from trm_mlx.train.stopping import Stopped
-from trm_mlx.train.trainer import Trainer
-from trm_mlx.train.votes import leading, packed, ranked, unpacked
-from trm_mlx.whole_folder import whole_file
 
 KS = (1, 2, 5, 10, 100, 1000)
 
@@ -151,7 +151,7 @@ def feed(evaluator, rows, batch_size=7):
 
 def evaluator_for(puzzles, rows, **options):
     names = ["<blank>", *dict.fromkeys(name for name, *_ in rows)]
-    return ArcVote(names, keyed(puzzles), **options)
+    return ArcEvaluator(names, keyed(puzzles), **options)
 
 
 def judged(puzzles, rows):
@@ -327,10 +327,10 @@ def test_spellings_of_the_option():
     for words in (["evaluators=[arc]"], ["evaluators=[arc@ARC]"], ["evaluators=[{name: arc@ARC}]"]):
         config = load_config(["data_paths=[x]", *words])
         assert [(e.task, e.aggregated_voting) for e in config.evaluators] == [("arc", False)]
-        assert train_config(plain(config)) == config
+        assert train_config(to_dict(config)) == config
     pooled = load_config(["data_paths=[x]", "evaluators=[{name: arc, aggregated_voting: true}]"])
     assert pooled.evaluators == (EvaluatorConfig(name="arc", aggregated_voting=True),)
-    assert train_config(json.loads(json.dumps(plain(pooled)))) == pooled
+    assert train_config(json.loads(json.dumps(to_dict(pooled)))) == pooled
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_a_resumed_run_adds_to_the_votes_before(dataset, pooled, tmp_path, how, 
     def end():
         if next(moments) == moment:
             if how == "stopped":
-                raise Stopped
+                raise StopTraining
             shutil.copytree(run, at_kill)
 
     Trainer(small_run(dataset, run, epochs=4, evaluators=POOLED)).fit(end)
@@ -475,7 +475,7 @@ def test_a_kill_between_the_votes_and_the_state_that_counts_them(
 
     def end():
         if next(moments) == 9:  # in the third evaluation
-            raise Stopped
+            raise StopTraining
 
     Trainer(config).fit(end)
     (step,) = (path for path in run.glob("step_*") if path.name == "step_0000003")
@@ -484,10 +484,10 @@ def test_a_kill_between_the_votes_and_the_state_that_counts_them(
     def killed(path):
         if path.name == "state.json":
             raise KeyboardInterrupt
-        return whole_file(path)
+        return atomic_file(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "whole_file", killed)
+        patched.setattr(checkpoint, "atomic_file", killed)
         with pytest.raises(KeyboardInterrupt):
             Trainer(config, resume=run).fit()
     assert {path.name for path in step.iterdir()} - before == {"evaluators_000003.safetensors"}
@@ -522,7 +522,7 @@ def test_the_evaluator_sees_what_evaluation_saves(dataset, tmp_path):
     (path,) = (tmp_path / "run").glob("outputs_*.npz")
     saved = dict(np.load(path))
     assert len(saved["preds"]) == 12
-    again = ArcVote.of(trainer.test_data)
+    again = ArcEvaluator.of(trainer.test_data)
     batch = {name: saved[name] for name in ("inputs", "puzzle_identifiers")}
     again.update(batch, {name: saved[name] for name in ("preds", "q_halt_logits")})
     (evaluator,) = trainer.evaluators
@@ -533,7 +533,7 @@ def test_the_evaluator_sees_what_evaluation_saves(dataset, tmp_path):
 def test_labels_as_answers_solve_everything(dataset):
     """The builder's own test split, shown with its labels, through two mixed datasets."""
     data = PuzzleDataset([dataset], "test")
-    evaluator = ArcVote.of(data)
+    evaluator = ArcEvaluator.of(data)
     owners = np.searchsorted(data.puzzle_indices, np.arange(12), side="right") - 1
     batch = data.batch(np.arange(12), owners, 15)
     evaluator.update(batch, {"preds": batch["labels"], "q_halt_logits": np.zeros(15)})

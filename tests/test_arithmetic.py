@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trm_mlx.cli import main
-from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import get
 from trm_mlx.tasks.arithmetic import ADDITION, MULTIPLICATION, Arithmetic

@@ -5,32 +5,32 @@ import sys
 
 import pytest
 
-from trm_mlx import backend
+from trm_mlx import device
 
 
 @pytest.fixture
 def linux_cpu(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(backend, "device_name", lambda: "cpu")
+    monkeypatch.setattr(device, "device_kind", lambda: "cpu")
 
 
 def test_one_line_names_the_library(linux_cpu, monkeypatch, capsys):
-    monkeypatch.setattr(backend, "preload_blas", lambda: "libmkl_rt.so.3")
-    backend.announce("auto")
+    monkeypatch.setattr(device, "preload_blas", lambda: "libmkl_rt.so.3")
+    device.announce("auto")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("on cpu, float32, BLAS libmkl_rt.so.3")
 
 
 def test_no_library_is_one_warning_with_the_remedy(linux_cpu, monkeypatch, capsys):
-    monkeypatch.setattr(backend, "preload_blas", lambda: None)
-    backend.announce("float32")
+    monkeypatch.setattr(device, "preload_blas", lambda: None)
+    device.announce("float32")
     _, warning = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: no fast BLAS")
     assert "pip install" in warning
 
 
 def test_mlx_imported_first_is_a_warning():
-    code = "import mlx.core, trm_mlx.backend as b; print(b.preload_blas()); b.announce('auto')"
+    code = "import mlx.core, trm_mlx.device as b; print(b.preload_blas()); b.announce('auto')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     if "on cpu" not in done.stderr or sys.platform != "linux":
         pytest.skip("only MLX on a Linux CPU needs the preloading")
@@ -41,19 +41,19 @@ def test_mlx_imported_first_is_a_warning():
 
 
 def test_bfloat16_on_a_cpu_is_warned_of(linux_cpu, monkeypatch, capsys):
-    monkeypatch.setattr(backend, "preload_blas", lambda: "libopenblas.so.0")
-    backend.announce("bfloat16")
+    monkeypatch.setattr(device, "preload_blas", lambda: "libopenblas.so.0")
+    device.announce("bfloat16")
     assert "arch.forward_dtype=auto" in capsys.readouterr().err.splitlines()[1]
 
 
 def test_auto_is_bfloat16_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(backend, "device_name", lambda: "metal")
-    assert backend.default_dtype() == "bfloat16"
+    monkeypatch.setattr(device, "device_kind", lambda: "metal")
+    assert device.default_dtype() == "bfloat16"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems need no preloading")
 def test_matrix_products_go_through_the_preloaded_library():
-    if backend.preload_blas() is None:
+    if device.preload_blas() is None:
         pytest.skip("no fast BLAS is installed")
     with open("/proc/self/maps", encoding="ascii") as maps:
-        assert backend.preload_blas() in maps.read()
+        assert device.preload_blas() in maps.read()

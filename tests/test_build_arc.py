@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trm_mlx.build import arc as builder
-from trm_mlx.build import arc_augment
+from trm_mlx.builders import arc as builder
+from trm_mlx.builders import arc_augment
 from trm_mlx.cli import main
+from trm_mlx.config_io import load_config
 from trm_mlx.data import writer
-from trm_mlx.data.loader import PuzzleDataset
-from trm_mlx.options import load_config
+from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.tasks.arc import Symmetry, grid_key, read_name
 
 LAUNCHER = Path(__file__).resolve().parents[1] / "dataset" / "build_arc_dataset.py"

@@ -10,7 +10,7 @@ import building
 import numpy as np
 import pytest
 
-from trm_mlx.build.csv_source import COLUMNS
+from trm_mlx.builders.csv_files import COLUMNS
 from trm_mlx.cli import main
 from trm_mlx.data.writer import SplitStream
 from trm_mlx.tasks.maze import CHARSET, Maze
@@ -126,7 +126,7 @@ def test_subsample(tmp_path):
 def test_many_mazes_are_written_in_chunks(tmp_path, monkeypatch):
     path = write_csv(tmp_path / "p.csv", mazes(30))
     whole, _ = build(tmp_path / "whole", "--input", path, "--num-test", 5, "--aug")
-    monkeypatch.setattr("trm_mlx.build.maze.CHUNK", 24)
+    monkeypatch.setattr("trm_mlx.builders.maze.CHUNK", 24)
     cut, _ = build(tmp_path / "cut", "--input", path, "--num-test", 5, "--aug")
     np.testing.assert_array_equal(boards(whole)[1], boards(cut)[1])
 
@@ -203,7 +203,7 @@ def test_a_build_that_breaks_off_leaves_nothing(tmp_path, capsys, monkeypatch, f
 
         return SplitStream(broken(), **indices)
 
-    monkeypatch.setattr("trm_mlx.build.split.SplitStream", breaking)
+    monkeypatch.setattr("trm_mlx.builders.write.SplitStream", breaking)
     words = ["--generate", "6", "--num-train", "3", "--num-test", "2"]
     assert main(["build", "maze", "--output-dir", str(tmp_path / "d"), *words]) == status
     (line,) = capsys.readouterr().err.splitlines()

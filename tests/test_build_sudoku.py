@@ -12,20 +12,20 @@ import building
 import numpy as np
 import pytest
 
-from trm_mlx.build import csv_source
-from trm_mlx.build import sudoku as builder
+from trm_mlx.builders import csv_files
+from trm_mlx.builders import sudoku as builder
 from trm_mlx.errors import InputError
-from trm_mlx.tasks.rearrangement import Rearrangement
 from trm_mlx.tasks.sudoku import Sudoku
+from trm_mlx.tasks.symmetry import Permutation
 
 build = partial(building.build, "sudoku")
 refusal = partial(building.refusal, "sudoku")
 LAUNCHER = Path(__file__).resolve().parents[1] / "dataset" / "build_sudoku_dataset.py"
-HEADER = ",".join(csv_source.COLUMNS)
+HEADER = ",".join(csv_files.COLUMNS)
 
 
 def read_csv(path):
-    return csv_source.read_csv(path, builder._task_of, builder._boards_of)
+    return csv_files.read_csv(path, builder._task_of, builder._boards_of)
 
 
 def text_of(values):
@@ -43,7 +43,7 @@ def write_csv(path, puzzles, ratings=None):
     questions, answers, rated = puzzles
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(csv_source.COLUMNS)
+        writer.writerow(csv_files.COLUMNS)
         for row, (question, answer) in enumerate(zip(questions, answers, strict=True)):
             rating = rated[row] if ratings is None else ratings[row]
             writer.writerow(["test", text_of(question).replace("0", "."), text_of(answer), rating])
@@ -241,7 +241,7 @@ def test_copies_show_no_test_solution(tmp_path, monkeypatch):
         swapped = rng.random(count) < 0.5
         drawn.append(int(swapped.sum()))
         digits = np.where(swapped[:, None], swap, np.arange(7, dtype=np.uint8))
-        return Rearrangement(np.tile(np.arange(36, dtype=np.uint8), (count, 1)), digits)
+        return Permutation(np.tile(np.arange(36, dtype=np.uint8), (count, 1)), digits)
 
     monkeypatch.setattr(Sudoku, "sample_symmetry", sample_symmetry)
     train, test = build(tmp_path / "d", "--input", tmp_path, "--num-aug", 6)

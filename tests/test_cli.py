@@ -13,7 +13,7 @@ from tiny import ARCH
 
 import trm_mlx
 from trm_mlx.cli import main
-from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.data.dataset import PuzzleDataset
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -88,7 +88,7 @@ def contents(folder):
 
 
 def arrays_of(folder):
-    from trm_mlx.models.weights import read_weights
+    from trm_mlx.models.checkpoint_files import read_weights
 
     return {name: np.array(a) for name, a in read_weights(folder / "model.safetensors").items()}
 
@@ -544,7 +544,7 @@ def test_solve_from_a_dataset(place, capsys):
 
 def test_a_right_answer_exits_with_0(place, capsys, monkeypatch):
     """With a model that knows: the status is for scripts."""
-    from trm_mlx.solve.schedule import Solution
+    from trm_mlx.solve.scheduler import Solution
     from trm_mlx.solve.solver import Solver
     from trm_mlx.tasks.sudoku import Sudoku
 
@@ -601,9 +601,9 @@ def test_bad_solve_options(place, tmp_path, capsys, monkeypatch):
 
 def test_solve_with_a_checkpoint_of_another_task(tmp_path, capsys):
     from trm_mlx.config import ModelConfig
+    from trm_mlx.config_io import arch_config
+    from trm_mlx.models.checkpoint_files import save_model
     from trm_mlx.models.model import build_model
-    from trm_mlx.models.weights import save_model
-    from trm_mlx.options import arch_config
 
     arch = arch_config("trm", hidden_size=16, num_heads=2, L_layers=1)
     config = ModelConfig.of(arch, vocab_size=7, seq_len=900, num_puzzle_identifiers=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trm_mlx import tasks
-from trm_mlx.compiled import uninterrupted
+from trm_mlx.numba_jit import uninterrupted
 
 
 def test_ctrl_c_takes_effect_when_the_function_returns():

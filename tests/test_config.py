@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from trm_mlx import tasks
 from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
-from trm_mlx.errors import InputError
-from trm_mlx.options import (
+from trm_mlx.config_io import (
     arch_config,
     config_folder,
     describe_options,
     load_config,
-    plain,
     read_model_config,
+    read_yaml,
+    to_dict,
     train_config,
     typed_overrides,
 )
-from trm_mlx.yaml_file import read_yaml
+from trm_mlx.errors import InputError
 
 DATA = "data_paths=[data/sudoku]"
 YAML_FILES = sorted(config_folder().rglob("*.yaml"))
@@ -166,7 +166,7 @@ def test_experiment_choice():
 
 
 def test_resumed_values_replace_the_defaults():
-    base = plain(load_config([DATA, "lr=0.5", "arch=hrm", "arch.L_cycles=5"]))
+    base = to_dict(load_config([DATA, "lr=0.5", "arch=hrm", "arch.L_cycles=5"]))
     config = load_config(["epochs=20", "eval_interval=10"], base=base)
     assert (config.lr, config.arch.name, config.arch.L_cycles) == (0.5, "hrm", 5)
     assert config.epochs == 20
@@ -175,12 +175,12 @@ def test_resumed_values_replace_the_defaults():
 @pytest.mark.parametrize("name", ARCHS)
 def test_resolved_config_round_trips(name):
     config = load_config([DATA, f"arch={name}", "+run_name=x", "lr=3e-4", "grad_clip=1"])
-    assert train_config(yaml.safe_load(yaml.safe_dump(plain(config)))) == config
+    assert train_config(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
 
 
 def test_model_config_round_trips():
     config = ModelConfig.of(arch_config("hrm"), vocab_size=11, seq_len=81, num_puzzle_identifiers=3)
-    assert read_model_config(plain(config)) == config
+    assert read_model_config(to_dict(config)) == config
     assert config.length == config.prefix + 81
 
 
@@ -353,4 +353,4 @@ def test_any_words_give_a_config_or_an_input_error(words):
     except InputError:
         return
     assert isinstance(config, TrainConfig)
-    assert train_config(plain(config)) == config
+    assert train_config(to_dict(config)) == config

@@ -24,14 +24,13 @@ from mlx.utils import tree_flatten
 import trm_mlx
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
 from trm_mlx.convert import read
-from trm_mlx.convert.infer import infer_config
-from trm_mlx.convert.names import published_names
-from trm_mlx.convert.sizes import expansion_of
+from trm_mlx.convert.infer import expansion_of, infer_config
+from trm_mlx.convert.read import published_names
 from trm_mlx.errors import InputError
+from trm_mlx.models.checkpoint_files import assign_weights, read_weights
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import assign_weights, read_weights
-from trm_mlx.options import arch_config
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED = CHECKOUT.parent / "shared"

@@ -18,13 +18,14 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import ARCH
 
-from trm_mlx import InputError, whole_folder
+from trm_mlx import InputError, atomic
 from trm_mlx.cli import main
-from trm_mlx.options import load_config
-from trm_mlx.train import evaluate, trainer
-from trm_mlx.train.checkpoint import save_checkpoint
-from trm_mlx.train.stopping import Stopped
-from trm_mlx.train.trainer import Trainer
+from trm_mlx.config_io import load_config
+from trm_mlx.evaluate import evaluate
+from trm_mlx.run import trainer
+from trm_mlx.run.checkpoint import save_checkpoint
+from trm_mlx.run.signals import StopTraining
+from trm_mlx.run.trainer import Trainer
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 WORDS = [
@@ -119,7 +120,7 @@ def kills(run, places, monkeypatch):
         rmtree(folder, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(whole_folder, "_sync", before(whole_folder._sync))
+        patched.setattr(atomic, "_sync", before(atomic._sync))
         patched.setattr(Path, "rename", before(Path.rename))
         patched.setattr(shutil, "rmtree", halfway)
         yield snapshots
@@ -150,7 +151,7 @@ def test_kills_of_real_processes():
     assert "each as the one left alone" in done.stdout
 
 
-# Stopped
+# StopTraining
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_a_run_stopped_from_python_goes_on_where_it_is(whole, tmp_path):
 
     def stop_at_six():
         if trainer.progress.step == 6:
-            raise Stopped
+            raise StopTraining
 
     trainer.fit(stop_at_six)
     assert not trainer.finished
@@ -240,7 +241,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     code = (
         f"import sys, os, signal, time; sys.path.insert(0, {str(CHECKOUT)!r})\n"
         "from trm_mlx.cli import main\n"
-        "from trm_mlx.train.trainer import Trainer\n"
+        "from trm_mlx.run.trainer import Trainer\n"
         "step = Trainer.train_step\n"
         "def hanging(trainer, batch):\n"
         "    if trainer.progress.step == 5:\n"
@@ -261,8 +262,8 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
 FILL = """
 import sys, time
 from pathlib import Path
-from trm_mlx.whole_folder import whole_folder
-with whole_folder(Path(sys.argv[1])) as finished:
+from trm_mlx.atomic import atomic_folder
+with atomic_folder(Path(sys.argv[1])) as finished:
     print(finished, flush=True)
     time.sleep(60)
 """
@@ -285,12 +286,12 @@ def test_what_killed_builders_leave_is_cleared_away_and_what_others_fill_is_not(
         for number in (0, 2):
             builders[number].kill()
             builders[number].wait()
-        with whole_folder.whole_folder(tmp_path / "data") as finished:
+        with atomic.atomic_folder(tmp_path / "data") as finished:
             assert not killed.exists()
             (finished / "file").write_text("whole")
         assert living.exists()
         assert other.exists(), "it was to have another name"
-        with whole_folder.whole_folder(tmp_path / "data[1]"):
+        with atomic.atomic_folder(tmp_path / "data[1]"):
             assert not other.exists()
     finally:
         for builder in builders:
@@ -403,7 +404,7 @@ def test_a_run_folder_that_disappears_is_made_again_for_the_checkpoint(
 
 @pytest.mark.parametrize("moment", ["open", "flock"])
 def test_a_folder_swept_away_before_it_is_locked_is_made_anew(tmp_path, monkeypatch, moment):
-    module = {"open": os, "flock": whole_folder.fcntl}[moment]
+    module = {"open": os, "flock": atomic.fcntl}[moment]
     function = getattr(module, moment)
 
     def late(*arguments):
@@ -413,7 +414,7 @@ def test_a_folder_swept_away_before_it_is_locked_is_made_anew(tmp_path, monkeypa
         return function(*arguments)
 
     monkeypatch.setattr(module, moment, late)
-    with whole_folder.whole_folder(tmp_path / "data") as finished:
+    with atomic.atomic_folder(tmp_path / "data") as finished:
         (finished / "file").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert (tmp_path / "data" / "file").exists()
@@ -530,7 +531,7 @@ def test_a_state_that_is_no_number_is_not_saved(tmp_path, capsys, monkeypatch, s
 
 def test_saved_outputs_are_whole_or_absent(tmp_path, monkeypatch):
     """A disk that fills up while an evaluation's arrays are written leaves nothing behind."""
-    from trm_mlx.train.evaluate import write_files, write_outputs
+    from trm_mlx.evaluate.evaluate import write_files, write_outputs
 
     def full(file, **arrays):
         file.write(b"half")

@@ -4,10 +4,10 @@ import pytest
 from test_training import ARCH, arrays_of, assert_same, config, data, take_steps  # noqa: F401
 
 from trm_mlx.cli import main
+from trm_mlx.config_io import arch_config
 from trm_mlx.errors import InputError
-from trm_mlx.options import arch_config
+from trm_mlx.run.trainer import Trainer
 from trm_mlx.train.curriculum import recursion_at
-from trm_mlx.train.trainer import Trainer
 
 DEEP = {"H_cycles": 3, "L_cycles": 6}
 STAGES = {0: (1, 2), 3: (1, 2), 4: (2, 4), 7: (2, 4), 8: (3, 6), 11: (3, 6)}  # of 12 steps

@@ -13,10 +13,10 @@ import trm_mlx
 from trm_mlx import InputError
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
-from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.config_io import arch_config
+from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import save_model
-from trm_mlx.options import arch_config
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DEEP = "[" * 100_000

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from trm_mlx.data import writer
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays
-from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.data.format import DatasetMetadata
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import TrainStream, iterate_test, total_steps
-from trm_mlx.data.schema import DatasetMetadata
 from trm_mlx.data.writer import SplitStream, write_dataset
 from trm_mlx.errors import InputError
 

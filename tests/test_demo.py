@@ -18,23 +18,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import served
 
-from trm_mlx import InputError, Search, Solver, tasks
+from trm_mlx import InputError, SearchConfig, Solver, tasks
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
-from trm_mlx.demo import requests, solving
-from trm_mlx.demo.entry import read_board
-from trm_mlx.demo.form import EXAMPLES, form_of
-from trm_mlx.demo.requests import read_entry, read_generate, read_solve
+from trm_mlx.config_io import arch_config
+from trm_mlx.demo import jobs, schemas
+from trm_mlx.demo.board_input import EXAMPLES, form_of, read_board
+from trm_mlx.demo.jobs import Full, Job, Line
+from trm_mlx.demo.registry import ModelRegistry
+from trm_mlx.demo.schemas import read_entry, read_generate, read_solve
 from trm_mlx.demo.server import Handler, Server
-from trm_mlx.demo.shelf import Shelf
-from trm_mlx.demo.work import Full, Job, Line
-from trm_mlx.models import weights
+from trm_mlx.models import checkpoint_files
+from trm_mlx.models.checkpoint_files import bundled, save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import bundled, save_model
-from trm_mlx.options import arch_config
-from trm_mlx.solve.search import THOROUGH
+from trm_mlx.solve.search import DEFAULT_SEARCH
 from trm_mlx.tasks.arc import ARC
-from trm_mlx.view.look import find_look
+from trm_mlx.view.style import find_style
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PUZZLE = "1... .... .... ...4"
@@ -62,8 +61,8 @@ def shelf(tmp_path_factory):
     for task, name in NAMES.items():
         save_untrained(folder / name, tasks.get(task))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "PRETRAINED", folder)
-        return Shelf(None)
+        patch.setattr(checkpoint_files, "PRETRAINED", folder)
+        return ModelRegistry(None)
 
 
 class Client:
@@ -152,7 +151,7 @@ def test_models(client):
     assert [model["name"] for model in models["models"]] == ["nine", "four", "maze", "sums"]
     layout = {"kind": "sudoku", "rows": 4, "columns": 4, "box": [2, 2]}
     assert models["models"][1]["layout"] == layout
-    assert models["defaults"]["trajectories"] == THOROUGH.trajectories
+    assert models["defaults"]["trajectories"] == DEFAULT_SEARCH.trajectories
     for model in models["models"]:
         for text in filter(None, (model["blank"], model["example"])):
             _, entry = client.post("/entry", {"model": model["name"], "text": text})
@@ -161,8 +160,8 @@ def test_models(client):
 
 
 def test_bundled_models_can_be_drawn():
-    assert next(iter(Shelf(None).offers)).startswith("sudoku")
-    assert set(Shelf(None).offers) == set(bundled())
+    assert next(iter(ModelRegistry(None).offers)).startswith("sudoku")
+    assert set(ModelRegistry(None).offers) == set(bundled())
 
 
 def test_examples_have_one_solution():
@@ -196,7 +195,7 @@ def test_examples_have_one_solution():
 )
 def test_what_is_wrong_is_shown_where_it_is(name, text, wrong, problem):
     task = tasks.get(name)
-    look = find_look(task, np.zeros((1, task.seq_len), np.uint8))
+    look = find_style(task, np.zeros((1, task.seq_len), np.uint8))
     entry = read_board(task, look, form_of(task, look), text)
     assert entry.wrong == wrong
     assert problem in entry.problem
@@ -245,7 +244,7 @@ def test_steps_come_while_the_next_are_computed(client, monkeypatch):
         assert seen.wait(5)
         tell({"kind": "step", "number": 2})
 
-    monkeypatch.setattr(solving, "solve", two_steps)
+    monkeypatch.setattr(jobs, "solve", two_steps)
     connection = client.start(model="four", text=PUZZLE)
     numbers = []
 
@@ -268,7 +267,7 @@ def test_the_chosen_trajectory_is_named(shelf):
     body = {"model": "four", "text": PUZZLE, "trajectories": 4, "select": "q"}
     body["halt_threshold"] = None
     request = read_solve(json.dumps(body).encode())
-    solving.solve(shelf, request, question, told.append)
+    jobs.solve(shelf, request, question, told.append)
     offer = shelf.offer("four")
     solver = Solver(shelf.model(offer), halt_threshold=None, search=request.search, task=offer.task)
     (solution,) = solver.solve(offer.task.encode(question)[None])
@@ -317,7 +316,7 @@ def test_a_job_under_way_ends_after_its_step(client, monkeypatch):
                 connection.close()
                 wait_until(lambda: told[0]._cancelled.is_set())
 
-    monkeypatch.setattr(solving, "solve", endless)
+    monkeypatch.setattr(jobs, "solve", endless)
     connection = client.start(model="four", text=PUZZLE)
     answer = connection.getresponse()
     wait_until(lambda: len(client.server.line))
@@ -330,9 +329,7 @@ def test_cancelling_ends_a_search(shelf):
     """What `Solver.solve` does with a watch that raises."""
     request = read_solve(json.dumps({"model": "four", "text": PUZZLE}).encode())
     question = tasks.get("sudoku4x4").parse(PUZZLE)
-    job = Job(
-        lambda tell: solving.solve(shelf, request, question, lambda e: (tell(e), job.cancel()))
-    )
+    job = Job(lambda tell: jobs.solve(shelf, request, question, lambda e: (tell(e), job.cancel())))
     job.run()
     assert job.events.get()["step"] == 1
     assert job.events.get() is None
@@ -419,11 +416,11 @@ def test_the_answer_reaches_a_client_that_is_still_sending(client):
 
 
 def test_bodies_too_large(client):
-    for size in (requests.BODY + 1, 500_000):
+    for size in (schemas.BODY + 1, 500_000):
         status, answer = client.post("/entry", b" " * size)
         assert status == 413
         assert answer["error"] == "send at most 65536 bytes"
-    assert client.post("/entry", b" " * requests.BODY)[0] == 400
+    assert client.post("/entry", b" " * schemas.BODY)[0] == 400
     head = f"POST /entry HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n"
     head += "Content-Type: application/json\r\n"
     assert " 413 " in client.raw(f"{head}Content-Length: {'9' * 40}\r\n\r\n".encode())
@@ -490,7 +487,7 @@ values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
 )
-keys = st.sampled_from(["model", "text", *requests.OPTIONS]) | st.text()
+keys = st.sampled_from(["model", "text", *schemas.OPTIONS]) | st.text()
 
 
 @settings(max_examples=300, deadline=None)
@@ -503,10 +500,10 @@ def test_any_body_is_read_or_refused(body):
 
 def test_options_left_out_are_those_of_the_command():
     request = read_solve(b'{"model": "four", "text": ""}')
-    assert request == ("four", "", None, 0.5, THOROUGH)
+    assert request == ("four", "", None, 0.5, DEFAULT_SEARCH)
     request = read_solve(b'{"model": "four", "text": "", "seed": 4, "halt_threshold": null}')
     assert request.halt_threshold is None
-    assert request.search == Search(
+    assert request.search == SearchConfig(
         trajectories=16, restarts=True, symmetries=True, select="rule", seed=4
     )
 

@@ -10,9 +10,9 @@ from serving import served
 from trm_mlx import tasks
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import save_model
-from trm_mlx.options import arch_config
 
 api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is not installed: pip install 'trm-mlx[browser-test]'"
@@ -221,7 +221,7 @@ def test_a_large_board_on_a_phone(visit, untrained):
         page.get_by_label("Trajectories", exact=True).fill("256")
         page.get_by_role("button", name="Solve", exact=True).click()
         page.get_by_role("button", name="Stop").click()
-        expect(page.locator("#status")).to_have_text("Stopped.")
+        expect(page.locator("#status")).to_have_text("StopTraining.")
 
 
 def test_a_maze_is_drawn(visit, untrained):

@@ -14,14 +14,14 @@ from test_cli import TINY
 from test_training import config, make_data
 
 from trm_mlx.cli import main
+from trm_mlx.config_io import arch_config, train_config
+from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import halting_rows
-from trm_mlx.models.weights import find_checkpoint
-from trm_mlx.options import arch_config, train_config
-from trm_mlx.train.checkpoint import read_state
-from trm_mlx.train.group import Group, connect
-from trm_mlx.train.source import open_test, open_train, train_stream
-from trm_mlx.train.trainer import Trainer
+from trm_mlx.models.checkpoint_files import find_checkpoint
+from trm_mlx.run.checkpoint import read_state
+from trm_mlx.run.trainer import Trainer
+from trm_mlx.train.batches import open_test, open_train, train_stream
 
 HANGS_AFTER = 300  # seconds; far more than a machine busy with other work needs
 
@@ -96,7 +96,7 @@ def test_a_message_is_waited_for_before_the_next(folder, tmp_path, monkeypatch):
     run = config("", tmp_path / "run", data_paths=[str(folder / "random")])
     monkeypatch.setattr(mx.distributed, "all_sum", send)
     monkeypatch.setattr(mx.distributed, "all_gather", lambda rows: send(mx.repeat(rows, 2, axis=0)))
-    trainer = Trainer(run, group=Group(0, 2))
+    trainer = Trainer(run, group=World(0, 2))
     batch, _ = next(iter(trainer.stream))
     monkeypatch.setattr(mx, "eval", wait)
     events.clear()
@@ -119,8 +119,8 @@ def test_rows_explore_as_in_the_whole_batch(arch, parts):
     assert whole != halting_rows(config, steps, likes, -likes, True, another).tolist()
     found = []
     for rank in range(parts):
-        group = Group(rank, parts)
-        rows = map(group.own, (steps, likes, -likes))
+        group = World(rank, parts)
+        rows = map(group.shard, (steps, likes, -likes))
         found += halting_rows(config, *rows, True, key, group).tolist()
     assert found == whole
 
@@ -144,8 +144,8 @@ def test_rows_are_those_of_the_global_batch(tmp_path, source, augment):
         stream = train_stream(open_train(run), open_test(run), run, None, group)
         return [pair for pair, _ in zip(stream, range(6), strict=False)]
 
-    ranks = [batches(Group(rank, 3)) for rank in range(3)]
-    for number, (batch, position) in enumerate(batches(Group())):
+    ranks = [batches(World(rank, 3)) for rank in range(3)]
+    for number, (batch, position) in enumerate(batches(World())):
         shares = [rank[number] for rank in ranks]
         assert all(place == position for _, place in shares)
         for name, array in batch.items():
@@ -157,14 +157,14 @@ def test_rows_are_those_of_the_global_batch(tmp_path, source, augment):
 def test_a_batch_that_does_not_divide(folder, tmp_path, source):
     paths = [str(folder / "random") if source == "folder" else source]
     with pytest.raises(InputError, match=r"batch_size 8 cannot be split over 3 .*multiple of 3"):
-        Trainer(config("", tmp_path / "run", data_paths=paths), group=Group(1, 3))
+        Trainer(config("", tmp_path / "run", data_paths=paths), group=World(1, 3))
     assert not (tmp_path / "run").exists()
 
 
 def test_one_process_is_no_group(monkeypatch):
     monkeypatch.delenv("MLX_RANK", raising=False)
     monkeypatch.setattr(mx.distributed, "init", None)
-    assert connect() == Group(0, 1)
+    assert connect() == World(0, 1)
 
 
 def test_processes_that_cannot_be_reached(tmp_path, monkeypatch):

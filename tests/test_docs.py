@@ -24,10 +24,10 @@ from pages import (
 
 import trm_mlx
 from trm_mlx.config import ArchConfig
-from trm_mlx.data.schema import DatasetMetadata
-from trm_mlx.options import load_config
-from trm_mlx.solve.table import COLUMNS
-from trm_mlx.train.evaluate import SAVABLE
+from trm_mlx.config_io import load_config
+from trm_mlx.data.format import DatasetMetadata
+from trm_mlx.evaluate.evaluate import SAVABLE
+from trm_mlx.solve.csv_files import COLUMNS
 
 API = runpy.run_path(str(CHECKOUT / "tools" / "api_reference.py"))
 

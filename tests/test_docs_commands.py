@@ -17,8 +17,8 @@ from pages import (
 )
 
 from trm_mlx.cli import VERBS, Parser, main
-from trm_mlx.options import load_config, typed_overrides
-from trm_mlx.solve.search import Search
+from trm_mlx.config_io import load_config, typed_overrides
+from trm_mlx.solve.search import SearchConfig
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
 PYTHONS = ("python", ".venv/bin/python")
@@ -92,10 +92,10 @@ def check_values(words, arguments):
         assert load_config(["data_paths=[data]", *before, *kept])
     if words[:2] in (("trm", "solve"), ("trm", "eval")):
         given = {name: value for name, value in vars(arguments).items() if name in SEARCH}
-        assert Search(**given)
+        assert SearchConfig(**given)
 
 
-SEARCH = Search.__dataclass_fields__
+SEARCH = SearchConfig.__dataclass_fields__
 
 
 @pytest.mark.parametrize("command", OURS, ids=str)

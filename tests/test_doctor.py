@@ -7,11 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from trm_mlx import backend
+from trm_mlx import device, host_memory
 from trm_mlx.bench import machine
 from trm_mlx.cli import main
 from trm_mlx.commands import doctor
-from trm_mlx.train import host_memory
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 REAL_MEMORY = machine.memory
@@ -28,9 +27,9 @@ REMEDIES = {
 def healthy(monkeypatch):
     """A Linux CPU with a fast BLAS, room and no GPU, whatever the tests run on."""
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(backend, "device_name", lambda: "cpu")
-    monkeypatch.setattr(backend, "_TOO_LATE", False)
-    monkeypatch.setattr(backend, "preload_blas", lambda: "libfast.so")
+    monkeypatch.setattr(device, "device_kind", lambda: "cpu")
+    monkeypatch.setattr(device, "_TOO_LATE", False)
+    monkeypatch.setattr(device, "preload_blas", lambda: "libfast.so")
     monkeypatch.setattr(machine, "blas", lambda: "/lib/libfast.so")
     monkeypatch.setattr(machine.os.path, "exists", lambda path: path != "/dev/nvidia0")
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(2**34, 2**34, 2**34))
@@ -85,7 +84,7 @@ def test_every_extra_is_looked_at():
 @pytest.mark.parametrize("illness", REMEDIES)
 def test_every_illness_has_a_remedy(healthy, capsys, illness):
     if illness == "blas":
-        healthy.setattr(backend, "preload_blas", lambda: None)
+        healthy.setattr(device, "preload_blas", lambda: None)
     if illness == "gpu":
         healthy.setattr(machine.os.path, "exists", lambda path: True)
     if illness == "memory":
@@ -125,21 +124,21 @@ def test_the_compiler_that_mlx_would_use(tmp_path, monkeypatch, device, programs
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(backend, "device_name", lambda: device)
+    monkeypatch.setattr(device, "device_kind", lambda: device)
     assert machine.compiler().startswith(said)
 
 
 def test_a_gpu_in_use_is_not_missed(healthy, capsys):
-    healthy.setattr(backend, "device_name", lambda: "cuda")
+    healthy.setattr(device, "device_kind", lambda: "cuda")
     assert machine.unused_gpu() is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems bring their own")
 def test_the_blas_is_named_by_its_path():
-    if backend.preload_blas() is None:
+    if device.preload_blas() is None:
         pytest.skip("no fast BLAS is installed")
     assert machine.blas().startswith("/")
-    assert backend.preload_blas() in machine.blas()
+    assert device.preload_blas() in machine.blas()
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])

@@ -8,9 +8,9 @@ from mlx.utils import tree_flatten
 import trm_mlx
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
+from trm_mlx.models.checkpoint_files import EMA_FILE, save_arrays, save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import EMA_FILE, save_arrays, save_model
-from trm_mlx.options import arch_config
 
 torch = pytest.importorskip("torch", reason="it writes PyTorch files")
 

@@ -10,20 +10,20 @@ import pytest
 
 from trm_mlx import tasks
 from trm_mlx.cli import main
+from trm_mlx.config_io import load_config, train_config
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays
+from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.generated import GeneratedStream
-from trm_mlx.data.loader import PuzzleDataset
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.errors import InputError
-from trm_mlx.models.weights import read_weights
-from trm_mlx.options import load_config, train_config
+from trm_mlx.evaluate.rules import RulesEvaluator
+from trm_mlx.models.checkpoint_files import read_weights
+from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks import Puzzles, Task, registry
-from trm_mlx.tasks import split as task_split
-from trm_mlx.tasks.split import draw, draw_distinct, fingerprints, held_out
+from trm_mlx.tasks import holdout as task_split
+from trm_mlx.tasks.holdout import draw, draw_distinct, fingerprints, held_out
 from trm_mlx.train.augment import Augmentation
-from trm_mlx.train.rules import Rules
-from trm_mlx.train.source import open_test, open_train, train_stream
-from trm_mlx.train.trainer import Trainer
+from trm_mlx.train.batches import open_test, open_train, train_stream
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SMALL = ("sudoku4x4", "maze6x6", "addition2", "multiplication1")
@@ -315,7 +315,7 @@ def test_the_run_is_named_after_the_task(tmp_path, monkeypatch):
     assert Trainer(config("generate:maze6x6")).run.parent == Path("checkpoints/maze6x6")
 
 
-# Rules
+# RulesEvaluator
 
 
 def test_rules_accept_what_the_label_does_not_show():
@@ -324,7 +324,7 @@ def test_rules_accept_what_the_label_does_not_show():
     answers = np.stack([question] * 3)
     answers[0, [1, 2, 3, 8, 13]] = 4  # the label
     answers[1, [5, 10, 15, 16, 17]] = 4  # as short
-    rules = Rules(task)
+    rules = RulesEvaluator(task)
     rules.begin()
     for row in range(3):
         batch = {"inputs": task.encode(question[None]), "labels": task.encode(answers[:1])}

@@ -15,38 +15,55 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What the modules of a layer may import from the package, besides themselves. A layer is a folder
 # of trm_mlx or, at its root, a module; anything absent from this table fails.
 ALLOWED = {
-    "__init__": {"backend", "errors"},
+    "__init__": {"device", "errors"},
     "__main__": {"cli"},
-    "backend": set(),
+    "device": set(),
     "errors": set(),
-    "whole_folder": set(),
+    "atomic": set(),
+    "host_memory": set(),
+    "numba_jit": set(),
     "config": {"errors"},
-    "yaml_file": {"errors"},
-    "options": {"config", "errors", "yaml_file"},
-    "compiled": set(),
-    "tasks": {"compiled", "errors"},
-    "data": {"errors", "whole_folder"},
-    "build": {"tasks", "data", "errors"},
-    "models": {"backend", "compiled", "config", "options", "errors"},
-    "train": {"models", "tasks", "data", "config", "options", "backend", "errors", "whole_folder"},
-    "bench": {"models", "train", "solve", "data", "config", "backend", "errors"},
-    "solve": {"models", "data", "tasks", "config", "backend", "errors", "whole_folder"},
-    "view": {"tasks", "solve", "errors", "whole_folder"},
+    "config_io": {"config", "errors"},
+    "distributed": {"device", "errors"},
+    "tasks": {"numba_jit", "errors"},
+    "data": {"errors", "atomic"},
+    "builders": {"tasks", "data", "errors"},
+    "models": {"device", "numba_jit", "config", "config_io", "errors"},
+    "train": {"models", "tasks", "data", "config", "device", "distributed", "host_memory"}
+    | {"errors"},
+    "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "atomic"},
+    "run": {"train", "evaluate", "models", "tasks", "data", "config", "config_io", "distributed"}
+    | {"device", "errors", "atomic"},
+    "bench": {"models", "train", "run", "evaluate", "solve", "data", "config", "device", "errors"}
+    | {"host_memory", "distributed"},
+    "solve": {"models", "data", "tasks", "config", "device", "errors", "atomic"},
+    "view": {"tasks", "solve", "errors", "atomic"},
     "demo": {"tasks", "models", "solve", "view", "config", "errors"},
-    "convert": {"models", "config", "options", "errors", "whole_folder", "yaml_file"},
-    "commands": {"bench", "build", "convert", "train", "solve", "view", "models", "data", "tasks"}
-    | {"demo", "config", "options", "backend", "errors", "whole_folder", "__init__"},  # its version
+    "convert": {"models", "config", "config_io", "errors", "atomic"},
+    "commands": {"bench", "builders", "convert", "train", "run", "evaluate", "solve", "view"}
+    | {"models", "data", "tasks", "demo", "config", "config_io", "device", "distributed", "errors"}
+    | {"atomic", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 
 # Libraries that only some places may import. None: the whole package.
 LIBRARIES = {
-    "mlx": {"models", "train", "solve", "bench", "convert", "backend"},
+    "mlx": {
+        "models",
+        "train",
+        "evaluate",
+        "run",
+        "solve",
+        "bench",
+        "convert",
+        "device",
+        "distributed",
+    },
     "torch": {"convert", "bench/reference.py"},
     "safetensors": {"convert"},
-    "wandb": {"train/report.py"},
-    "huggingface_hub": {"build"},
-    "numba": {"compiled"},
+    "wandb": {"run/log.py"},
+    "huggingface_hub": {"builders"},
+    "numba": {"numba_jit"},
     "rich": {"view"},
     "PIL": {"view"},
     "matplotlib": {"commands/plot.py"},

@@ -39,7 +39,7 @@ def test_configuration_files_travel(site, tmp_path):
     done = run(
         site,
         tmp_path,
-        "import trm_mlx, trm_mlx.options as c\n"
+        "import trm_mlx, trm_mlx.config_io as c\n"
         "print(trm_mlx.__file__)\n"
         "print(c.load_config(['experiment=sudoku4x4', 'arch.L_cycles=5']).arch.L_cycles)",
     )

@@ -4,9 +4,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from trm_mlx.models import activations, attention, cpu_kernels, norms
+from trm_mlx.models import attention, kernels_cpu, layers, mlp
 from trm_mlx.models.attention import Attention
-from trm_mlx.models.swiglu import CHANNELS, POSITIONS, residual_swiglu
+from trm_mlx.models.mlp import CHANNELS, POSITIONS, residual_swiglu
 
 ON_CUDA = mx.cuda.is_available()
 SHAPES = [(37, 24), (64, 1536), (5, 7)]
@@ -28,19 +28,19 @@ def close(ours, plain, tolerance):
 def test_loops_compute_the_plain_functions(shape):
     rows, columns = shape
     product, slope = normal(2 * rows, columns), normal(rows, columns, seed=1)
-    assert cpu_kernels.usable(product)
-    fast = activations.gated_silu(product), *activations.gated_silu_gradients(product, slope)
-    with cpu_kernels.disabled():
-        assert not cpu_kernels.usable(product)
-        plain = activations.gated_silu(product), *activations.gated_silu_gradients(product, slope)
+    assert kernels_cpu.usable(product)
+    fast = mlp.gated_silu(product), *mlp.gated_silu_gradients(product, slope)
+    with kernels_cpu.disabled():
+        assert not kernels_cpu.usable(product)
+        plain = mlp.gated_silu(product), *mlp.gated_silu_gradients(product, slope)
     for ours, theirs in zip(fast, plain, strict=True):
         close(ours, theirs, 1e-6)
 
 
 def test_loops_read_what_lies_scattered_in_memory():
     product = normal(24, 36).T[::2]
-    expected = activations.gated_silu(mx.array(np.array(product)))
-    assert mx.array_equal(activations.gated_silu(product), expected)
+    expected = mlp.gated_silu(mx.array(np.array(product)))
+    assert mx.array_equal(mlp.gated_silu(product), expected)
 
 
 def test_softmax_of_any_scores():
@@ -54,9 +54,9 @@ def test_softmax_of_any_scores():
 
 def test_attention_with_loops_and_without():
     layer, x = Attention(32, 4, rope=True), normal(2, 9, 32, scale=1.0)
-    fast = layer(x, graded=False)
-    with cpu_kernels.disabled():
-        close(fast, layer(x, graded=False), 1e-6)
+    fast = layer(x, in_grad=False)
+    with kernels_cpu.disabled():
+        close(fast, layer(x, in_grad=False), 1e-6)
 
 
 # Written-out gradients
@@ -84,13 +84,15 @@ def test_swiglu_and_its_gradients(axis, recompute):
 
 
 @pytest.mark.parametrize(
-    ("norm", "axis"), [(norms.norm_channels, 1), (norms.norm_positions, 0)], ids=["rows", "columns"]
+    ("norm", "axis"),
+    [(layers.norm_channels, 1), (layers.norm_positions, 0)],
+    ids=["rows", "columns"],
 )
 def test_gradients_of_norms(norm, axis):
     x, slope = normal(13, 24), normal(13, 24, seed=1)
 
     def plain(x):
-        return x / mx.sqrt(x.square().mean(axis=axis, keepdims=True) + norms.EPSILON)
+        return x / mx.sqrt(x.square().mean(axis=axis, keepdims=True) + layers.EPSILON)
 
     (value,), (ours,) = mx.vjp(norm, [x], [slope])
     (expected,), (wanted,) = mx.vjp(plain, [x], [slope])
@@ -106,8 +108,8 @@ def both_ways(monkeypatch, function):
     with mx.stream(mx.gpu):
         results = []
         for name in ("cuda", "metal"):
-            for module in (activations, attention, cpu_kernels, norms):
-                monkeypatch.setattr(module, "device_name", lambda name=name: name)
+            for module in (mlp, attention, kernels_cpu, layers):
+                monkeypatch.setattr(module, "device_kind", lambda name=name: name)
             results.append(function())
             mx.eval(results[-1])
     return zip(*results, strict=True)
@@ -123,11 +125,11 @@ def test_kernels_compute_the_plain_functions(monkeypatch, dtype, shape):
 
     def results():
         return [
-            activations.gated_silu(product),
-            *activations.gated_silu_gradients(product, slope),
-            *(norm(x) for norm in (norms.norm_channels, norms.norm_positions)),
-            mx.vjp(norms.norm_channels, [x], [slope])[1][0],
-            mx.vjp(norms.norm_positions, [x], [slope])[1][0],
+            mlp.gated_silu(product),
+            *mlp.gated_silu_gradients(product, slope),
+            *(norm(x) for norm in (layers.norm_channels, layers.norm_positions)),
+            mx.vjp(layers.norm_channels, [x], [slope])[1][0],
+            mx.vjp(layers.norm_positions, [x], [slope])[1][0],
         ]
 
     for ours, plain in both_ways(monkeypatch, results):
@@ -143,8 +145,8 @@ def test_padded_attention_is_attention(monkeypatch, length, rope):
         x, slope = normal(3, length, 64, scale=1.0), normal(3, length, 64, seed=1)
 
     def results():
-        values, gradients = mx.vjp(lambda x: layer(x, graded=True), [x], [slope])
-        return [layer(x, graded=False), *values, *gradients]
+        values, gradients = mx.vjp(lambda x: layer(x, in_grad=True), [x], [slope])
+        return [layer(x, in_grad=False), *values, *gradients]
 
     for ours, plain in both_ways(monkeypatch, results):
         close(ours, plain, 1e-5)

@@ -98,7 +98,7 @@ def test_sizes_that_do_not_exist():
         parse_any("." * 16)
 
 
-# Rules
+# RulesEvaluator
 
 
 def test_every_shortest_path_is_right_and_nothing_else():

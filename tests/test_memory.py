@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from trm_mlx import host_memory
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config, load_config
 from trm_mlx.errors import InputError
-from trm_mlx.models import cpu_kernels
+from trm_mlx.models import kernels_cpu
 from trm_mlx.models.model import build_model
-from trm_mlx.options import arch_config, load_config
-from trm_mlx.train import host_memory, memory
+from trm_mlx.train import memory
 from trm_mlx.train.step import Training
 
 WORDS = ["data_paths=[none]", "global_batch_size=7", "ema=true", "compile=false"]
@@ -95,7 +96,7 @@ def test_recomputing_keeps_less():
         carry = training.model.initial_carry(batch)
         mx.eval(carry, training.state)
         mx.reset_peak_memory()
-        with cpu_kernels.disabled():
+        with kernels_cpu.disabled():
             _, _, gradients, _ = training.gradients(carry, batch, mx.random.key(0))
         mx.eval(gradients)
         return mx.get_peak_memory()
@@ -105,7 +106,7 @@ def test_recomputing_keeps_less():
 
 def test_plan_follows_the_memory(monkeypatch):
     model = make().model
-    monkeypatch.setattr(memory, "device_name", lambda: "cuda")
+    monkeypatch.setattr(memory, "device_kind", lambda: "cuda")
     config = dataclasses.replace(load_config(WORDS), global_batch_size=1000)
     whole, twice = memory.row_bytes(model, recompute=False), memory.row_bytes(model, recompute=True)
     assert twice < whole
@@ -181,12 +182,12 @@ def test_memory_of_a_container(monkeypatch, tmp_path, files, memberships, expect
     monkeypatch.setattr(host_memory, "GROUPS", tmp_path)
     monkeypatch.setattr(host_memory, "MEMBERSHIPS", tmp_path / "cgroup")
     monkeypatch.setattr(host_memory, "machine_memory", lambda: HOST)
-    monkeypatch.setattr(memory, "device_name", lambda: "cpu")
+    monkeypatch.setattr(memory, "device_kind", lambda: "cpu")
     assert memory.memory_size() == expected
 
 
 def test_plan_follows_the_limit_of_a_container(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "device_name", lambda: "cpu")
+    monkeypatch.setattr(memory, "device_kind", lambda: "cpu")
     model = make().model
     config = dataclasses.replace(load_config(WORDS), global_batch_size=10**6)
     room = 20 * memory.row_bytes(model, recompute=False)

@@ -6,23 +6,29 @@ import pytest
 
 from trm_mlx import InputError
 from trm_mlx.cli import main
-from trm_mlx.errors import shortened
-from trm_mlx.options import load_config
-from trm_mlx.train.arc_vote import _read_tests
+from trm_mlx.config_io import load_config
+from trm_mlx.evaluate.arc import _read_tests
 
 LONG, NUMBER = "a" * 3000, "9" * 3000
 RUN = ("experiment=sudoku4x4", "data_paths=[generate:sudoku4x4]")
 LINE = 420  # characters that are room enough for the value's start, the place and the remedy
 
 
-def test_short_values_are_whole():
-    assert shortened("a" * 200) == "a" * 200
-    assert shortened(None) == "None"
+def test_short_words_are_whole():
+    message = f"a.yaml: {'a' * 200}: choose one of trm, hrm"
+    assert str(InputError(message)) == message
 
 
-def test_long_values_tell_their_start_and_their_length():
-    assert shortened("b" * 12345) == "b" * 60 + "... (12,345 characters)"
-    assert shortened([0] * 1000) == "[" + "0, " * 19 + "0,... (3,000 characters)"
+def test_long_words_tell_their_start_and_their_length():
+    message = str(InputError(f"a.yaml: {'b' * 12345}: choose one"))
+    assert message == f"a.yaml: {'b' * 60}... (12,345 characters): choose one"
+
+
+def test_long_values_of_short_words_keep_the_place_and_the_remedy():
+    message = str(InputError(f"lr={[0] * 1000}: write a number"))
+    assert message.startswith("lr=[0, 0, 0")
+    assert message.endswith("0, 0]: write a number")
+    assert "... (2,682 characters) ..." in message
 
 
 def refusal(capsys, words):

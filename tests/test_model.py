@@ -8,14 +8,13 @@ import pytest
 from mlx.utils import tree_flatten
 
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config, train_config
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry, halting_rows
-from trm_mlx.models.activations import gated_silu, gated_silu_gradients
-from trm_mlx.models.layers import truncated_normal
+from trm_mlx.models.layers import norm_channels, norm_positions, truncated_normal
+from trm_mlx.models.mlp import gated_silu, gated_silu_gradients
 from trm_mlx.models.model import build_model
-from trm_mlx.models.norms import norm_channels, norm_positions
 from trm_mlx.models.variants import VARIANTS
-from trm_mlx.options import arch_config, train_config
 from trm_mlx.train.losses import act_metrics, row_losses, stablemax_cross_entropy
 from trm_mlx.train.optim import sign_descent
 from trm_mlx.train.step import Training
@@ -170,12 +169,12 @@ def test_norms_of_bfloat16_are_computed_in_float32(norm):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_no_gradient_through_the_free_updates(name):
-    """Gradients are those of the graded updates alone, from constant states."""
+    """Gradients are those of the in_grad updates alone, from constant states."""
     model, batch = make(name, H_layers=1), make_batch()
     model.eval()
-    carry = model.begin(model.initial_carry(batch), batch)
+    carry = model.reset_halted(model.initial_carry(batch), batch)
     puzzles = model.puzzle_rows(carry.batch)
-    constant = model.think(carry.states, carry.batch, puzzles)
+    constant = model.no_grad_updates(carry.states, carry.batch, puzzles)
     mx.eval(constant)
 
     def whole(weights):
@@ -185,7 +184,7 @@ def test_no_gradient_through_the_free_updates(name):
 
     def graded_only(weights):
         model.update(weights)
-        _, outputs = model.answer(constant, carry.batch, puzzles)
+        _, outputs = model.grad_updates_and_heads(constant, carry.batch, puzzles)
         return (outputs["logits"] ** 2).sum()
 
     weights = model.trainable_parameters()

@@ -12,10 +12,10 @@ import trm_mlx
 from trm_mlx import InputError, tasks
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
-from trm_mlx.models import weights
+from trm_mlx.config_io import arch_config
+from trm_mlx.models import checkpoint_files
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import save_model
-from trm_mlx.options import arch_config
 
 SUDOKU = "4 3 . . 2 1 . 4 3 2 . . . . . 2"
 
@@ -32,7 +32,7 @@ def two_models(tmp_path, monkeypatch):
         folder = tmp_path / "pretrained" / name
         folder.mkdir(parents=True)
         save_model(folder, build_model(ModelConfig.of(arch, num_puzzle_identifiers=1, **sizes)))
-    monkeypatch.setattr(weights, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(checkpoint_files, "PRETRAINED", tmp_path / "pretrained")
     return tmp_path
 
 
@@ -102,7 +102,7 @@ def test_nothing_to_solve_at_a_terminal(capsys, monkeypatch):
 
 # The models themselves
 
-CARDS = weights.bundled()
+CARDS = checkpoint_files.bundled()
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -119,7 +119,7 @@ def test_a_bundled_model_is_small_and_has_a_card(name):
 def test_a_bundled_model_solves_what_it_never_saw(name):
     model, config = trm_mlx.load(name)
     task = tasks.fitting(config.vocab_size, config.seq_len)
-    puzzles = tasks.split.draw_distinct(task, 40, np.random.default_rng(7), testing=True)
+    puzzles = tasks.holdout.draw_distinct(task, 40, np.random.default_rng(7), testing=True)
     answers, _ = trm_mlx.predict(model, task.encode(puzzles.questions))
     right = task.check(puzzles.questions, task.decode(answers))
     assert right.mean() >= 0.9

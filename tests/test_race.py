@@ -13,8 +13,8 @@ import trm_mlx  # isort: skip
 from mlx.utils import tree_flatten
 
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
 from trm_mlx.models.model import build_model
-from trm_mlx.options import arch_config
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TOOL = CHECKOUT / "tools" / "race.py"

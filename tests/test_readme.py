@@ -6,9 +6,9 @@ from pages import PAGES, blocks
 
 import trm_mlx
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import save_model
-from trm_mlx.options import arch_config
 from trm_mlx.tasks.sudoku import Sudoku
 
 

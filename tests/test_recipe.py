@@ -8,8 +8,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from trm_mlx import InputError, tasks
+from trm_mlx.config_io import train_config
 from trm_mlx.models.act import Carry, random_starts
-from trm_mlx.options import train_config
 from trm_mlx.train.augment import Augmentation
 from trm_mlx.train.losses import LOSSES, row_losses, total_loss
 from trm_mlx.train.optim import Muon, build_optimizer, warmup_cosine

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config, train_config
 from trm_mlx.errors import InputError
 from trm_mlx.models import variants
 from trm_mlx.models.model import build_model
 from trm_mlx.models.recursion import INPUT, Recursion, Update, recurse
-from trm_mlx.options import arch_config, train_config
 from trm_mlx.train.step import Training
 
 H, L = 3, 4
@@ -80,7 +80,7 @@ def test_recurse_is_the_literal_loops_bit_for_bit(name, dtype):
         for i, state in enumerate(recursion.states)
     }
     after = recurse(recursion.free_updates, nets(), states, x)
-    after = recurse(recursion.graded_updates, nets(), after, x)
+    after = recurse(recursion.in_grad_updates, nets(), after, x)
     expected = dict(states)
     LITERAL[name](expected, x, nets())
     assert after.keys() == expected.keys()
@@ -89,7 +89,7 @@ def test_recurse_is_the_literal_loops_bit_for_bit(name, dtype):
 
 
 @pytest.mark.parametrize(
-    ("name", "free", "graded", "readout"),
+    ("name", "free", "in_grad", "readout"),
     [
         ("trm", 2 * (L + 1), L + 1, "z_H"),
         ("trm_singlez", 2 * (L + 1), L + 1, "z_L"),
@@ -98,10 +98,10 @@ def test_recurse_is_the_literal_loops_bit_for_bit(name, dtype):
         ("transformers_baseline", 0, 1, "z_H"),
     ],
 )
-def test_where_the_gradient_begins(name, free, graded, readout):
+def test_where_the_gradient_begins(name, free, in_grad, readout):
     recursion = variants.VARIANTS[name](arch_config(name, H_cycles=H, L_cycles=L))
     assert len(recursion.free_updates) == free
-    assert len(recursion.graded_updates) == graded
+    assert len(recursion.in_grad_updates) == in_grad
     assert recursion.readout == readout
 
 

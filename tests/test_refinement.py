@@ -7,8 +7,8 @@ import pytest
 import trm_mlx
 from trm_mlx import InputError
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
 from trm_mlx.models.model import build_model
-from trm_mlx.options import arch_config
 
 
 @pytest.fixture(params=["trm", "hrm"])

@@ -7,10 +7,10 @@ import pytest
 
 from trm_mlx import InputError
 from trm_mlx.cli import main
-from trm_mlx.options import load_config
-from trm_mlx.train import retention
-from trm_mlx.train.report import Report
-from trm_mlx.train.watch import SpikeWatch
+from trm_mlx.config_io import load_config
+from trm_mlx.run import checkpoint
+from trm_mlx.run.health import SpikeWatch
+from trm_mlx.run.log import Report
 
 
 def make_run(run, losses):
@@ -42,7 +42,7 @@ def numbers_of(run):
 )
 def test_the_newest_and_the_best_stay(tmp_path, losses, keep, metric, kept):
     make_run(tmp_path, losses)
-    retention.prune(tmp_path, keep, metric)
+    checkpoint.prune(tmp_path, keep, metric)
     assert numbers_of(tmp_path) == kept
 
 
@@ -51,7 +51,7 @@ def test_newest_by_number_not_by_spelling(tmp_path):
     (tmp_path / "step_0000001").rename(tmp_path / "step_9999999")
     make_run(tmp_path, [0.1])
     (tmp_path / "step_0000001").rename(tmp_path / "step_10000000")
-    retention.prune(tmp_path, 1, None)
+    checkpoint.prune(tmp_path, 1, None)
     assert numbers_of(tmp_path) == [10_000_000]
 
 
@@ -59,7 +59,7 @@ def test_what_is_no_checkpoint_of_the_run_stays(tmp_path):
     make_run(tmp_path, [0.1, 0.2, 0.3])
     (tmp_path / "step_0000001" / "state.json").unlink()
     (tmp_path / "step_0000002").rename(tmp_path / "step_0000002.mine")
-    retention.prune(tmp_path, 1, None)
+    checkpoint.prune(tmp_path, 1, None)
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "step_0000001",
         "step_0000002.mine",
@@ -70,7 +70,7 @@ def test_what_is_no_checkpoint_of_the_run_stays(tmp_path):
 def test_an_unknown_metric_deletes_nothing(tmp_path):
     make_run(tmp_path, [0.1, 0.2, 0.3])
     with pytest.raises(InputError, match="keep_best=accuracy: evaluations have all/accuracy, all/"):
-        retention.prune(tmp_path, 1, "accuracy")
+        checkpoint.prune(tmp_path, 1, "accuracy")
     assert numbers_of(tmp_path) == [1, 2, 3]
 
 

@@ -6,11 +6,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from trm_mlx import InputError, Search, Solver
+from trm_mlx import InputError, SearchConfig, Solver
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
 from trm_mlx.models.act import Carry
 from trm_mlx.models.model import build_model
-from trm_mlx.options import arch_config
 from trm_mlx.solve.search import SELECTORS, Attempt, Perturbation
 from trm_mlx.tasks.sudoku import Sudoku
 
@@ -53,7 +53,7 @@ def attempt(answer, confidence=0.1, halted=False, steps=3, residual=1.0, passes=
     ],
 )
 def test_selectors(select, attempts, chosen, enough):
-    search = Search(trajectories=len(attempts), restarts=True, select=select)
+    search = SearchConfig(trajectories=len(attempts), restarts=True, select=select)
     assert SELECTORS[select].choose(attempts) == chosen
     lengths = range(1, len(attempts) + 1)
     assert min(n for n in lengths if search.settled(attempts[:n], max_steps=3)) == enough
@@ -72,7 +72,7 @@ def carry_of(steps, perturbed):
 
 @pytest.mark.parametrize(("noise_on", "other"), [("z_L", "z_H"), ("z_H", "z_L")])
 def test_noise(noise_on, other):
-    search = Search(trajectories=2, noise=0.5, noise_on=noise_on)
+    search = SearchConfig(trajectories=2, noise=0.5, noise_on=noise_on)
     perturb = Perturbation.of(search, ("z_H", "z_L"))
     carry = carry_of([0, 1, 2], [False, True, True])
     states = perturb(carry, mx.array([True, False, False]))
@@ -88,7 +88,7 @@ def test_noise(noise_on, other):
 
 
 def test_restarts():
-    perturb = Perturbation.of(Search(trajectories=2, restarts=True), ("z_H", "z_L"))
+    perturb = Perturbation.of(SearchConfig(trajectories=2, restarts=True), ("z_H", "z_L"))
     carry = carry_of([0, 0, 2], [False, True, True])
     states = perturb(carry, mx.array([True, True, False]))
     for name, before in carry.states.items():
@@ -100,7 +100,7 @@ def test_restarts():
 
 def test_noise_reaches_every_reasoning_state_of_six():
     states = ("z_H", *(f"z_L{i}" for i in range(1, 7)))
-    perturb = Perturbation.of(Search(trajectories=2, noise=1.0), states)
+    perturb = Perturbation.of(SearchConfig(trajectories=2, noise=1.0), states)
     assert perturb.noisy == states[1:]
 
 
@@ -122,7 +122,7 @@ class Copier:
 
 def test_symmetries_are_undone(model):
     """A model that copies its question must return every puzzle as it was."""
-    search = Search(trajectories=3, symmetries=True, select="residual")
+    search = SearchConfig(trajectories=3, symmetries=True, select="residual")
     solver = Solver(Copier(model, -1.0), task=TASK, search=search, intermediates=True)
     seen = set()
     stream = solver._stream.run
@@ -146,14 +146,14 @@ def test_only_unsettled_puzzles_get_more(model):
     """A question that is its own answer passes at once; the others use all trajectories."""
     inputs = INPUTS.copy()
     inputs[[1, 4]] = TASK.encode(ANSWERS[[1, 4]])
-    search = Search(trajectories=4, symmetries=True, select="rule")
+    search = SearchConfig(trajectories=4, symmetries=True, select="rule")
     solver = Solver(Copier(model, -1.0), task=TASK, search=search, max_steps=2)
     solutions = list(solver.solve(inputs))
     assert [s.passes for s in solutions] == [row in (1, 4) for row in range(9)]
     assert [s.trajectories for s in solutions] == [1 if row in (1, 4) else 4 for row in range(9)]
     assert [s.evaluations for s in solutions] == [2 if row in (1, 4) else 8 for row in range(9)]
     # Nobody asked for the rules here, so none is said to have been checked.
-    search = Search(trajectories=4, symmetries=True)
+    search = SearchConfig(trajectories=4, symmetries=True)
     for confidence, trajectories in ((1.0, 1), (-1.0, 4)):
         solver = Solver(Copier(model, confidence), task=TASK, search=search, max_steps=2)
         solutions = list(solver.solve(inputs))
@@ -170,7 +170,7 @@ def test_a_puzzle_that_takes_long_does_not_fill_the_memory(model):
             read[0] += 1
             yield answer
 
-    search = Search(trajectories=100, symmetries=True, select="rule")
+    search = SearchConfig(trajectories=100, symmetries=True, select="rule")
     copier = Copier(model, -1.0)
     solver = Solver(copier, task=TASK, search=search, max_steps=1, batch_size=2)
     first, *others = solver.solve(itertools.islice(puzzles(), 200))
@@ -185,7 +185,7 @@ def test_any_batch_size_finds_the_same(model, select):
     """Rows that would idle work ahead; what they find must count no earlier than its turn."""
     second = 0.02 * mx.random.normal(model.q_head.weight.shape, key=mx.random.key(1))
     model.q_head.weight, model.q_head.bias = 40 * second, mx.array([-1.0, 0.0])
-    search = Search(
+    search = SearchConfig(
         trajectories=5, noise=0.5, restarts=True, symmetries=True, select=select, seed=3
     )
     results = [
@@ -202,7 +202,7 @@ def test_any_batch_size_finds_the_same(model, select):
 
 def test_seeds(model):
     def answers(seed):
-        search = Search(trajectories=4, restarts=True, select="residual", seed=seed)
+        search = SearchConfig(trajectories=4, restarts=True, select="residual", seed=seed)
         return Solver(model, search=search).predict(INPUTS)[0]
 
     np.testing.assert_array_equal(answers(0), answers(0))
@@ -212,7 +212,7 @@ def test_seeds(model):
 def test_first_to_halt_costs_no_more_than_side_by_side(model):
     second = 0.8 * mx.random.normal(model.q_head.weight.shape, key=mx.random.key(1))
     model.q_head.weight, model.q_head.bias = second, mx.array([-1.0, 0.0])
-    search = Search(trajectories=4, restarts=True, select="first")
+    search = SearchConfig(trajectories=4, restarts=True, select="first")
     for solution in Solver(model, search=search, max_steps=6).solve(INPUTS):
         side_by_side = 4 * solution.steps
         assert solution.evaluations <= side_by_side + 6
@@ -235,4 +235,4 @@ def test_first_to_halt_costs_no_more_than_side_by_side(model):
 )
 def test_options_that_contradict_each_other(options, message):
     with pytest.raises(InputError, match=message):
-        Search(**options)
+        SearchConfig(**options)

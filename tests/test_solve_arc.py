@@ -11,13 +11,12 @@ import trm_mlx
 from trm_mlx import Solver
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
 from trm_mlx.data.arrays import SplitArrays
-from trm_mlx.data.loader import PuzzleDataset
-from trm_mlx.data.names import puzzle_names
+from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
 from trm_mlx.data.writer import write_dataset
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import save_model
-from trm_mlx.options import arch_config
 from trm_mlx.tasks import get
 from trm_mlx.tasks.arc import ARC, canvas_of, grids_of
 

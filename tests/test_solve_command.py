@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 import trm_mlx
-from trm_mlx import Search, Solver
+from trm_mlx import SearchConfig, Solver
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
 from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.writer import write_dataset
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import save_model
-from trm_mlx.options import arch_config
-from trm_mlx.solve import table
-from trm_mlx.solve.measure import measure
+from trm_mlx.solve import csv_files
+from trm_mlx.solve.evaluate import measure
 from trm_mlx.tasks.sudoku import Sudoku
 
 TASK = Sudoku(4)
@@ -156,7 +156,7 @@ def test_rows_are_read_as_they_are_written(checkpoint, tmp_path):
 
     model, _ = trm_mlx.load(checkpoint)
     solver = Solver(model, max_steps=1, batch_size=4)
-    table.solve_table(solver, Counting(4), file, tmp_path / "out.csv", print, tick)
+    csv_files.solve_table(solver, Counting(4), file, tmp_path / "out.csv", print, tick)
     assert written == [240]
     assert max(ahead) <= 16 * 4 + 8
 
@@ -179,7 +179,7 @@ def test_interrupted(checkpoint, puzzles, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(table, "_row", interrupted)
+    monkeypatch.setattr(csv_files, "_row", interrupted)
     assert solve(checkpoint, puzzles, "-o", tmp_path / "out.csv") == 130
     assert [path.name for path in tmp_path.iterdir()] == ["puzzles.csv"]
 
@@ -219,7 +219,7 @@ def test_options_reach_the_solver(checkpoint, puzzles, tmp_path, capsys):
     words += ["--noise", 0.2, "--noise-on", "z_H", "--restarts", "--select", "rule", "--seed", 5]
     assert solve(checkpoint, puzzles, "-o", out, *words) == 0
     assert "chosen by rule" in capsys.readouterr().out
-    search = Search(
+    search = SearchConfig(
         trajectories=3, symmetries=True, noise=0.2, noise_on="z_H", restarts=True, select="rule",
         seed=5,
     )  # fmt: skip
@@ -237,7 +237,7 @@ def test_shown_steps_are_those_of_the_chosen_trajectory(checkpoint, capsys):
     words = ["--trajectories", 3, "--symmetries", "--select", "residual", "--halt-threshold", 1]
     solve(checkpoint, puzzle, *words)
     output = capsys.readouterr().out
-    search = Search(trajectories=3, symmetries=True, select="residual")
+    search = SearchConfig(trajectories=3, symmetries=True, select="residual")
     model, _ = trm_mlx.load(checkpoint)
     solver = Solver(model, halt_threshold=1, task=TASK, search=search, intermediates=True)
     (solution,) = solver.solve(TASK.encode(QUESTIONS[:1]))
@@ -351,7 +351,7 @@ def test_eval_refuses_what_does_not_go_together(checkpoint, data, capsys):
 
 
 def test_measure_counts_labelled_tokens_only(checkpoint, data):
-    from trm_mlx.data.loader import PuzzleDataset
+    from trm_mlx.data.dataset import PuzzleDataset
 
     path = data / "test" / "all__labels.npy"
     labels = np.load(path)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import trm_mlx
-from trm_mlx import InputError, Search, Solver
+from trm_mlx import InputError, SearchConfig, Solver
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
+from trm_mlx.evaluate.evaluate import run_to_halt
 from trm_mlx.models.model import build_model
-from trm_mlx.options import arch_config
-from trm_mlx.train.evaluate import run_to_halt
 from trm_mlx.train.step import EvaluationStep
 
 STEPS = 5
@@ -129,7 +129,7 @@ def test_compiled_is_the_same():
     arch = arch_config("trm", hidden_size=8, num_heads=1, L_layers=1, H_cycles=1, L_cycles=1)
     model = build_model(ModelConfig.of(arch, seq_len=4, vocab_size=3, num_puzzle_identifiers=1))
     inputs = np.random.default_rng(0).integers(0, 3, (5, 4))
-    search = Search(trajectories=2, noise=0.5, restarts=True, select="residual")
+    search = SearchConfig(trajectories=2, noise=0.5, restarts=True, select="residual")
     results = [
         list(Solver(model, max_steps=2, batch_size=2, compiled=c, search=search).solve(inputs))
         for c in (False, True)
@@ -191,10 +191,10 @@ def test_predict(model):
         ({"halt_threshold": 1.5}, "halt_threshold 1.5: must lie between 0 and 1"),
         ({"halt_threshold": float("nan")}, "halt_threshold nan"),
         ({"batch_size": 0}, "batch_size 0: must be at least 1"),
-        ({"search": Search(select="rule")}, "select 'rule' needs a task"),
-        ({"search": Search(trajectories=2, symmetries=True)}, "symmetries needs a task"),
+        ({"search": SearchConfig(select="rule")}, "select 'rule' needs a task"),
+        ({"search": SearchConfig(trajectories=2, symmetries=True)}, "symmetries needs a task"),
         (
-            {"search": Search(trajectories=2, noise=1.0, noise_on="z_X")},
+            {"search": SearchConfig(trajectories=2, noise=1.0, noise_on="z_X")},
             "noise_on z_X: this model has the states z_L",
         ),
     ],

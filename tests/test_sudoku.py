@@ -104,7 +104,7 @@ def test_reading_a_board_does_not_load_numba():
 def test_search_needs_no_writable_folder():
     # The only place left to look for a cache is one that this module does not have.
     environment = os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}
-    code = "import trm_mlx.tasks.sudoku_search"
+    code = "import trm_mlx.tasks.sudoku_solver"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, env=environment)
 
 
@@ -182,7 +182,7 @@ def test_parse_batch_names_the_first_bad_row(bad, message):
         Sudoku().parse_batch([HARD, HARD_ANSWER, bad, "no board at all"])
 
 
-# Rules
+# RulesEvaluator
 
 
 def test_violations_and_check():
@@ -259,7 +259,7 @@ def test_number_of_symmetries(size, arrangements):
     assert abs(counts - expected).max() < 5 * expected**0.5  # five standard deviations
 
 
-# Search
+# SearchConfig
 
 
 def test_known_hard_puzzle():

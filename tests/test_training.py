@@ -10,11 +10,11 @@ from mlx.utils import tree_flatten
 
 import trm_mlx
 from trm_mlx import InputError
+from trm_mlx.config_io import train_config
 from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.writer import write_dataset
-from trm_mlx.options import train_config
-from trm_mlx.train.evaluate import evaluate
-from trm_mlx.train.trainer import Trainer
+from trm_mlx.evaluate.evaluate import evaluate
+from trm_mlx.run.trainer import Trainer
 
 ARCH = {
     "name": "trm",
@@ -366,7 +366,7 @@ def test_interrupted_save_leaves_no_step_folder(data, tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trm_mlx.train.checkpoint.save_arrays", full_disk)
+    monkeypatch.setattr("trm_mlx.run.checkpoint.save_arrays", full_disk)
     with pytest.raises(InputError, match=r"cannot write .*No space left"):
         trainer.save()
     assert not list((tmp_path / "r").glob("step_*"))

@@ -13,23 +13,22 @@ import numpy as np
 import pytest
 
 import trm_mlx
-from trm_mlx import InputError, Search, Solver
+from trm_mlx import InputError, SearchConfig, Solver
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import save_model
-from trm_mlx.options import arch_config
-from trm_mlx.solve.desk import Thought
-from trm_mlx.solve.schedule import Glimpse, Solution
-from trm_mlx.solve.stream import Stream
+from trm_mlx.solve.batcher import StepOutput, Stream
+from trm_mlx.solve.scheduler import Solution, StepEvent
 from trm_mlx.tasks import get
 from trm_mlx.tasks.arc import ARC, canvas_of
 from trm_mlx.tasks.base import Task
-from trm_mlx.view import terminal
-from trm_mlx.view.film import Mark, Verdict, film_of
-from trm_mlx.view.look import ARC_COLOURS, FILLS
+from trm_mlx.view import image, terminal
+from trm_mlx.view.recording import Mark, Verdict, recording_of
 from trm_mlx.view.save import save
-from trm_mlx.view.terminal import Scene, Screen
+from trm_mlx.view.style import ARC_COLOURS, FILLS
+from trm_mlx.view.terminal import Screen, ScreenContext
 
 SUDOKU = get("sudoku4x4")
 QUESTION = SUDOKU.parse("1... .... .... ...4")
@@ -40,7 +39,7 @@ DRAWN = ["sudoku4x4", "sudoku6x6", "sudoku9x9", "maze9x9", "addition3", "arc"]
 def film(task, question, boards):
     """A film of given boards; the n-th step is sure of its cells by n / steps."""
     thoughts = tuple(
-        Thought(
+        StepOutput(
             task.encode(board).astype(np.int32),
             number / len(boards),
             np.full(len(board), number / len(boards), np.float32),
@@ -50,7 +49,7 @@ def film(task, question, boards):
     )
     steps = len(thoughts)
     solution = Solution(thoughts[-1].answer, steps, 1.0, True, 1, steps, None, thoughts)
-    return film_of(task, question, solution, Verdict(True, "rules satisfied"))
+    return recording_of(task, question, solution, Verdict(True, "rules satisfied"))
 
 
 def board(text):
@@ -89,11 +88,11 @@ def test_marks(sudoku):
 def shown(made, delay, trajectories=1):
     """What `Screen` makes of the steps of a film, all of them of the first trajectory."""
     first, *frames = made.frames
-    scene = Scene(made.task, first.values, len(frames), trajectories)
+    scene = ScreenContext(made.task, first.values, len(frames), trajectories)
     with Screen(scene, delay) as screen:
         for frame in frames:
-            thought = Thought(made.task.encode(frame.values), frame.halting, frame.cells, {})
-            screen.watch(Glimpse(0, 0, frame.step, thought))
+            thought = StepOutput(made.task.encode(frame.values), frame.halting, frame.cells, {})
+            screen.watch(StepEvent(0, 0, frame.step, thought))
         screen.rest(made, 0)
 
 
@@ -139,13 +138,13 @@ def test_no_colour_where_it_is_not_wanted(sudoku, clock, monkeypatch):
 
 def test_a_slow_model_is_not_slowed_down(sudoku, clock, monkeypatch):
     now, waits = clock
-    reel = terminal.Reel.next
+    reel = terminal.FrameBuilder.next
 
     def slow(self, glimpse):
         now[0] += 0.2
         return reel(self, glimpse)
 
-    monkeypatch.setattr(terminal.Reel, "next", slow)
+    monkeypatch.setattr(terminal.FrameBuilder, "next", slow)
     monkeypatch.setattr("sys.stdout", Terminal())
     shown(sudoku, delay=0.3)
     assert waits == [0, 0.1, 0.1, 0.1]
@@ -153,12 +152,12 @@ def test_a_slow_model_is_not_slowed_down(sudoku, clock, monkeypatch):
 
 def test_trajectories_in_turns(capsys):
     """As a batch of several rows works on them; marks follow each trajectory for itself."""
-    scene = Scene(SUDOKU, QUESTION, 2, 2)
+    scene = ScreenContext(SUDOKU, QUESTION, 2, 2)
     boards = {(0, 1): STEPS[0], (1, 1): STEPS[2], (0, 2): STEPS[1], (1, 2): STEPS[2]}
     with Screen(scene, 0) as screen:
         for (trajectory, step), text in boards.items():
             answer = SUDOKU.encode(board(text))
-            screen.watch(Glimpse(0, trajectory, step, Thought(answer, 0.5, np.ones(16), {})))
+            screen.watch(StepEvent(0, trajectory, step, StepOutput(answer, 0.5, np.ones(16), {})))
         screen.rest(film(SUDOKU, QUESTION, [board(STEPS[0]), board(STEPS[1])]), 0)
     output = capsys.readouterr().out
     headings = re.findall(r"^trajectory (\d)/2\nstep +(\d)/2 +(\d+) changed", output, re.M)
@@ -169,7 +168,7 @@ def test_trajectories_in_turns(capsys):
 
 def test_colours_of_cells(sudoku):
     rich = pytest.importorskip("rich.console")
-    text = terminal.styled(Scene(SUDOKU, QUESTION, 3, 1), sudoku.frames[2])
+    text = terminal.styled(ScreenContext(SUDOKU, QUESTION, 3, 1), sudoku.frames[2])
     styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
     assert styles["[" + "#" * 13] == "bright_green"  # 2/3 of a bar of 20
     assert styles["!3"] == terminal.STYLES[Mark.WRONG]
@@ -199,7 +198,7 @@ class Plain(Task):
 
 def test_tasks_of_ones_own(tmp_path):
     own = film(Plain(), np.array([0, 0, 1]), [np.array([2, 1, 1])])
-    scene = Scene(own.task, own.frames[0].values, 1, 1)
+    scene = ScreenContext(own.task, own.frames[0].values, 1, 1)
     assert terminal.plain(scene, own.frames[1]).endswith("<2 1 1>")
     with pytest.raises(InputError, match="no pictures of plain"):
         save(own, tmp_path / "out.html")
@@ -222,31 +221,30 @@ def test_pictures(tmp_path, name, suffix):
 
 def test_pixels(tmp_path, sudoku):
     image_module = pytest.importorskip("PIL.Image")
-    from trm_mlx.view import picture
+    from trm_mlx.view import image
 
     wrong = sudoku._replace(frames=sudoku.frames[:3])
     save(wrong, tmp_path / "out.png")
     size = 396 // 4
-    with image_module.open(tmp_path / "out.png") as image:
+    with image_module.open(tmp_path / "out.png") as drawn:
 
         def cell(index, x=0):
             row, column = divmod(index, 4)
-            return image.getpixel((x + column * size + 12, 64 + row * size + 12))
+            return drawn.getpixel((x + column * size + 12, 64 + row * size + 12))
 
-        left, right = picture.MARGIN, image.width - picture.MARGIN - 4 * size
+        left, right = image.MARGIN, drawn.width - image.MARGIN - 4 * size
         fills = [cell(index, left) for index in (0, 2, 1)]  # given, filled, wrong
         expected = [FILLS[mark] for mark in (Mark.GIVEN, Mark.KEPT, Mark.WRONG)]
         assert ["#{:02x}{:02x}{:02x}".format(*fill) for fill in fills] == expected
-        assert cell(5, right) == picture.ramp_colour(2 / 3)
+        assert cell(5, right) == image.ramp_colour(2 / 3)
 
 
 def test_a_cell_given_back_is_not_filled():
     pytest.importorskip("PIL")
-    from trm_mlx.view import picture
 
     back = film(SUDOKU, QUESTION, [board(STEPS[0]), QUESTION])
     assert back.frames[-1].marks[1] == Mark.CHANGED
-    assert picture.settled(back).marks[1] == Mark.GIVEN
+    assert image.settled(back).marks[1] == Mark.GIVEN
 
 
 def test_arc_has_its_colours(tmp_path):
@@ -331,7 +329,7 @@ def test_the_last_frame_is_the_answer(checkpoint, capsys):
     words = ["--trajectories", 4, "--symmetries", "--select", "residual", "--halt-threshold", 1]
     model, _ = trm_mlx.load(checkpoint)
     for seed in range(9):
-        search = Search(trajectories=4, symmetries=True, select="residual", seed=seed)
+        search = SearchConfig(trajectories=4, symmetries=True, select="residual", seed=seed)
         solver = Solver(model, halt_threshold=1, task=SUDOKU, search=search, intermediates=True)
         (solution,) = solver.solve(SUDOKU.encode(QUESTION)[None])
         if solution.trajectory < 3:

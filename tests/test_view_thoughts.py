@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import trm_mlx
-from trm_mlx import InputError, Search, Solver
+from trm_mlx import InputError, SearchConfig, Solver
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config
 from trm_mlx.models.model import build_model
-from trm_mlx.options import arch_config
 from trm_mlx.tasks import Task, arc, get
 from trm_mlx.tasks.sudoku import Sudoku
 
@@ -35,7 +35,7 @@ def test_nothing_is_computed_unasked(model, monkeypatch):
     def refused(logits):
         raise AssertionError("nobody asked for the confidence of cells")
 
-    monkeypatch.setattr("trm_mlx.solve.stream.cell_confidence", refused)
+    monkeypatch.setattr("trm_mlx.solve.batcher.cell_confidence", refused)
     assert next(Solver(model, compiled=False).solve(INPUTS[:1])).thoughts == ()
     with pytest.raises(AssertionError, match="nobody asked"):
         next(Solver(model, compiled=False, intermediates=True).solve(INPUTS[:1]))
@@ -43,7 +43,7 @@ def test_nothing_is_computed_unasked(model, monkeypatch):
 
 def test_steps_are_seen_as_they_come(model):
     """Every step of every trajectory, before the solution; the chosen one's are its thoughts."""
-    search = Search(trajectories=3, symmetries=True, select="residual")
+    search = SearchConfig(trajectories=3, symmetries=True, select="residual")
     solver = Solver(model, halt_threshold=None, search=search, task=TASK, intermediates=True)
     seen = []
     solutions = solver.solve(INPUTS[:1], watch=seen.append)

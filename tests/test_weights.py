@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 from trm_mlx import InputError
-from trm_mlx.models.weights import find_checkpoint, read_weights, save_arrays
+from trm_mlx.models.checkpoint_files import find_checkpoint, read_weights, save_arrays
 
 
 def write(path, kind, size, values=4):

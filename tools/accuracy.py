@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx import Search, Solver, backend, load
+from trm_mlx import SearchConfig, Solver, device, load
 from trm_mlx.tasks import fitting, get
 from trm_mlx.tasks.base import Task
-from trm_mlx.tasks.split import draw_distinct
+from trm_mlx.tasks.holdout import draw_distinct
 
 RATINGS = (0, 1, 5, 20, 50, 100, 200, 400)  # lower ends of the classes
 
@@ -47,7 +47,7 @@ def ways(steps: int, trajectories: int):
         ("symmetries", steps, {"symmetries": True}, "rule"),
         ("restarts", steps, {"restarts": True}, "rule"),
     ):
-        search = Search(trajectories=trajectories, select=select, **extra)
+        search = SearchConfig(trajectories=trajectories, select=select, **extra)
         label = f"up to {trajectories} trajectories of {count} steps, {name}, by {select}"
         yield label, {"max_steps": count, "search": search}
     yield f"{4 * steps} steps", {"max_steps": 4 * steps, "halt_threshold": None}
@@ -81,7 +81,7 @@ def measured(checkpoint: str | Path, arguments: argparse.Namespace):
     """The figures of every way that is asked for, as they come."""
     model, config = load(checkpoint)
     task = fitting(config.vocab_size, config.seq_len)
-    backend.announce(config.forward_dtype)
+    device.announce(config.forward_dtype)
     questions = read(task, arguments)
     for number, (name, options) in enumerate(ways(config.halt_max_steps, arguments.trajectories)):
         if arguments.only is None or number in arguments.only:

@@ -23,20 +23,22 @@ sys.path.insert(0, str(CHECKOUT))
 PUBLIC = {
     "Models": ("load", "build_model", "RecursiveReasoner", "models.act:Carry"),
     "Solving": (
-        "Solver", "solve.schedule:Solution", "solve.desk:Thought", "solve.schedule:Glimpse",
-        "Search", "solve.search:THOROUGH", "predict", "refine", "solve.refinement:Refinement",
-        "solve.measure:measure",
+        "Solver", "solve.scheduler:Solution", "solve.batcher:StepOutput",
+        "solve.scheduler:StepEvent", "SearchConfig", "solve.search:DEFAULT_SEARCH", "predict",
+        "refine", "solve.refine:Refinement", "solve.evaluate:measure",
     ),
     "Pictures": (
-        "view.film:film_of", "view.film:judged", "view.film:Verdict", "view.film:Film",
-        "view.film:Frame", "view.save:save",
+        "view.recording:recording_of", "view.recording:judged", "view.recording:Verdict",
+        "view.recording:Recording", "view.recording:Frame", "view.save:save",
     ),
-    "Training": ("Trainer", "averaged", "train.evaluate:Evaluator", "train.evaluate:Outcome"),
+    "Training": (
+        "Trainer", "averaged", "evaluate.evaluate:Evaluator", "evaluate.evaluate:EvalResult",
+    ),
     "Configuration": (
         "load_config", "arch_config", "ArchConfig", "ModelConfig", "TrainConfig",
         "config:EvaluatorConfig",
     ),
-    "Data": ("PuzzleDataset", "SplitArrays", "write_dataset", "data.schema:DatasetMetadata"),
+    "Data": ("PuzzleDataset", "SplitArrays", "write_dataset", "data.format:DatasetMetadata"),
     "Tasks": (
         "tasks:get", "tasks:fitting", "tasks:register", "tasks:Task", "tasks:Puzzles",
         "tasks.base:WrongCells",

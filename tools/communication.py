@@ -13,8 +13,8 @@ import trm_mlx  # noqa: F401  isort: skip
 from mlx.utils import tree_flatten
 
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import load_config
 from trm_mlx.models.model import build_model
-from trm_mlx.options import load_config
 
 MODELS = {"mlp_t": ["arch.mlp_t=true", "arch.pos_encodings=none"], "attention": []}
 MACHINES = (2, 4, 8, 16, 32, 64)

@@ -19,10 +19,10 @@ import trm_mlx  # noqa: F401  isort: skip
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from trm_mlx import backend
-from trm_mlx.bench.ours import Ours
-from trm_mlx.options import load_config
-from trm_mlx.train.group import connect
+from trm_mlx import device
+from trm_mlx.bench.mlx_bench import Ours
+from trm_mlx.config_io import load_config
+from trm_mlx.distributed import connect
 
 
 def parse() -> argparse.Namespace:
@@ -67,7 +67,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     step = statistics.median(seconds)
     return {
         "processes": group.size,
-        "device": backend.device_name(),
+        "device": device.device_kind(),
         "global_batch_size": rows,
         "steps_per_second": 1 / step,
         "rows_per_second": rows / step,
@@ -76,7 +76,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         "milliseconds_of_messages": 1e3 * statistics.median(waiting) if group.size > 1 else 0.0,
         "megabytes_summed": sum(array.nbytes for _, array in tree_flatten(weights)) / 1e6,
         "megabytes_gathered_per_process": puzzles.nbytes / 1e6 if dims else 0.0,
-        "leads": group.leads,
+        "leads": group.is_main,
     }
 
 

@@ -26,28 +26,27 @@ from pathlib import Path
 
 import numpy as np
 
+from trm_mlx.demo import schemas
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuzz_converter import converter_targets
 
 import trm_mlx
 from trm_mlx import InputError, arch_config, load_config, tasks
-from trm_mlx.build.arc_source import read_subset
+from trm_mlx.builders.arc_files import read_subset
 from trm_mlx.cli import main as command
 from trm_mlx.config import ModelConfig
-from trm_mlx.data.loader import PuzzleDataset
-from trm_mlx.data.names import puzzle_names
-from trm_mlx.data.schema import IDENTIFIERS_FILE
-from trm_mlx.demo import requests
-from trm_mlx.demo.entry import read_board
-from trm_mlx.demo.form import form_of
+from trm_mlx.config_io import read_yaml
+from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
+from trm_mlx.data.format import IDENTIFIERS_FILE
+from trm_mlx.demo.board_input import form_of, read_board
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import save_model
-from trm_mlx.solve.table import first_questions
+from trm_mlx.solve.csv_files import first_questions
 from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.sudoku import parse_any
-from trm_mlx.view.look import find_look
-from trm_mlx.yaml_file import read_yaml
+from trm_mlx.view.style import find_style
 
 SLOW, GROWTH = 5.0, 512  # seconds an input, MiB
 PACKAGE = str(Path(trm_mlx.__file__).parent)
@@ -143,13 +142,13 @@ def page_targets() -> dict[str, tuple[Reader, list[bytes]]]:
     options = {"trajectories": 4, "restarts": True, "noise": 0.5, "select": "mode", "seed": 1}
     body = {"model": "a", "text": "1..", **options, "max_steps": None, "halt_threshold": 0.5}
     found = {
-        "page solve": (requests.read_solve, [json.dumps(body).encode()]),
-        "page entry": (requests.read_entry, [b'{"model": "a", "text": "1..\\n\\u00e9"}']),
-        "page generate": (requests.read_generate, [b'{"model": "a"}']),
+        "page solve": (schemas.read_solve, [json.dumps(body).encode()]),
+        "page entry": (schemas.read_entry, [b'{"model": "a", "text": "1..\\n\\u00e9"}']),
+        "page generate": (schemas.read_generate, [b'{"model": "a"}']),
     }
     for name in ("sudoku6x6", "maze7x7", "multiplication2"):
         task = tasks.get(name)
-        look = find_look(task, np.zeros((1, task.seq_len), np.uint8))
+        look = find_style(task, np.zeros((1, task.seq_len), np.uint8))
         boards = task.generate(3, np.random.default_rng(0)).questions
         seeds = [write(board).encode() for board in boards for write in (task.line, task.render)]
         read = text_target(functools.partial(read_board, task, look, form_of(task, look)))

@@ -8,11 +8,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from trm_mlx import backend
-from trm_mlx.models.activations import gated_silu, gated_silu_gradients
+from trm_mlx import device
 from trm_mlx.models.attention import Attention
-from trm_mlx.models.norms import norm_channels, norm_positions
-from trm_mlx.models.swiglu import CHANNELS, POSITIONS, Axis
+from trm_mlx.models.layers import norm_channels, norm_positions
+from trm_mlx.models.mlp import CHANNELS, POSITIONS, Axis, gated_silu, gated_silu_gradients
 
 import mlx.core as mx  # isort: skip
 
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--runs", type=int, default=10)
     arguments = parser.parse_args()
-    backend.announce("auto")
+    device.announce("auto")
     for name, run in pieces(arguments.batch_size):
         print(f"{name:50} {milliseconds(run, arguments.runs):8.3f} ms", flush=True)
 
@@ -35,10 +34,10 @@ def pieces(batch: int) -> Iterator[Piece]:
     yield from half("positions", POSITIONS, norm_positions, LENGTH, (LENGTH, batch * DIMS))
     yield from half("channels", CHANNELS, norm_channels, DIMS, (batch * LENGTH, DIMS))
     layer, x = Attention(DIMS, HEADS, rope=True), normal(batch, LENGTH, DIMS)
-    yield "attention", lambda: layer(x, graded=False)
-    yield "attention, inside a gradient", lambda: layer(x, graded=True)
+    yield "attention", lambda: layer(x, in_grad=False)
+    yield "attention, inside a gradient", lambda: layer(x, in_grad=True)
     yield "attention and its gradient", lambda: mx.vjp(lambda x: layer(x, True), [x], [x])[1]
-    size = 2048 if backend.device_name() == "cpu" else 8192
+    size = 2048 if device.device_kind() == "cpu" else 8192
     large = normal(size, size)
     yield f"matrix product, {size} cubed", lambda: large @ large
 
@@ -67,7 +66,7 @@ def half(name: str, axis: Axis, norm: Callable, mixed: int, shape: tuple) -> Ite
 
 
 def normal(*shape: int) -> mx.array:
-    dtype = getattr(mx, backend.default_dtype())
+    dtype = getattr(mx, device.default_dtype())
     array = (mx.random.normal(shape) * 0.05).astype(dtype)
     mx.eval(array)
     return array

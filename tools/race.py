@@ -34,8 +34,8 @@ from trm_mlx import load
 from trm_mlx.models.blocks import Level
 from trm_mlx.models.model import ModelConfig, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
+from trm_mlx.run.log import METRICS_FILE, read_log
 from trm_mlx.train.curriculum import recursion_at
-from trm_mlx.train.log import METRICS_FILE, read_log
 
 CLOCK = "clock.csv"
 METRIC = "/exact_accuracy"
@@ -172,7 +172,7 @@ def flop(model: RecursiveReasoner, config: ModelConfig, recursion: Recursion) ->
     """
     costs = {net: application(getattr(model, net), config) for net in recursion.nets}
     free = sum(costs[update.net] for update in recursion.free_updates)
-    return free + 3 * sum(costs[update.net] for update in recursion.graded_updates)
+    return free + 3 * sum(costs[update.net] for update in recursion.in_grad_updates)
 
 
 def application(net: Level, config: ModelConfig) -> int:

@@ -17,14 +17,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trm_mlx import backend, load  # isort: skip  # before MLX, to choose its BLAS
+from trm_mlx import device, load  # isort: skip  # before MLX, to choose its BLAS
 import mlx.core as mx
 from accuracy import add_arguments, measured
 from mlx.utils import tree_flatten
 
-from trm_mlx.models.weights import PRETRAINED, save_model
-from trm_mlx.train.log import METRICS_FILE, read_log
-from trm_mlx.whole_folder import whole_folder
+from trm_mlx.atomic import atomic_folder
+from trm_mlx.models.checkpoint_files import PRETRAINED, save_model
+from trm_mlx.run.log import METRICS_FILE, read_log
 
 LOGGED = ("loss", "exact accuracy", "steps to halt", "learning rate")
 KEYS = ("train/lm_loss", "train/exact_accuracy", "train/steps", "train/lr")
@@ -44,7 +44,7 @@ def main() -> None:
         parser.error("--accuracy and --measured-on go together")
     model, config = load(arguments.run)
     parameters = sum(array.size for _, array in tree_flatten(model.parameters()))
-    with whole_folder(PRETRAINED / arguments.name) as folder:
+    with atomic_folder(PRETRAINED / arguments.name) as folder:
         save_model(folder, model, mx.bfloat16)
         write_log(arguments.run / METRICS_FILE, folder / "training.csv")
         if arguments.accuracy is None:
@@ -84,7 +84,7 @@ def this_machine(dtype: str) -> str:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    machine = f"{backend.device_name()}, {dtype}, MLX {mx.__version__}"
+    machine = f"{device.device_kind()}, {dtype}, MLX {mx.__version__}"
     return f"commit {commit} ({machine}, Python {platform.python_version()})"
 
 

@@ -25,10 +25,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import trm_mlx  # noqa: F401  loads a BLAS before MLX
-from trm_mlx.options import load_config
-from trm_mlx.train.checkpoint import read_state
-from trm_mlx.train.stopping import Stopped
-from trm_mlx.train.trainer import Trainer
+from trm_mlx.config_io import load_config
+from trm_mlx.run.checkpoint import read_state
+from trm_mlx.run.signals import StopTraining
+from trm_mlx.run.trainer import Trainer
 
 WORDS = [
     "experiment=sudoku4x4", "data_paths=[generate:sudoku4x4]", "puzzles_per_epoch=12800",
@@ -61,7 +61,7 @@ class Cycle:
         if step % EVERY == 0:
             self.memory.append((step, resident_mebibytes()))
         if step >= self.end or now > self.deadline:
-            raise Stopped
+            raise StopTraining
         self._before = time.perf_counter()
 
 

@@ -12,10 +12,10 @@ import argparse
 import json
 import time
 
-from trm_mlx import Search, Solver, backend, load
-from trm_mlx.data.loader import PuzzleDataset
+from trm_mlx import SearchConfig, Solver, device, load
+from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.sampler import iterate_test
-from trm_mlx.solve.measure import measure
+from trm_mlx.solve.evaluate import measure
 from trm_mlx.tasks import fitting
 
 METHODS = {
@@ -44,7 +44,7 @@ def main() -> None:
     model, config = load(arguments.checkpoint)
     data = PuzzleDataset([arguments.data], arguments.split)
     task = fitting(config.vocab_size, config.seq_len)
-    backend.announce(config.forward_dtype)
+    device.announce(config.forward_dtype)
     if not arguments.json:
         print("| method | select | exact % | evaluations | trajectories | puzzles/s | rule |")
         print("|---|---|---|---|---|---|---|")
@@ -64,7 +64,7 @@ def solvers(arguments, trained_steps: int):
         extra = METHODS[name]
         noise = arguments.noise if "noise_on" in extra else 0.0
         for select in arguments.select:
-            search = Search(
+            search = SearchConfig(
                 trajectories=arguments.trajectories, noise=noise, select=select, **extra
             )
             label = f"{arguments.trajectories} x {name}"

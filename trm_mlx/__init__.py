@@ -5,31 +5,31 @@ The names below load on first use, so that building a dataset never starts MLX.
 
 import importlib
 
-from trm_mlx import backend
+from trm_mlx import device
 from trm_mlx.errors import InputError
 
 __version__ = "0.1.0"
 
-backend.preload_blas()
-backend.warn_if_late()
+device.preload_blas()
+device.warn_if_late()
 
 _LAZY = {
     "ArchConfig": "trm_mlx.config",
     "ModelConfig": "trm_mlx.config",
     "TrainConfig": "trm_mlx.config",
-    "PuzzleDataset": "trm_mlx.data.loader",
+    "PuzzleDataset": "trm_mlx.data.dataset",
     "SplitArrays": "trm_mlx.data.arrays",
     "write_dataset": "trm_mlx.data.writer",
-    "arch_config": "trm_mlx.options",
-    "load_config": "trm_mlx.options",
+    "arch_config": "trm_mlx.config_io",
+    "load_config": "trm_mlx.config_io",
     "RecursiveReasoner": "trm_mlx.models.model",
     "build_model": "trm_mlx.models.model",
-    "load": "trm_mlx.models.weights",
+    "load": "trm_mlx.models.checkpoint_files",
     "predict": "trm_mlx.solve.solver",
-    "refine": "trm_mlx.solve.refinement",
-    "Search": "trm_mlx.solve.search",
+    "refine": "trm_mlx.solve.refine",
+    "SearchConfig": "trm_mlx.solve.search",
     "Solver": "trm_mlx.solve.solver",
-    "Trainer": "trm_mlx.train.trainer",
+    "Trainer": "trm_mlx.run.trainer",
     "averaged": "trm_mlx.train.step",
 }
 

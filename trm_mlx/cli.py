@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from trm_mlx import __version__
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 
 VERBS = {
-    "build sudoku": ("trm_mlx.build.sudoku", "build a Sudoku dataset"),
-    "build maze": ("trm_mlx.build.maze", "build a maze dataset"),
-    "build arithmetic": ("trm_mlx.build.arithmetic", "build a dataset of sums or products"),
-    "build arc": ("trm_mlx.build.arc", "build an ARC dataset"),
+    "build sudoku": ("trm_mlx.builders.sudoku", "build a Sudoku dataset"),
+    "build maze": ("trm_mlx.builders.maze", "build a maze dataset"),
+    "build arithmetic": ("trm_mlx.builders.arithmetic", "build a dataset of sums or products"),
+    "build arc": ("trm_mlx.builders.arc", "build an ARC dataset"),
     "train": ("trm_mlx.commands.train", "train a model"),
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
     "solve": ("trm_mlx.commands.solve", "solve puzzles, step by step"),
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong with a command line in one line, like every other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{shortened(message)}; see {self.prog} --help")
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where what it may raise is caught
         return status
     except InputError as error:
-        print("error:", *str(error).splitlines(), file=sys.stderr)
-        return 2
+        return _refused(error)
     except BrokenPipeError:
         # What is still to be flushed at the end goes nowhere, silently.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _UNREACHABLE:
             raise
-        print(f"error: {shortened(error.filename)}: {error.strerror}", file=sys.stderr)
-        return 2
+        return _refused(InputError(f"{error.filename}: {error.strerror}"))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "mlx":
             raise
@@ -75,6 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _refused(error: InputError) -> int:
+    print("error:", *str(error).splitlines(), file=sys.stderr)
+    return 2
 
 
 def _dispatch(words: list[str]) -> int:
@@ -92,9 +95,7 @@ def _dispatch(words: list[str]) -> int:
     matching = [verb for verb in VERBS if verb.split()[: len(begun)] == begun]
     if not matching:
         known = ", ".join(VERBS)
-        raise InputError(
-            f"no command {shortened(repr(' '.join(words[:2])))}; choose one of {known}"
-        )
+        raise InputError(f"no command {' '.join(words[:2])!r}; choose one of {known}")
     print(f"usage: {' '.join(['trm', *begun])} COMMAND [--help] ...\n")
     for verb in matching:
         print(f"  trm {verb:16} {VERBS[verb][1]}")

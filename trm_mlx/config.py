@@ -1,7 +1,7 @@
 """What can be configured: frozen dataclasses, the single declaration of every option.
 
 A field's type says how its value is read and its help text is what ``--help`` prints; reading is
-``options.py``'s business.
+``config_io.py``'s business.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 
 
 def _option(text: str, choices: tuple[str, ...] = (), **kwargs: Any) -> Any:
@@ -60,13 +60,12 @@ class ArchConfig:
         )  # fmt: skip
         if self.hidden_size < self.num_heads:
             raise InputError(
-                f"arch.num_heads={shortened(self.num_heads)} is more than "
-                f"arch.hidden_size={self.hidden_size}"
+                f"arch.num_heads={self.num_heads} is more than arch.hidden_size={self.hidden_size}"
             )
         if self.pos_encodings == "rope" and not self.mlp_t and self.head_dims % 2:
             raise InputError(
-                f"arch.num_heads={shortened(self.num_heads)} gives heads of "
-                f"{shortened(self.head_dims)} dimensions; "
+                f"arch.num_heads={self.num_heads} gives heads of "
+                f"{self.head_dims} dimensions; "
                 "rope needs an even number: change arch.num_heads or arch.hidden_size"
             )
         # Beyond any machine's memory or patience, and no wait or overflow for a mistyped size.
@@ -83,11 +82,11 @@ class ArchConfig:
         _check_range(self, "arch.", 0, 1, "halt_exploration_prob")
         if self.puzzle_dims < 0:
             raise InputError(
-                f"arch.puzzle_emb_ndim={shortened(self.puzzle_dims)}: must be at least 0, or null"
+                f"arch.puzzle_emb_ndim={self.puzzle_dims}: must be at least 0, or null"
             )
         if self.puzzle_dims > self.prefix * self.hidden_size:
             raise InputError(
-                f"arch.puzzle_emb_ndim={shortened(self.puzzle_dims)} does not fit into "
+                f"arch.puzzle_emb_ndim={self.puzzle_dims} does not fit into "
                 f"arch.puzzle_emb_len={self.prefix} positions of {self.hidden_size}: "
                 f"set arch.puzzle_emb_len=0 or at least {-(-self.puzzle_dims // self.hidden_size)}"
             )
@@ -162,7 +161,7 @@ class EvaluatorConfig:
 
     @property
     def task(self) -> str:
-        """The name by which `train.evaluators` knows it."""
+        """The name by which `evaluate.__init__` knows it."""
         return self.name.partition("@")[0]
 
 
@@ -283,9 +282,7 @@ class TrainConfig:
         if self.batch_size != "auto" and not (
             self.batch_size.isdecimal() and int(self.batch_size) > 0
         ):
-            raise InputError(
-                f"batch_size={shortened(self.batch_size)}: write a whole number above 0, or auto"
-            )
+            raise InputError(f"batch_size={self.batch_size}: write a whole number above 0, or auto")
         _check_range(self, "", 0, 1, "ema_rate", "lr_min_ratio", "label_smoothing", "random_starts")
         _check_range(
             self, "", 0, math.inf, "lr", "puzzle_emb_lr", "lr_warmup_steps", "reveal_cells"
@@ -303,7 +300,7 @@ class TrainConfig:
             _check_positive(self, "", "keep_checkpoints")
         elif self.keep_best is not None:
             raise InputError(
-                f"keep_best={shortened(self.keep_best)} without keep_checkpoints, which keeps "
+                f"keep_best={self.keep_best} without keep_checkpoints, which keeps "
                 "every checkpoint: set keep_checkpoints=1, or more"
             )
         _check_range(self, "", 0, math.inf, "weight_decay", "puzzle_emb_weight_decay")
@@ -331,9 +328,9 @@ class TrainConfig:
         interval = self.eval_interval
         if interval is not None and (interval < 1 or self.epochs % interval):
             raise InputError(
-                f"eval_interval={shortened(interval)} does not divide "
-                f"epochs={shortened(self.epochs)}: "
-                f"set eval_interval={shortened(_nearest_divisor(self.epochs, interval))}"
+                f"eval_interval={interval} does not divide "
+                f"epochs={self.epochs}: "
+                f"set eval_interval={_nearest_divisor(self.epochs, interval)}"
             )
 
     @property
@@ -346,24 +343,20 @@ def _check_choices(config: Any, prefix: str) -> None:
         choices = item.metadata.get("choices")
         value = getattr(config, item.name)
         if choices and value not in choices:
-            raise InputError(
-                f"{prefix}{item.name}={shortened(value)}: choose one of {', '.join(choices)}"
-            )
+            raise InputError(f"{prefix}{item.name}={value}: choose one of {', '.join(choices)}")
 
 
 def _check_positive(config: Any, prefix: str, *names: str) -> None:
     for name in names:
         if not getattr(config, name) > 0:
-            raise InputError(
-                f"{prefix}{name}={shortened(getattr(config, name))}: must be greater than 0"
-            )
+            raise InputError(f"{prefix}{name}={getattr(config, name)}: must be greater than 0")
 
 
 def _check_range(config: Any, prefix: str, low: float, high: float, *names: str) -> None:
     for name in names:
         if not low <= getattr(config, name) <= high:
             wanted = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise InputError(f"{prefix}{name}={shortened(getattr(config, name))}: must be {wanted}")
+            raise InputError(f"{prefix}{name}={getattr(config, name)}: must be {wanted}")
 
 
 def _nearest_divisor(whole: int, wish: int) -> int:

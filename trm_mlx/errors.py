@@ -1,26 +1,38 @@
 """The one exception a user is meant to read."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# Characters of an unbroken word that a message shows whole, and of the message.
+_LONGEST_WORD, _LONGEST_MESSAGE = 200, 380
+_WORD_START, _MESSAGE_START, _MESSAGE_END = 60, 190, 150
 
 
 class InputError(ValueError):
     """Bad input: one line that names the offending value and the remedy.
 
-    Command lines print it as ``error: ...`` and exit with status 2; Python callers catch it as a
-    ``ValueError``.
+    A value too long to read is shortened to its start and its length, so that whoever raises one
+    just formats it. Command lines print it as ``error: ...`` and exit with status 2; Python callers
+    catch it as a ``ValueError``.
     """
 
+    def __init__(self, message: str):
+        super().__init__(_shortened(message))
 
-_LONGEST, _SHOWN = 200, 60  # characters
 
+def _shortened(text: str) -> str:
+    """A message with its longest words, and its middle, cut to what a line has room for."""
 
-def shortened(value: object) -> str:
-    """What a user wrote, for a message: whole if it is short, else its start and its length."""
-    text = str(value)
-    if len(text) <= _LONGEST:
+    def cut(word: re.Match) -> str:
+        return f"{word[0][:_WORD_START]}... ({len(word[0]):,} characters)"
+
+    # The punctuation behind a word is the message's.
+    text = re.sub(rf"\S{{{_LONGEST_WORD},}}[^\s:;,]", cut, text)
+    if len(text) <= _LONGEST_MESSAGE:
         return text
-    return f"{text[:_SHOWN]}... ({len(text):,} characters)"
+    left_out = len(text) - _MESSAGE_START - _MESSAGE_END
+    return f"{text[:_MESSAGE_START]}... ({left_out:,} characters) ...{text[-_MESSAGE_END:]}"
 
 
 def refusal(error: OSError | RuntimeError) -> str:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from trm_mlx import backend
-from trm_mlx.train.host_memory import host_memory, machine_memory
+from trm_mlx import device
+from trm_mlx.host_memory import host_memory, machine_memory
 from trm_mlx.train.memory import memory_size
 
 _WIDTH = {"cpu": 1024, "metal": 4096, "cuda": 8192}  # of a square matrix, enough to be busy
@@ -19,7 +19,7 @@ _WIDTH = {"cpu": 1024, "metal": 4096, "cuda": 8192}  # of a square matrix, enoug
 
 def matmul_rate(dtype: str, seconds: float = 2.0) -> float:
     """Floating-point operations per second of a matrix product, the median over some seconds."""
-    width = _WIDTH[backend.device_name()]
+    width = _WIDTH[device.device_kind()]
     left, right = (mx.random.normal((width, width)).astype(getattr(mx, dtype)) for _ in range(2))
     mx.eval(left @ right)
     times, end = [], time.perf_counter() + seconds
@@ -30,10 +30,10 @@ def matmul_rate(dtype: str, seconds: float = 2.0) -> float:
     return 2 * width**3 / statistics.median(times)
 
 
-def device() -> str:
+def device_label() -> str:
     """The device's kind and the name its maker gave it."""
     name = mx.device_info().get("device_name", "unknown")
-    return f"{backend.device_name()} ({name}), {os.cpu_count()} CPU cores"
+    return f"{device.device_kind()} ({name}), {os.cpu_count()} CPU cores"
 
 
 class Memory(NamedTuple):
@@ -53,7 +53,7 @@ def blas() -> str:
     """The library under matrix products, and where it was found."""
     if sys.platform == "darwin":
         return "Accelerate, of the system"
-    name = backend.preload_blas()
+    name = device.preload_blas()
     if name is None:
         return "reference, inside MLX"
     with open("/proc/self/maps", encoding="utf-8") as maps:
@@ -63,9 +63,9 @@ def blas() -> str:
 
 def compiler() -> str:
     """The compiler of ``compile=true``, and that nothing else needs one."""
-    device = backend.device_name()
-    if device != "cpu":
-        return {"metal": "Metal's, of the system", "cuda": "CUDA's nvrtc, beside MLX"}[device]
+    kind = device.device_kind()
+    if kind != "cpu":
+        return {"metal": "Metal's, of the system", "cuda": "CUDA's nvrtc, beside MLX"}[kind]
     # MLX asks for a command of this name, on a Mac too, and compiles nothing where that fails.
     if (path := shutil.which("g++")) is not None:
         done = subprocess.run([path, "--version"], check=False, capture_output=True, text=True)
@@ -76,7 +76,7 @@ def compiler() -> str:
 
 def unused_gpu() -> str | None:
     """A GPU that is there while MLX computes on the CPU, with what makes MLX use it."""
-    if backend.device_name() != "cpu":
+    if device.device_kind() != "cpu":
         return None
     if sys.platform == "darwin":
         return "MLX finds no Metal device: use a Python for arm64, on the Mac itself"

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_mlx import backend
-from trm_mlx.bench.process import Reference
+from trm_mlx import device
+from trm_mlx.bench.reference_process import Reference
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.errors import InputError, shortened
-from trm_mlx.options import load_config
+from trm_mlx.config_io import load_config
+from trm_mlx.errors import InputError
 
 GIBIBYTE = 2**30
 SIZES = ("seq_len", "vocab_size", "num_puzzle_identifiers")
@@ -47,9 +47,9 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("batch_size", "seq_len", "rounds", "runs", "max_steps"):
         if getattr(arguments, name) < 1:
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} {shortened(getattr(arguments, name))}: must be at least 1")
+            raise InputError(f"{option} {getattr(arguments, name)}: must be at least 1")
     if arguments.vocab_size < 2:
-        raise InputError(f"--vocab-size {shortened(arguments.vocab_size)}: must be at least 2")
+        raise InputError(f"--vocab-size {arguments.vocab_size}: must be at least 2")
     if (arguments.checkpoint is None) != (arguments.data is None):
         raise InputError("--checkpoint and --data belong together: name both")
     if arguments.checkpoint:
@@ -57,11 +57,11 @@ def run(arguments: argparse.Namespace) -> None:
         return
     words = [*arguments.overrides, "data_paths=[random]", "ema=true"]
     config = load_config([*words, f"global_batch_size={arguments.batch_size}"])
-    backend.announce(config.arch.forward_dtype)
+    device.announce(config.arch.forward_dtype)
     rows = measure(config, arguments)
     if arguments.json:
         figures = {name: dict(zip(("ours", "published"), row, strict=True)) for name, row in rows}
-        print(json.dumps({"device": backend.device_name(), **figures}))
+        print(json.dumps({"device": device.device_kind(), **figures}))
         return
     print(f"{'':30} {'ours':>10} {'published':>10} {'ratio':>7}")
     for name, (ours, published) in rows:
@@ -73,7 +73,7 @@ def measure(
     config: TrainConfig, arguments: argparse.Namespace
 ) -> list[tuple[str, tuple[float, float | None]]]:
     """Rows of a table: a name, our figure and, where there is one, the published code's."""
-    from trm_mlx.bench.ours import Ours, loop_seconds
+    from trm_mlx.bench.mlx_bench import Ours, loop_seconds
 
     ours = Ours(config, arguments.seq_len, arguments.vocab_size)
     if arguments.reference:
@@ -88,7 +88,7 @@ def measure(
             rows = _compare([ours, reference], arguments)
     else:
         rows = _compare([ours], arguments)
-    if backend.device_name() != "cpu":
+    if device.device_kind() != "cpu":
         least = ours.least_memory() / GIBIBYTE
         published = rows[2][1][1]
         rows.append(("training step, least GiB", (least, published)))
@@ -103,12 +103,12 @@ def measure(
 
 def solving(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Puzzles a second and share solved: ours halting, ours and theirs through all steps."""
-    from trm_mlx.bench.solving import read_puzzles, solving_rates
-    from trm_mlx.data.loader import PuzzleDataset
-    from trm_mlx.models.weights import load
+    from trm_mlx.bench.mlx_bench import read_puzzles, solving_rates
+    from trm_mlx.data.dataset import PuzzleDataset
+    from trm_mlx.models.checkpoint_files import load
 
     model, config = load(arguments.checkpoint)
-    backend.announce(config.forward_dtype)
+    device.announce(config.forward_dtype)
     puzzles = read_puzzles(PuzzleDataset([arguments.data], "test"))
     steps, rows = arguments.max_steps, arguments.batch_size
     results = solving_rates(model, puzzles, steps, rows, arguments.rounds)
@@ -142,7 +142,7 @@ def _published_rate(arguments: argparse.Namespace, config: ModelConfig, puzzles:
 
 def _print_solving(results: dict[str, dict[str, float]], arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print(json.dumps({"device": backend.device_name(), **results}))
+        print(json.dumps({"device": device.device_kind(), **results}))
         return
     fastest = results["halting"]["puzzles a second"]
     print(f"{'':24} {'puzzles/s':>10} {'solved':>8} {'halting is':>11}")

@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from trm_mlx.convert.folder import convert
-from trm_mlx.convert.settings import read_published_config
+from trm_mlx.config_io import typed_overrides
+from trm_mlx.convert.convert import convert
+from trm_mlx.convert.read import read_published_config
 from trm_mlx.convert.verify import VerificationFailed
-from trm_mlx.errors import InputError, shortened
-from trm_mlx.options import typed_overrides
+from trm_mlx.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = [word for word in [arguments.output, *arguments.overrides] if word]
     folders = [word for word in words if "=" not in word]
     if len(folders) > 1:
-        raise InputError(
-            f"{shortened(repr(folders[1]))}: name one output folder; other words are key=value"
-        )
+        raise InputError(f"{folders[1]!r}: name one output folder; other words are key=value")
     output = Path(folders[0]) if folders else source.with_name(source.name + "-mlx")
     given = read_published_config(Path(arguments.config)) if arguments.config else {}
     given |= typed_overrides([word.removeprefix("arch.") for word in words if "=" in word])

@@ -4,9 +4,9 @@ import argparse
 import threading
 import webbrowser
 
+from trm_mlx.demo.jobs import warm_up
+from trm_mlx.demo.registry import ModelRegistry
 from trm_mlx.demo.server import Server
-from trm_mlx.demo.shelf import Shelf
-from trm_mlx.demo.solving import warm_up
 from trm_mlx.errors import InputError
 
 PORT = 8642
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C. The threads answer requests, this one works for them."""
     if not 0 <= arguments.port <= 65535:
         raise InputError(f"--port {arguments.port}: must lie between 0 and 65535")
-    shelf = Shelf(arguments.checkpoint)
+    shelf = ModelRegistry(arguments.checkpoint)
     with Server(shelf, arguments.port) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(

@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import shutil
 
-from trm_mlx import __version__, backend
+from trm_mlx import __version__, device
 from trm_mlx.errors import InputError
 
 GIBIBYTE = 2**30
@@ -49,7 +49,7 @@ def facts(seconds: float) -> list[tuple[str, str]]:
 
     rates = [
         (f"{dtype}", f"{machine.matmul_rate(dtype, seconds) / 1e9:,.0f} GFLOP/s in matrix products")
-        for dtype in dict.fromkeys((backend.default_dtype(), "float32"))
+        for dtype in dict.fromkeys((device.default_dtype(), "float32"))
     ]
     installed = [f"{name} {version}" for name in NEEDED if (version := _version(name))]
     extras = [
@@ -61,7 +61,7 @@ def facts(seconds: float) -> list[tuple[str, str]]:
         ("trm-mlx", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
         ("installed", ", ".join(installed)),
         ("extras", ", ".join(extras)),
-        ("device", machine.device()),
+        ("device", machine.device_label()),
         ("BLAS", machine.blas()),
         ("compiler", machine.compiler()),
         ("memory", _memory()),
@@ -74,7 +74,7 @@ def problems() -> list[str]:
     """What is wrong, each with its remedy."""
     from trm_mlx.bench import machine
 
-    found = backend.slow(backend.default_dtype())
+    found = device.slow(device.default_dtype())
     if (unused := machine.unused_gpu()) is not None:
         found.append(unused)
     arrays = machine.memory().arrays

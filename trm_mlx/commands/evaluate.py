@@ -10,24 +10,24 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from trm_mlx import backend
+from trm_mlx import device
+from trm_mlx.commands.puzzle_sources import check_sizes
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
-from trm_mlx.commands.sizes import check_sizes
 from trm_mlx.config import EvaluatorConfig, TrainConfig
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.config_io import train_config
+from trm_mlx.distributed import World, connect
+from trm_mlx.errors import InputError
+from trm_mlx.evaluate import build_evaluators
+from trm_mlx.evaluate.evaluate import SAVABLE, check_savable, evaluate, write_files, write_outputs
+from trm_mlx.models.checkpoint_files import find_checkpoint, load
 from trm_mlx.models.model import RecursiveReasoner
-from trm_mlx.models.weights import find_checkpoint, load
-from trm_mlx.options import train_config
-from trm_mlx.solve.measure import measure
-from trm_mlx.solve.search import Search
+from trm_mlx.run.checkpoint import STATE_FILE, read_state
+from trm_mlx.solve.evaluate import measure
+from trm_mlx.solve.search import SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import fitting
-from trm_mlx.train.checkpoint import STATE_FILE, read_state
-from trm_mlx.train.evaluate import SAVABLE, check_savable, evaluate, write_files, write_outputs
-from trm_mlx.train.evaluators import build_evaluators
-from trm_mlx.train.group import Group, connect
+from trm_mlx.train.batches import open_split_of
 from trm_mlx.train.losses import LOSSES
-from trm_mlx.train.source import open_split_of
 from trm_mlx.train.step import EvaluationStep
 
 
@@ -60,18 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the evaluators' files, such as submission.json (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    add_search_arguments(parser, Search())
+    add_search_arguments(parser, SearchConfig())
 
 
 def run(arguments: argparse.Namespace) -> None:
     group = connect()
-    with group.together("start the evaluation again"):
+    with group.reraise_lost_peer("start the evaluation again"):
         _evaluate(arguments, group)
 
 
-def _evaluate(arguments: argparse.Namespace, group: Group) -> None:
+def _evaluate(arguments: argparse.Namespace, group: World) -> None:
     if arguments.batch_size is not None and arguments.batch_size < 1:
-        raise InputError(f"--batch-size {shortened(arguments.batch_size)}: must be at least 1")
+        raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
     check_savable(tuple(arguments.save))
     if asked_for(arguments) and (arguments.save or arguments.loss or arguments.evaluators):
         raise InputError(
@@ -100,16 +100,16 @@ def _evaluate(arguments: argparse.Namespace, group: Group) -> None:
         [EvaluatorConfig(name=name) for name in arguments.evaluators], data
     )
     solver = _solver(arguments, model) if asked_for(arguments) else None
-    if group.leads:
-        backend.announce(config.forward_dtype)
-    hidden = None if group.leads else True  # None: where there is no terminal
+    if group.is_main:
+        device.announce(config.forward_dtype)
+    hidden = None if group.is_main else True  # None: where there is no terminal
     with tqdm(total=int(data.puzzle_indices[-1]), unit="puzzle", disable=hidden) as bar:
         if solver is not None:
             outputs, results = {}, measure(solver, data, bar.update)
         else:
             loss = arguments.loss or (trained.loss if trained else "stablemax_cross_entropy")
             results, outputs = evaluate(
-                EvaluationStep(model, loss, backend.compiles()),
+                EvaluationStep(model, loss, device.compiles()),
                 data,
                 arguments.batch_size,
                 save=tuple(arguments.save),
@@ -117,7 +117,7 @@ def _evaluate(arguments: argparse.Namespace, group: Group) -> None:
                 tick=bar.update,
                 group=group,
             )
-    if not group.leads:
+    if not group.is_main:
         return
     if outputs:
         write_outputs(output, outputs)
@@ -137,7 +137,7 @@ def _solver(arguments: argparse.Namespace, model: RecursiveReasoner) -> Solver:
     config = model.config
     knows_task = "symmetries" in arguments or getattr(arguments, "select", None) == "rule"
     task = fitting(config.vocab_size, config.seq_len) if knows_task else None
-    return build_solver(arguments, model, task, Search())
+    return build_solver(arguments, model, task, SearchConfig())
 
 
 def _config_of_run(checkpoint: str) -> TrainConfig | None:

@@ -5,9 +5,9 @@ import importlib.util
 import math
 from pathlib import Path
 
-from trm_mlx.errors import InputError, refusal, shortened
-from trm_mlx.train.log import METRICS_FILE, read_log
-from trm_mlx.whole_folder import whole_file
+from trm_mlx.atomic import atomic_file
+from trm_mlx.errors import InputError, refusal
+from trm_mlx.run.log import METRICS_FILE, read_log
 
 # The metric of each panel, its title, and whether its axis is logarithmic.
 PANELS = (
@@ -39,14 +39,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw loss, exact accuracy, steps to halt and learning rate, in training and evaluation."""
     target = arguments.output
     if target.suffix.lower() not in SUFFIXES:
-        raise InputError(f"-o {shortened(target)}: no such picture; end the name in .png or .svg")
+        raise InputError(f"-o {target}: no such picture; end the name in .png or .svg")
     if not target.parent.is_dir():
         raise InputError(f"{target}: there is no folder {target.parent}; make it first")
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("trm plot needs Matplotlib: pip install 'trm-mlx[plot]'")
     logs = {run: curves_of(run) for run in arguments.runs}
     try:
-        with whole_file(target) as unfinished:
+        with atomic_file(target) as unfinished:
             _figure(logs).savefig(unfinished, dpi=140, format=target.suffix.lower()[1:])
     except OSError as error:
         raise InputError(f"cannot write {target}: {refusal(error)}") from error

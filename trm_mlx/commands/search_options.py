@@ -1,21 +1,21 @@
 """The options of ``trm solve`` and ``trm eval`` that say how much computation a puzzle gets.
 
 An option left out is absent from the parsed arguments: the defaults are those of `Solver` and
-`Search`, stated there alone. Where no option of a search is given, ``trm solve`` is thorough.
+`SearchConfig`, stated there alone. Where no option of a search is given, ``trm solve`` is thorough.
 """
 
 import argparse
 import dataclasses
 
 from trm_mlx.models.model import RecursiveReasoner
-from trm_mlx.solve.search import SELECTORS, Search
+from trm_mlx.solve.search import SELECTORS, SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks.base import Task
 
-SEARCH = tuple(field.name for field in dataclasses.fields(Search))
+SEARCH = tuple(field.name for field in dataclasses.fields(SearchConfig))
 
 
-def add_search_arguments(parser: argparse.ArgumentParser, default: Search) -> None:
+def add_search_arguments(parser: argparse.ArgumentParser, default: SearchConfig) -> None:
     group = parser.add_argument_group("computation", argument_default=argparse.SUPPRESS)
     group.add_argument(
         "--max-steps", type=int, help="supervision steps of a trajectory (default: the model's)"
@@ -51,9 +51,9 @@ def add_search_arguments(parser: argparse.ArgumentParser, default: Search) -> No
     group.add_argument("--seed", type=int, help="of noise, restarts and symmetries (default: 0)")
 
 
-def _described(search: Search) -> str:
+def _described(search: SearchConfig) -> str:
     """A search as the options that ask for it."""
-    fields = dataclasses.fields(Search)
+    fields = dataclasses.fields(SearchConfig)
     changed = {
         f.name: getattr(search, f.name) for f in fields if getattr(search, f.name) != f.default
     }
@@ -73,7 +73,7 @@ def build_solver(
     arguments: argparse.Namespace,
     model: RecursiveReasoner,
     task: Task | None,
-    default: Search,
+    default: SearchConfig,
     intermediates: bool = False,
 ) -> Solver:
     """The solver that the options describe; `InputError` where they contradict each other.
@@ -83,7 +83,7 @@ def build_solver(
     given = vars(arguments)
     options = {name: given[name] for name in ("max_steps", "halt_threshold") if name in given}
     asked = {name: given[name] for name in SEARCH if name in given}
-    search = Search(**asked) if asked else default
+    search = SearchConfig(**asked) if asked else default
     return Solver(
         model,
         batch_size=arguments.batch_size,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from trm_mlx import backend
-from trm_mlx.commands.questions import (
+from trm_mlx import device
+from trm_mlx.commands.puzzle_sources import (
     Question,
     add_source_arguments,
     find_source,
@@ -20,16 +20,16 @@ from trm_mlx.commands.questions import (
 )
 from trm_mlx.commands.search_options import add_search_arguments, build_solver
 from trm_mlx.errors import InputError, located
-from trm_mlx.models.weights import load
-from trm_mlx.solve.schedule import Solution
-from trm_mlx.solve.search import THOROUGH, Search
+from trm_mlx.models.checkpoint_files import load
+from trm_mlx.solve.csv_files import count_rows, solve_table
+from trm_mlx.solve.scheduler import Solution
+from trm_mlx.solve.search import DEFAULT_SEARCH, SearchConfig
 from trm_mlx.solve.solver import Solver
-from trm_mlx.solve.table import count_rows, solve_table
 from trm_mlx.tasks import fitting
 from trm_mlx.tasks.base import Task, has_rules
-from trm_mlx.view.film import Film, film_of, judged, matched
+from trm_mlx.view.recording import Recording, judged, matched, recording_of
 from trm_mlx.view.save import check_target, save
-from trm_mlx.view.terminal import Scene, Screen, colourful
+from trm_mlx.view.terminal import Screen, ScreenContext, colourful
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help="draw one puzzle's steps: .png, .gif or .html"
     )
-    add_search_arguments(parser, THOROUGH)
+    add_search_arguments(parser, DEFAULT_SEARCH)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
             "with --data DIR --name PUZZLE"
         )
     if arguments.output is not None:
-        solver = build_solver(arguments, model, task, THOROUGH)
-        backend.announce(config.forward_dtype)
+        solver = build_solver(arguments, model, task, DEFAULT_SEARCH)
+        device.announce(config.forward_dtype)
         return _solve_table(solver, task, Path(arguments.puzzle), Path(arguments.output))
     questions = read_questions(task, config, arguments, source)
     if len(questions) > 1 and (arguments.watch or arguments.save):
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{option} shows one puzzle, not {len(questions)}: name one of them")
     default = _default_search(task, questions)
     solver = build_solver(arguments, model, task, default, intermediates=True)
-    backend.announce(config.forward_dtype)
+    device.announce(config.forward_dtype)
     if arguments.watch:
         solved = [_watch(solver, arguments, questions[0])]
     else:
@@ -101,13 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if all(solved) else 1
 
 
-def _default_search(task: Task, questions: list[Question]) -> Search:
+def _default_search(task: Task, questions: list[Question]) -> SearchConfig:
     """As thorough as can be. Without rules nothing says which trajectory is right; and where a
     puzzle has an embedding of its own, its images have none."""
     if not has_rules(task):
-        return Search()
+        return SearchConfig()
     own = any(question.identifier for question in questions)
-    return dataclasses.replace(THOROUGH, symmetries=THOROUGH.symmetries and not own)
+    return dataclasses.replace(DEFAULT_SEARCH, symmetries=DEFAULT_SEARCH.symmetries and not own)
 
 
 def _solve_table(solver: Solver, task: Task, source: Path, target: Path) -> int:
@@ -142,7 +142,7 @@ def _check_views(arguments: argparse.Namespace) -> None:
 def _watch(solver: Solver, arguments: argparse.Namespace, question: Question) -> bool:
     """Print the steps of one puzzle while they come; returns what `_report` does."""
     task = solver.task
-    scene = Scene(task, question.values, solver.max_steps, solver.search.trajectories)
+    scene = ScreenContext(task, question.values, solver.max_steps, solver.search.trajectories)
     with Screen(scene, arguments.delay) as screen:
         tokens = task.encode(question.values)
         (solution,) = solver.solve([tokens], [question.identifier], screen.watch)
@@ -165,10 +165,10 @@ def _show(
     return _report(solver, arguments, question, solution, film)
 
 
-def _film(task: Task, question: Question, solution: Solution) -> Film:
+def _film(task: Task, question: Question, solution: Solution) -> Recording:
     answer = task.decode(solution.answer)
     verdict = judged(task, question.values, answer, question.label)
-    return film_of(task, question.values, solution, verdict)
+    return recording_of(task, question.values, solution, verdict)
 
 
 def _report(
@@ -176,7 +176,7 @@ def _report(
     arguments: argparse.Namespace,
     question: Question,
     solution: Solution,
-    film: Film,
+    film: Recording,
 ) -> bool:
     """Save the film, print the answer and what it cost; whether the answer is right."""
     if arguments.save is not None:

@@ -6,14 +6,14 @@ import signal
 import sys
 from pathlib import Path
 
-from trm_mlx import backend
+from trm_mlx import device
+from trm_mlx.config_io import describe_options, load_config
+from trm_mlx.distributed import connect
 from trm_mlx.errors import InputError
-from trm_mlx.options import describe_options, load_config
-from trm_mlx.train.checkpoint import read_state
+from trm_mlx.run.checkpoint import read_state
+from trm_mlx.run.signals import SIGNALS, stop_signal
+from trm_mlx.run.trainer import Trainer
 from trm_mlx.train.curriculum import deepenings
-from trm_mlx.train.group import connect
-from trm_mlx.train.stopping import SIGNALS, stop_wish
-from trm_mlx.train.trainer import Trainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,19 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
         saved = {**saved, "checkpoint_path": None if renamed else str(checkpoint.parent)}
     config = load_config(overrides, base=saved)
     group = connect()
-    with group.together("start it again"):
+    with group.reraise_lost_peer("start it again"):
         trainer = Trainer(config, checkpoint, group)
         trainer.open()
-    if group.leads:
+    if group.is_main:
         _introduce(trainer)
     # By SIGTERM a launcher ends processes that wait for a dead one, and could not answer a wish.
-    with stop_wish(SIGNALS if group.size == 1 else (signal.SIGINT,)) as wish:
+    with stop_signal(SIGNALS if group.size == 1 else (signal.SIGINT,)) as wish:
         trainer.fit(wish.obey)
     if not trainer.finished:
-        if group.leads:
+        if group.is_main:
             print(_how_to_go_on(trainer), file=sys.stderr)
         return 128 + (wish.signal or signal.SIGINT)
-    if group.leads:
+    if group.is_main:
         print(trainer.run)
     return 0
 
@@ -70,7 +70,7 @@ def _introduce(trainer: Trainer) -> None:
     config = trainer.config
     parameters = sum(array.size for array in trainer.parameters().values())
     processes = f" on {trainer.group.size} processes" if trainer.group.size > 1 else ""
-    backend.announce(config.arch.forward_dtype)
+    device.announce(config.arch.forward_dtype)
     print(
         f"{config.arch.name}: {parameters:,} trained parameters, {trainer.total_steps} steps of "
         f"{config.global_batch_size} rows{processes}, run {trainer.run}",

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from trm_mlx.atomic import atomic_file
 from trm_mlx.config import ModelConfig
 from trm_mlx.convert.torch_files import write_torch
 from trm_mlx.errors import InputError, refusal
-from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import (
+from trm_mlx.models.checkpoint_files import (
     EMA_FILE,
     MODEL_FILE,
     assign_weights,
@@ -18,7 +18,7 @@ from trm_mlx.models.weights import (
     read_config,
     read_weights,
 )
-from trm_mlx.whole_folder import whole_file
+from trm_mlx.models.model import build_model
 
 PREFIX = "_orig_mod.model.inner."
 # What the published code needs to be told to build the same model, in its own spelling.
@@ -74,7 +74,7 @@ def export(
     rounded = [n for n in halved if not _survives_bfloat16(weights[n])]
     named = {prefix + name: array for name, array in sorted(weights.items())}
     try:
-        with whole_file(output) as unfinished:
+        with atomic_file(output) as unfinished:
             write_torch(unfinished, named, frozenset(prefix + name for name in halved))
     except (OSError, RuntimeError) as error:
         raise InputError(f"cannot write {output}: {refusal(error)}") from error

@@ -4,17 +4,17 @@ What neither holds (heads, cycles, often the sequence length) is taken from the 
 ``--config`` or ``key=value`` words, else from the published runs, and every such value is said.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from trm_mlx.config import ModelConfig
-from trm_mlx.convert.sizes import check_heads, default_heads, expansion_of
-from trm_mlx.errors import InputError, shortened
-from trm_mlx.options import arch_config, plain, read_model_config, typed_fields
+from trm_mlx.config_io import arch_config, read_model_config, to_dict, typed_fields
+from trm_mlx.errors import InputError
 
 
 class Place(NamedTuple):
@@ -65,17 +65,15 @@ def infer_config(weights: Mapping[str, mx.array], given: Mapping[str, Any]) -> I
     if not levels:
         some = ", ".join(sorted(weights)[:3])
         raise InputError(
-            f"none of the {len(weights)} arrays ({shortened(some)}, ...) belongs to an L_level or "
+            f"none of the {len(weights)} arrays ({some}, ...) belongs to an L_level or "
             "H_level: not a TRM-family checkpoint"
         )
     given = typed_fields(given)
     shapes = _from_shapes(weights)
     for size in ("hidden_size", "vocab_size"):
         if given.get(size, shapes[size]) != shapes[size]:
-            raise InputError(
-                f"{size}={shortened(given[size])} is given, but the weights have {shapes[size]}"
-            )
-    published = plain(arch_config(given.get("name") or _variant(weights)))
+            raise InputError(f"{size}={given[size]} is given, but the weights have {shapes[size]}")
+    published = to_dict(arch_config(given.get("name") or _variant(weights)))
     values = published | shapes | given
     unseen = [name for name in UNSEEN if name not in given]
     if any(".self_attn." in name for name in levels):
@@ -167,7 +165,7 @@ def _lengths(
         prefix = positions - length
     if length < 1 or prefix < wanted or length + prefix != positions:
         raise InputError(
-            f"seq_len={shortened(length)} and a prefix of {prefix} positions do not fit the "
+            f"seq_len={length} and a prefix of {prefix} positions do not fit the "
             f"weights, which are for {positions} in all: change seq_len=... or puzzle_emb_len=..."
         )
     said = f"seq_len {length} after a prefix of {prefix}: the shapes hold their sum, {positions}"
@@ -192,3 +190,61 @@ def _said(
             "change them, --config all_config.yaml or key=value"
         )
     return lines
+
+
+# Only at this width have models been published, so only there a number of heads is taken from them.
+PUBLISHED_WIDTH = 512
+MOST_HEADS = 4096
+
+
+def _fitting_heads(values: Mapping[str, Any], columns: int) -> list[int]:
+    """Numbers of heads that give o_proj its columns: heads of width // number dimensions each."""
+    width = values["hidden_size"]
+    rope = values["pos_encodings"] == "rope"
+    return [
+        heads
+        for heads in range(1, min(width, columns, MOST_HEADS) + 1)
+        if heads * (width // heads) == columns and not (rope and width // heads % 2)
+    ]
+
+
+def default_heads(values: Mapping[str, Any], columns: int | None) -> int:
+    """The published number of heads, where the weights are of the published width and fit it.
+
+    Raises:
+        InputError: they are not, so that any number could be right.
+    """
+    fitting = _fitting_heads(values, columns or values["hidden_size"])
+    if values["hidden_size"] == PUBLISHED_WIDTH and values["num_heads"] in fitting:
+        return values["num_heads"]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise InputError(
+        f"the weights do not say the number of heads: add num_heads=..., one of {_some(fitting)}"
+    )
+
+
+def check_heads(values: Mapping[str, Any], columns: int | None) -> None:
+    """Raise `InputError` if the weights cannot have ``num_heads`` heads."""
+    fitting = _fitting_heads(values, columns or values["hidden_size"])
+    if values["num_heads"] not in fitting:
+        raise InputError(
+            f"num_heads={values['num_heads']} does not fit o_proj.weight, which has {columns} "
+            f"columns at hidden_size {values['hidden_size']}: choose one of {_some(fitting)}"
+        )
+
+
+def _some(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:12]))
+    return (shown + (", ..." if len(numbers) > 12 else "")) or "none at all; the file is damaged"
+
+
+def expansion_of(layers: Sequence[tuple[int, int]]) -> float:
+    """An expansion that gives SwiGLUs of the widths their inner widths, (width, inner) each.
+
+    The published 4 if it does, as many do: inner widths are rounded up to multiples of 256.
+    """
+    low = max(((inner - 256) * 1.5 / width for width, inner in layers), default=0.0)
+    high = min((inner * 1.5 / width for width, inner in layers), default=4.0)
+    whole = math.floor(low) + 1
+    return 4.0 if low < 4 <= high else float(whole) if whole <= high else high

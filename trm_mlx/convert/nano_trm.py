@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 
 RENAMED = {
     "input_embedding.": "embed_tokens.",
@@ -50,7 +50,7 @@ def published(
     alien = [name for name in weights if name.endswith(("conv.weight", "conv.bias"))]
     if alien:
         raise InputError(
-            f"{source} is a nano-trm with convolutions in its SwiGLU ({shortened(alien[0])}), "
+            f"{source} is a nano-trm with convolutions in its SwiGLU ({alien[0]}), "
             "which no published model has: it cannot be converted"
         )
     weights = {**weights, **_average(beside, source)}
@@ -73,13 +73,11 @@ def _settings(stated: Any, source: str) -> dict[str, Any]:
     positions = stated.get("pos_emb_type", "1d")
     if positions not in POSITIONS:
         raise InputError(
-            f"{source} is a nano-trm with pos_emb_type={shortened(positions)}; the published "
+            f"{source} is a nano-trm with pos_emb_type={positions}; the published "
             "models have only 1d positions: it cannot be converted"
         )
     if stated.get("rope_theta", 10000) != 10000:
-        raise InputError(
-            f"{source}: rope_theta={shortened(stated['rope_theta'])}; ours is always 10000"
-        )
+        raise InputError(f"{source}: rope_theta={stated['rope_theta']}; ours is always 10000")
     found = {ours: stated[theirs] for theirs, ours in SETTINGS.items() if stated.get(theirs)}
     return {**found, "pos_encodings": POSITIONS[positions]}
 
@@ -92,7 +90,7 @@ def _average(beside: Mapping[str, Any], source: str) -> dict[str, mx.array]:
         averages = isinstance(name, str) and name.startswith("EMACallback")
         if averages and isinstance(shadow, Mapping):
             if not all(isinstance(v, mx.array) and isinstance(n, str) for n, v in shadow.items()):
-                raise InputError(f"{source}: the average of {shortened(name)} is no state dict")
+                raise InputError(f"{source}: the average of {name} is no state dict")
             return dict(shadow)
     return {}
 

@@ -4,11 +4,14 @@ The kind of a file is told by its first bytes, so names need no ending. Nothing 
 executed, and sizes it claims are held against its own before memory is set aside for them.
 """
 
+import dataclasses
 import math
+import re
 import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, NamedTuple
@@ -17,9 +20,11 @@ import mlx.core as mx
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from trm_mlx.convert.names import published_names
+from trm_mlx.config import ArchConfig
+from trm_mlx.config_io import read_yaml
+from trm_mlx.convert import nano_trm
 from trm_mlx.convert.torch_files import read_torch
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 
 # The largest published checkpoint, ARC's with its table of puzzles, has a quarter of this.
 LARGEST_BYTES = 8 * 2**30
@@ -60,11 +65,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     weights, settings, notes = published_names(arrays, beside, str(path))
     for name, array in weights.items():
         if not mx.issubdtype(array.dtype, mx.floating):
-            raise InputError(
-                f"{path}: {shortened(name)} holds {array.dtype}; only floating point converts"
-            )
+            raise InputError(f"{path}: {name} holds {array.dtype}; only floating point converts")
         if not mx.isfinite(array).all():
-            raise InputError(f"{path}: {shortened(name)} holds values that are not finite numbers")
+            raise InputError(f"{path}: {name} holds values that are not finite numbers")
     return Checkpoint(weights, settings, [f"{path}: {kind} file", *notes])
 
 
@@ -99,9 +102,7 @@ def _kind_of_archive(path: Path) -> str:
     except DAMAGED as error:
         raise InputError(f"{path} is cut short or damaged: copy it again") from error
     if damaged:
-        raise InputError(
-            f"{path} is damaged: the check sum of {shortened(damaged)} is wrong; copy it again"
-        )
+        raise InputError(f"{path} is damaged: the check sum of {damaged} is wrong; copy it again")
     names = [entry.filename for entry in entries]
     if any(name.endswith("/data.pkl") for name in names):
         return "PyTorch"
@@ -134,12 +135,10 @@ def _read_safetensors(path: Path) -> dict[str, mx.array]:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
         for name, kind in kinds.items():
             if kind not in ("F32", "F16", "BF16", "I32", "I64"):
-                raise InputError(
-                    f"{path}: {shortened(name)} holds {kind}; save it as F32, F16 or BF16"
-                )
+                raise InputError(f"{path}: {name} holds {kind}; save it as F32, F16 or BF16")
         return mx.load(str(path), format="safetensors")
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise InputError(f"{path} is not a whole safetensors file: {shortened(error)}") from error
+        raise InputError(f"{path} is not a whole safetensors file: {error}") from error
 
 
 def _read_npz(path: Path) -> dict[str, mx.array]:
@@ -149,11 +148,11 @@ def _read_npz(path: Path) -> dict[str, mx.array]:
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")
                 with archive.open(entry) as stream:
-                    arrays[name] = _read_npy(stream, entry.file_size, f"{path}: {shortened(name)}")
+                    arrays[name] = _read_npy(stream, entry.file_size, f"{path}: {name}")
     except InputError:
         raise
     except DAMAGED as error:
-        raise InputError(f"{path} is not a whole .npz file: {shortened(error)}") from error
+        raise InputError(f"{path} is not a whole .npz file: {error}") from error
     return arrays
 
 
@@ -167,12 +166,72 @@ def _read_npy(stream: Any, size: int, place: str) -> mx.array:
         warnings.simplefilter("ignore")  # "1L" is a header of Python 2, and no worse for it
         shape, fortran, dtype = read(stream)
     if dtype.kind not in "fiu":
-        raise InputError(
-            f"{place} holds {shortened(dtype)} values; numbers convert, pickled objects never"
-        )
+        raise InputError(f"{place} holds {dtype} values; numbers convert, pickled objects never")
     if math.prod(shape) * dtype.itemsize != size - stream.tell() or min(shape, default=0) < 0:
-        raise InputError(
-            f"{place} claims shape {shortened(shape)}, the file holds {size:,} bytes of it"
-        )
+        raise InputError(f"{place} claims shape {shape}, the file holds {size:,} bytes of it")
     values = np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
     return mx.array(values.astype(np.float32) if dtype.kind == "f" else values)
+
+
+# Constants here, options there: another value is another model.
+CONSTANTS = {"rope_theta": 10000, "rms_norm_eps": 1e-5}
+
+
+def read_published_config(path: Path) -> dict[str, Any]:
+    """The architecture fields of ``all_config.yaml``; the dtype is left to the machine.
+
+    Raises:
+        InputError: no such file, or an architecture that there is none of here.
+    """
+    arch = read_yaml(path).get("arch")
+    if not isinstance(arch, dict):
+        raise InputError(f"{path} has no arch section")
+    for name, value in CONSTANTS.items():
+        if str(arch.get(name, value)) not in (str(value), str(float(value))):
+            raise InputError(f"{path}: arch.{name}={arch[name]}; ours is always {value}")
+    known = {field.name for field in dataclasses.fields(ArchConfig)} - {"forward_dtype", "name"}
+    chosen = {key: value for key, value in arch.items() if key in known}
+    match = re.match(r"recursive_reasoning\.(\w+)@", str(arch.get("name")))
+    if match:
+        chosen["name"] = match.group(1)
+    return chosen
+
+
+# What torch.compile, data parallelism, the loss head and the ACT wrapper put in front.
+PREFIX = re.compile(r"^(?:(?:_orig_mod|module|model|inner)\.)+")
+# Room for one batch and tables of sines: made anew whenever a model is built.
+RUNTIME = re.compile(r"^(puzzle_emb\.local_(weights|ids)|rotary_emb\.(cos|sin)_cached)$")
+
+
+def published_names(
+    arrays: Mapping[str, mx.array], beside: Mapping[str, Any], source: str
+) -> tuple[dict[str, mx.array], dict[str, Any], list[str]]:
+    """Arrays by published name, settings that the file states, and what was done, a line each.
+
+    Args:
+        arrays: as they are named in the file.
+        beside: what a PyTorch file held besides them.
+        source: the file, for messages.
+
+    Raises:
+        InputError: two arrays of one name, or a model that has no counterpart here.
+    """
+    notes = []
+    weights: dict[str, mx.array] = {}
+    for name, array in arrays.items():
+        short = PREFIX.sub("", name)
+        if short in weights:
+            raise InputError(f"{source} holds {short} twice, under two prefixes: keep one")
+        weights[short] = array
+    prefixes = sorted({match[0] for match in map(PREFIX.match, arrays) if match})
+    if prefixes:
+        notes.append(f"prefix {' and '.join(prefixes)} taken off {len(arrays)} names")
+    dropped = [name for name in weights if RUNTIME.match(name)]
+    if dropped:
+        notes.append(f"left out, rebuilt whenever needed: {', '.join(dropped)}")
+    weights = {name: array for name, array in weights.items() if name not in dropped}
+    settings: dict[str, Any] = {}
+    if nano_trm.recognised(weights):
+        weights, settings = nano_trm.published(weights, beside, source)
+        notes.append(nano_trm.NOTE)
+    return weights, settings, notes

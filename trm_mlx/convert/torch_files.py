@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 
 from trm_mlx.convert.pickles import Refused, check_pickle
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 
 # What `torch.load` was seen to raise for files cut short, overwritten, or of another kind.
 DAMAGED = (
@@ -100,9 +100,7 @@ def _unwrapped(torch: ModuleType, path: Path, content: Any) -> dict[str, Any]:
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             kind = type(value).__name__
-            raise InputError(
-                f"{path} does not hold a state dict: {shortened(name)} is {kind}, not a tensor"
-            )
+            raise InputError(f"{path} does not hold a state dict: {name} is {kind}, not a tensor")
     return {"state": state, **{name: beside.get(name) for name in BESIDE}}
 
 
@@ -124,15 +122,12 @@ def _check_tensors(torch: ModuleType, path: Path, mappings: list[dict]) -> None:
             if not isinstance(value, torch.Tensor):
                 continue
             if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-                raise InputError(
-                    f"{path}: {shortened(name)} is not a plain dense tensor; save it as float32"
-                )
+                raise InputError(f"{path}: {name} is not a plain dense tensor; save it as float32")
             # One may repeat few stored values endlessly; copying it out would fill the memory.
             size = value.numel() * value.element_size()
             if size > value.untyped_storage().nbytes():
                 raise InputError(
-                    f"{path}: {shortened(name)} claims shape {shortened(tuple(value.shape))}, the "
-                    "file holds less"
+                    f"{path}: {name} claims shape {tuple(value.shape)}, the file holds less"
                 )
             claimed += size
     stored = path.stat().st_size

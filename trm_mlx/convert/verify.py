@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 
 from trm_mlx.convert.torch_files import import_torch
+from trm_mlx.models.checkpoint_files import assign_weights, read_config, read_model_weights
 from trm_mlx.models.model import build_model
-from trm_mlx.models.weights import assign_weights, read_config, read_model_weights
 
 ROWS, NOISE, NOISY_RUNS, FACTOR, LEAST = 2, 1e-7, 3, 20, 1e-5
 

@@ -7,8 +7,8 @@ from tokenize import TokenError
 
 import numpy as np
 
-from trm_mlx.data.schema import SET_NAME, DatasetMetadata
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.data.format import SET_NAME, DatasetMetadata
+from trm_mlx.errors import InputError
 
 IGNORE_LABEL = -100  # the label in a batch that the loss does not count
 
@@ -127,7 +127,7 @@ def check_offsets(
 def _require(folder: str | Path, set_name: str, field: str, condition: bool, problem: str) -> None:
     if not condition:
         path = array_path(folder, set_name, field)
-        raise InputError(f"{path}: {shortened(problem)}; rebuild the dataset")
+        raise InputError(f"{path}: {problem}; rebuild the dataset")
 
 
 def open_array(path: Path) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from trm_mlx.data.loader import Batch
+from trm_mlx.data.dataset import Batch
 from trm_mlx.data.sampler import Position, generator_at
 from trm_mlx.errors import InputError
 

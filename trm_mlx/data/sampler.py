@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from trm_mlx.data.loader import Batch, PuzzleDataset
-from trm_mlx.data.schema import DatasetMetadata
+from trm_mlx.data.dataset import Batch, PuzzleDataset
+from trm_mlx.data.format import DatasetMetadata
 from trm_mlx.errors import InputError
 
 # What is done to a batch, with randomness of its own.

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from trm_mlx.atomic import atomic_folder
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, array_path, check_offsets, check_tokens
+from trm_mlx.data.format import IDENTIFIERS_FILE, METADATA_FILE, SET_NAME, DatasetMetadata
 from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.schema import IDENTIFIERS_FILE, METADATA_FILE, SET_NAME, DatasetMetadata
-from trm_mlx.data.split import recovered
+from trm_mlx.data.reader import recovered
 from trm_mlx.errors import InputError, refusal
-from trm_mlx.whole_folder import whole_folder
 
 Chunk = tuple[np.ndarray, np.ndarray]  # inputs and labels of the next n examples, [n, S] each
 
@@ -75,7 +75,7 @@ def write_dataset(
     check_replaceable(directory, overwrite)
     texts = {IDENTIFIERS_FILE: json.dumps(identifiers), **(extra_files or {})}
     try:
-        with whole_folder(directory) as finished:
+        with atomic_folder(directory) as finished:
             for split, arrays in splits.items():
                 place = directory / split  # what messages name
                 stream = _validated(arrays, place, seq_len, len(identifiers))

@@ -14,13 +14,13 @@ from importlib import resources
 from socketserver import ThreadingTCPServer
 from typing import ClassVar
 
-from trm_mlx.demo import requests, solving
-from trm_mlx.demo.entry import read_board
-from trm_mlx.demo.exchange import Exchange, Refused
-from trm_mlx.demo.shelf import Shelf
-from trm_mlx.demo.work import Event, Full, Job, Line
+from trm_mlx.demo import jobs, schemas
+from trm_mlx.demo.board_input import read_board
+from trm_mlx.demo.http_handler import Exchange, Refused
+from trm_mlx.demo.jobs import Event, Full, Job, Line
+from trm_mlx.demo.registry import ModelRegistry
 from trm_mlx.errors import InputError
-from trm_mlx.solve.search import SELECTORS, THOROUGH
+from trm_mlx.solve.search import DEFAULT_SEARCH, SELECTORS
 
 ADDRESS = "127.0.0.1"
 ROOM = 4  # jobs that may wait
@@ -52,7 +52,7 @@ class Server(ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 32
 
-    def __init__(self, shelf: Shelf, port: int = 0, room: int = ROOM):
+    def __init__(self, shelf: ModelRegistry, port: int = 0, room: int = ROOM):
         self.shelf, self.line = shelf, Line(room)
         try:
             super().__init__((ADDRESS, port), Handler)
@@ -75,24 +75,24 @@ class Handler(Exchange):
         self.answer(
             {
                 "models": [offer.described() for offer in self.server.shelf.offers.values()],
-                "defaults": {**asdict(THOROUGH), "halt_threshold": requests.HALT_ABOVE},
+                "defaults": {**asdict(DEFAULT_SEARCH), "halt_threshold": schemas.HALT_ABOVE},
                 "selectors": {name: selector.meaning for name, selector in SELECTORS.items()},
                 "limits": {
-                    "trajectories": requests.TRAJECTORIES,
-                    "max_steps": requests.STEPS,
-                    "evaluations": requests.EVALUATIONS,
+                    "trajectories": schemas.TRAJECTORIES,
+                    "max_steps": schemas.STEPS,
+                    "evaluations": schemas.EVALUATIONS,
                 },
             }
         )
 
     def _entry(self) -> None:
-        request = requests.read_entry(self.body())
+        request = schemas.read_entry(self.body())
         offer = self.server.shelf.offer(request.model)
         self.answer(read_board(offer.task, offer.look, offer.form, request.text)._asdict())
 
     def _generate(self) -> None:
-        offer = self.server.shelf.offer(requests.read_generate(self.body()).model)
-        job = Job(lambda tell: solving.generate(offer, tell))
+        offer = self.server.shelf.offer(schemas.read_generate(self.body()).model)
+        job = Job(lambda tell: jobs.generate(offer, tell))
         self._join(job)
         try:
             event = self._next(job)
@@ -103,12 +103,12 @@ class Handler(Exchange):
         self.answer({"text": event["text"]})
 
     def _solve(self) -> None:
-        request = requests.read_solve(self.body())
+        request = schemas.read_solve(self.body())
         shelf = self.server.shelf
         offer = shelf.offer(request.model)
-        requests.check_cost(request.search, request.max_steps or offer.config.halt_max_steps)
+        schemas.check_cost(request.search, request.max_steps or offer.config.halt_max_steps)
         question = offer.task.parse(request.text)
-        job = Job(lambda tell: solving.solve(shelf, request, question, tell))
+        job = Job(lambda tell: jobs.solve(shelf, request, question, tell))
         ahead = self._join(job)
         try:
             self.head(HTTPStatus.OK, "application/x-ndjson")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from trm_mlx.backend import device_name
-from trm_mlx.models import cpu_kernels, cuda_kernels
+from trm_mlx.device import device_kind
+from trm_mlx.models import kernels_cpu, kernels_cuda
 from trm_mlx.models.layers import Linear
 
 ROPE_BASE = 10000.0
@@ -30,10 +30,10 @@ class Attention(nn.Module):
         self.qkv_proj = Linear(dims, 3 * heads * self._head_dims)
         self.o_proj = Linear(heads * self._head_dims, dims)
 
-    def __call__(self, x: mx.array, graded: bool) -> mx.array:
+    def __call__(self, x: mx.array, in_grad: bool) -> mx.array:
         batch, length, dims = x.shape
         qkv = self.qkv_proj(x).reshape(batch, length, 3, self._heads, self._head_dims)
-        query, key, value = self._heads_of(qkv, graded)
+        query, key, value = self._heads_of(qkv, in_grad)
         padded = query.shape[1]
         heads = [part.swapaxes(1, 2) for part in (query, key, value)]
         mask = None if padded == length else _mask(length, padded, x.dtype)
@@ -44,15 +44,15 @@ class Attention(nn.Module):
         mixed = mixed.reshape(batch * length, -1)
         return mx.addmm(x.reshape(-1, dims), mixed, weight.T).reshape(x.shape)
 
-    def _heads_of(self, qkv: mx.array, graded: bool) -> Sequence[mx.array]:
+    def _heads_of(self, qkv: mx.array, in_grad: bool) -> Sequence[mx.array]:
         """Rotated queries, rotated keys and values, each ``[B, L or more, H, D / H]``."""
         length = qkv.shape[1]
         query, key, value = (part.squeeze(2) for part in mx.split(qkv, 3, axis=2))
-        if device_name() != "cuda" or self._head_dims % 2:
+        if device_kind() != "cuda" or self._head_dims % 2:
             return self._rotate(query), self._rotate(key), value
-        if graded:
+        if in_grad:
             return _split_padded(length)(qkv, *self._rotation(length))
-        query, key = cuda_kernels.split_heads(
+        query, key = kernels_cuda.split_heads(
             qkv, *self._rotation(length), rotated=2, padded=length, moved=2
         )
         return query, key, value
@@ -84,7 +84,7 @@ class Attention(nn.Module):
 def _attend(query: mx.array, key: mx.array, value: mx.array, mask: mx.array | None) -> mx.array:
     """Attention of ``[B, H, L, D / H]`` each; ``mask`` is added to the scores."""
     scale = query.shape[-1] ** -0.5
-    if cpu_kernels.usable(query):
+    if kernels_cpu.usable(query):
         return softmax((query * scale) @ key.swapaxes(2, 3)) @ value
     return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=mask)
 
@@ -92,7 +92,7 @@ def _attend(query: mx.array, key: mx.array, value: mx.array, mask: mx.array | No
 @mx.custom_function
 def softmax(scores: mx.array) -> mx.array:
     """Softmax over the last axis."""
-    return cpu_kernels.softmax(scores)
+    return kernels_cpu.softmax(scores)
 
 
 @softmax.vjp
@@ -113,12 +113,12 @@ def _split_padded(length: int) -> Callable:
 
     @mx.custom_function
     def split(qkv: mx.array, cosines: mx.array, sines: mx.array) -> list[mx.array]:
-        return cuda_kernels.split_heads(qkv, cosines, sines, rotated=2, padded=padded, moved=3)
+        return kernels_cuda.split_heads(qkv, cosines, sines, rotated=2, padded=padded, moved=3)
 
     @split.vjp
     def _(primals, cotangents, _outputs):
         _qkv, cosines, sines = primals
-        merged = cuda_kernels.merge_heads(cotangents, cosines, sines, rotated=2, length=length)
+        merged = kernels_cuda.merge_heads(cotangents, cosines, sines, rotated=2, length=length)
         return merged, mx.zeros_like(cosines), mx.zeros_like(sines)
 
     return split
@@ -131,11 +131,11 @@ def _unpad(length: int, padded: int) -> Callable:
 
     @mx.custom_function
     def merge(heads: mx.array) -> mx.array:
-        return cuda_kernels.merge_heads([heads], **unturned, length=length).squeeze(2)
+        return kernels_cuda.merge_heads([heads], **unturned, length=length).squeeze(2)
 
     @merge.vjp
     def _(_heads, cotangent, _output):
-        return cuda_kernels.split_heads(cotangent[:, :, None], **unturned, padded=padded, moved=1)[
+        return kernels_cuda.split_heads(cotangent[:, :, None], **unturned, padded=padded, moved=1)[
             0
         ]
 

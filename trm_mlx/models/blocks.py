@@ -8,9 +8,8 @@ import mlx.nn as nn
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.models.attention import Attention
-from trm_mlx.models.layers import Linear
-from trm_mlx.models.norms import norm_channels, norm_positions
-from trm_mlx.models.swiglu import CHANNELS, POSITIONS, Axis, residual_swiglu
+from trm_mlx.models.layers import Linear, norm_channels, norm_positions
+from trm_mlx.models.mlp import CHANNELS, POSITIONS, Axis, residual_swiglu
 
 
 class SwiGLU(nn.Module):
@@ -40,9 +39,9 @@ class AttentionBlock(nn.Module):
         self.self_attn = Attention(config.hidden_size, config.num_heads, rope)
         self.mlp = SwiGLU(config.hidden_size, config.expansion)
 
-    def __call__(self, x: mx.array, graded: bool, recompute: bool) -> mx.array:
+    def __call__(self, x: mx.array, in_grad: bool, recompute: bool) -> mx.array:
         shape = x.shape
-        x = norm_channels(self.self_attn(x, graded).reshape(-1, shape[-1]))
+        x = norm_channels(self.self_attn(x, in_grad).reshape(-1, shape[-1]))
         return norm_channels(self.mlp(x, CHANNELS, recompute)).reshape(shape)
 
 
@@ -57,7 +56,7 @@ class TokenMixingBlock(nn.Module):
         self.mlp_t = SwiGLU(config.length, config.expansion)
         self.mlp = SwiGLU(config.hidden_size, config.expansion)
 
-    def __call__(self, x: mx.array, graded: bool, recompute: bool) -> mx.array:
+    def __call__(self, x: mx.array, in_grad: bool, recompute: bool) -> mx.array:
         shape = x.shape
         x = norm_positions(self.mlp_t(x.reshape(shape[0], -1), POSITIONS, recompute))
         x = x.reshape(-1, shape[-1])
@@ -72,16 +71,16 @@ class Level(nn.Module):
         block = TokenMixingBlock if config.mlp_t else AttentionBlock
         self.layers = [block(config) for _ in range(depth)]
 
-    def __call__(self, x: mx.array, graded: bool = False, recompute: bool = False) -> mx.array:
+    def __call__(self, x: mx.array, in_grad: bool = False, recompute: bool = False) -> mx.array:
         """Apply the blocks.
 
         Args:
             x: states in the blocks' layout.
-            graded: a gradient will be asked for, so choose what is fast with one.
+            in_grad: a gradient will be asked for, so choose what is fast with one.
             recompute: keep less for that gradient and compute it again.
         """
         for layer in self.layers:
-            x = layer(x, graded, recompute)
+            x = layer(x, in_grad, recompute)
         return x
 
 

@@ -13,9 +13,9 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 
-from trm_mlx.backend import default_dtype
 from trm_mlx.config import ModelConfig
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.device import default_dtype
+from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry, continue_target, halting_rows, replace_rows
 from trm_mlx.models.blocks import Level, to_blocks
 from trm_mlx.models.layers import Embedding, Linear, PuzzleEmbedding, truncated_normal
@@ -95,15 +95,15 @@ class RecursiveReasoner(nn.Module):
             The new carry and ``logits [B, S, V]``, ``q_halt_logits [B]``, ``q_continue_logits [B]``
             (and, in training, ``target_q_continue [B]`` where the variant has one).
         """
-        carry = self.begin(carry, batch)
+        carry = self.reset_halted(carry, batch)
         puzzles = self.puzzle_rows(carry.batch)
-        states = self.think(carry.states, carry.batch, puzzles)
+        states = self.no_grad_updates(carry.states, carry.batch, puzzles)
         states = {name: mx.stop_gradient(state) for name, state in states.items()}
-        states, outputs = self.answer(states, carry.batch, puzzles)
-        outputs |= self.look_ahead(carry, states, puzzles)
-        return self.finish(carry, states, outputs, key), outputs
+        states, outputs = self.grad_updates_and_heads(states, carry.batch, puzzles)
+        outputs |= self.bootstrap_target(carry, states, puzzles)
+        return self.halt(carry, states, outputs, key), outputs
 
-    def begin(self, carry: Carry, batch: Batch) -> Carry:
+    def reset_halted(self, carry: Carry, batch: Batch) -> Carry:
         """Give the halted rows their new puzzle, initial states and a step count of zero."""
         halted = carry.halted
         return Carry(
@@ -147,25 +147,25 @@ class RecursiveReasoner(nn.Module):
         # In float32: MLX would round the factor itself to the dtype of x, PyTorch does not.
         return (x.astype(mx.float32) * factor).astype(x.dtype)
 
-    def think(self, states: Batch, batch: Batch, puzzles: mx.array | None) -> Batch:
+    def no_grad_updates(self, states: Batch, batch: Batch, puzzles: mx.array | None) -> Batch:
         """The updates outside the gradient."""
         return self._recurse(self.recursion.free_updates, states, batch, puzzles)
 
-    def answer(
+    def grad_updates_and_heads(
         self,
         states: Batch,
         batch: Batch,
         puzzles: mx.array | None,
-        graded: bool = False,
+        in_grad: bool = False,
         recompute: bool = False,
     ) -> tuple[Batch, dict[str, mx.array]]:
         """The updates inside the gradient, and the heads.
 
-        ``graded`` says that a gradient will be asked for, ``recompute`` that it shall keep less
+        ``in_grad`` says that a gradient will be asked for, ``recompute`` that it shall keep less
         and compute more; the values are the same.
         """
-        updates = self.recursion.graded_updates
-        options = {"graded": graded, "recompute": recompute}
+        updates = self.recursion.in_grad_updates
+        options = {"in_grad": in_grad, "recompute": recompute}
         states = self._recurse(updates, states, batch, puzzles, **options)
         readout = states[self.recursion.readout]
         q_logits = self.q_head(readout[:, 0]).astype(mx.float32)
@@ -192,21 +192,21 @@ class RecursiveReasoner(nn.Module):
         states = recurse(updates, nets, inside, x)
         return {name: to_blocks(state, mlp_t) for name, state in states.items()}
 
-    def look_ahead(self, carry: Carry, states: Batch, puzzles: mx.array | None) -> Batch:
+    def bootstrap_target(self, carry: Carry, states: Batch, puzzles: mx.array | None) -> Batch:
         """``target_q_continue [B]`` from the step after this one, for variants trained on it."""
         config = self.config
         learns = self.training and config.halt_max_steps > 1 and not config.no_ACT_continue
         if not (learns and config.bootstrap_q_continue):
             return {}
         states = {name: mx.stop_gradient(state) for name, state in states.items()}
-        later = self.think(states, carry.batch, puzzles)
-        _, ahead = self.answer(later, carry.batch, puzzles)
+        later = self.no_grad_updates(states, carry.batch, puzzles)
+        _, ahead = self.grad_updates_and_heads(later, carry.batch, puzzles)
         target = continue_target(
             config, carry.steps + 1, ahead["q_halt_logits"], ahead["q_continue_logits"]
         )
         return {"target_q_continue": mx.stop_gradient(target)}
 
-    def finish(
+    def halt(
         self,
         carry: Carry,
         states: Batch,
@@ -243,6 +243,6 @@ def build_model(config: ModelConfig, seed: int = 0) -> RecursiveReasoner:
         InputError: an unknown variant or sizes it cannot have.
     """
     if config.name not in VARIANTS:
-        raise InputError(f"arch.name={shortened(config.name)}: choose one of {', '.join(VARIANTS)}")
+        raise InputError(f"arch.name={config.name}: choose one of {', '.join(VARIANTS)}")
     mx.random.seed(seed)
     return RecursiveReasoner(config)

@@ -47,7 +47,7 @@ class Recursion:
         return self._updates[: -self.grad_updates]
 
     @property
-    def graded_updates(self) -> tuple[Update, ...]:
+    def in_grad_updates(self) -> tuple[Update, ...]:
         """The updates inside the gradient."""
         return self._updates[-self.grad_updates :]
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry, replace_rows
 from trm_mlx.models.model import Batch
 
@@ -102,7 +102,7 @@ SELECTORS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class SearchConfig:
     """What to try on a puzzle beyond one plain trajectory.
 
     Args:
@@ -128,19 +128,17 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.trajectories < 1:
-            raise InputError(f"trajectories {shortened(self.trajectories)}: must be at least 1")
+            raise InputError(f"trajectories {self.trajectories}: must be at least 1")
         if not 0 <= self.noise < math.inf:
             raise InputError(f"noise {self.noise}: must be at least 0, and finite")
         if self.select not in SELECTORS:
-            raise InputError(
-                f"select {shortened(repr(self.select))}: choose one of {', '.join(SELECTORS)}"
-            )
+            raise InputError(f"select {self.select!r}: choose one of {', '.join(SELECTORS)}")
         if self.seed < 0:
-            raise InputError(f"seed {shortened(self.seed)}: must be at least 0")
+            raise InputError(f"seed {self.seed}: must be at least 0")
         differ = self.noise > 0 or self.restarts or self.symmetries
         if self.trajectories > 1 and not differ:
             raise InputError(
-                f"trajectories {shortened(self.trajectories)} would all be the same: "
+                f"trajectories {self.trajectories} would all be the same: "
                 "add noise, restarts or symmetries"
             )
         if self.trajectories == 1 and differ:
@@ -164,7 +162,7 @@ class Search:
 
 
 # For a puzzle that is to be solved, by a task whose rules can be checked: most need one trajectory.
-THOROUGH = Search(trajectories=16, restarts=True, symmetries=True, select="rule")
+DEFAULT_SEARCH = SearchConfig(trajectories=16, restarts=True, symmetries=True, select="rule")
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ class Perturbation:
     restarts: bool
 
     @classmethod
-    def of(cls, search: Search, states: Sequence[str]) -> "Perturbation":
+    def of(cls, search: SearchConfig, states: Sequence[str]) -> "Perturbation":
         """For a model with these states.
 
         Raises:
@@ -185,8 +183,7 @@ class Perturbation:
         noisy = tuple(name for name in states if name.startswith(search.noise_on))
         if search.noise and not noisy:
             raise InputError(
-                f"noise_on {shortened(search.noise_on)}: this model has the states "
-                f"{', '.join(states)}"
+                f"noise_on {search.noise_on}: this model has the states {', '.join(states)}"
             )
         return cls(noisy if search.noise else (), search.noise, search.restarts)
 

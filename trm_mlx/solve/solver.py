@@ -1,7 +1,7 @@
 """The solver: puzzles in, answers out, with as much computation for each as it needs.
 
 Puzzles stream through a batch of fixed size (``stream.py``); what is tried on each, and which
-answer is taken, is a `Search`.
+answer is taken, is a `SearchConfig`.
 """
 
 import itertools
@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx import backend
-from trm_mlx.errors import InputError, located, shortened
+from trm_mlx import device
+from trm_mlx.errors import InputError, located
 from trm_mlx.models.model import RecursiveReasoner
-from trm_mlx.solve.refinement import check_tokens
-from trm_mlx.solve.schedule import Glimpse, Schedule, Solution
-from trm_mlx.solve.search import SELECTORS, Perturbation, Search
-from trm_mlx.solve.stream import Stream
+from trm_mlx.solve.batcher import Stream
+from trm_mlx.solve.refine import check_tokens
+from trm_mlx.solve.scheduler import Scheduler, Solution, StepEvent
+from trm_mlx.solve.search import SELECTORS, Perturbation, SearchConfig
 from trm_mlx.tasks.base import Task, has_rules
 
 
@@ -55,21 +55,21 @@ class Solver:
         max_steps: int | None = None,
         halt_threshold: float | None = 0.5,
         batch_size: int | None = None,
-        search: Search | None = None,
+        search: SearchConfig | None = None,
         task: Task | None = None,
         intermediates: bool = False,
         states: bool = True,
         compiled: bool | None = None,
     ):
         self.model, self.task = model, task
-        self.search = search = search or Search()
+        self.search = search = search or SearchConfig()
         self.max_steps = model.config.halt_max_steps if max_steps is None else max_steps
         if self.max_steps < 1:
-            raise InputError(f"max_steps {shortened(max_steps)}: must be at least 1")
+            raise InputError(f"max_steps {max_steps}: must be at least 1")
         if halt_threshold is not None and not 0 <= halt_threshold <= 1:
             raise InputError(f"halt_threshold {halt_threshold}: must lie between 0 and 1")
         if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size {shortened(batch_size)}: must be at least 1")
+            raise InputError(f"batch_size {batch_size}: must be at least 1")
         if task is None and (search.symmetries or search.select == "rule"):
             wish = "symmetries" if search.symmetries else "select 'rule'"
             raise InputError(f"{wish} needs a task: pass task=trm_mlx.tasks.get(...)")
@@ -83,14 +83,14 @@ class Solver:
             Perturbation.of(search, model.recursion.states),
             intermediates,
             intermediates and states,
-            backend.compiles() if compiled is None else compiled,
+            device.compiles() if compiled is None else compiled,
         )
 
     def solve(
         self,
         inputs: Iterable[np.ndarray],
         puzzle_identifiers: Iterable[int] | None = None,
-        watch: Callable[[Glimpse], None] | None = None,
+        watch: Callable[[StepEvent], None] | None = None,
     ) -> Iterator[Solution]:
         """One `Solution` a puzzle, in the order of the puzzles, as soon as it is known.
 
@@ -107,13 +107,13 @@ class Solver:
         if watch is not None and not self._intermediates:
             raise InputError("watch needs a Solver with intermediates=True")
         puzzles = self._puzzles(inputs, puzzle_identifiers)
-        rows = self._batch_size or (32 if backend.device_name() == "cpu" else 256)
+        rows = self._batch_size or (32 if device.device_kind() == "cpu" else 256)
         first = list(itertools.islice(puzzles, rows))
         if not first:
             return
         if self._batch_size is None:
             rows = len(first)
-        schedule = Schedule(
+        schedule = Scheduler(
             itertools.chain(first, puzzles), self.search, self.task, self.max_steps, 16 * rows
         )
         show = None if watch is None else partial(schedule.show, watch)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 
 SIZE = 30  # rows and columns of a canvas
 COLOURS = 10
@@ -62,7 +62,7 @@ def check_grid(cells: object) -> np.ndarray:
             f"a grid of {grid.shape[0]}x{grid.shape[1]} cells is larger than {SIZE}x{SIZE}"
         )
     for colour in grid[(grid < 0) | (grid >= COLOURS)]:
-        raise InputError(f"{shortened(colour)} is no colour; use 0 to {COLOURS - 1}")
+        raise InputError(f"{colour} is no colour; use 0 to {COLOURS - 1}")
     return grid.astype(np.uint8)
 
 
@@ -208,7 +208,7 @@ def read_name(name: str) -> tuple[str, Symmetry]:
     number, digits = parts if len(parts) == 2 else ("", "")
     if number not in _NUMBERS or sorted(digits) != _DIGITS:
         raise InputError(
-            f"{shortened(repr(name))} is no puzzle's name; it should read "
+            f"{name!r} is no puzzle's name; it should read "
             f"PUZZLE{SEPARATOR}t0 to t7{SEPARATOR}a permutation of the digits 0 to 9"
         )
     colours = np.frombuffer(digits.encode("ascii"), np.uint8) - np.uint8(ord("0"))
@@ -247,9 +247,7 @@ class ARC:
             symbols = "".join(row)
             for symbol in symbols:
                 if symbol not in _DIGITS:
-                    raise InputError(
-                        f"row {number}: {shortened(repr(symbol))} is no colour; use 0 to 9"
-                    )
+                    raise InputError(f"row {number}: {symbol!r} is no colour; use 0 to 9")
             cells.append([int(symbol) for symbol in symbols])
         return canvas_of(check_grid(cells))
 

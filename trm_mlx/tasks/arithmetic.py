@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles, Task
-from trm_mlx.tasks.rearrangement import Rearrangement
+from trm_mlx.tasks.symmetry import Permutation
 
 SYMBOLS = " 0123456789=+*"
 MOST_DIGITS = 9  # products still fit into 64 bits
@@ -51,8 +51,7 @@ class Arithmetic(Task):
     def __post_init__(self) -> None:
         if not 1 <= self.digits <= MOST_DIGITS:
             raise InputError(
-                f"no {self.operation.noun} of {shortened(self.digits)} digits; use 1 to "
-                f"{MOST_DIGITS}"
+                f"no {self.operation.noun} of {self.digits} digits; use 1 to {MOST_DIGITS}"
             )
 
     @property
@@ -82,15 +81,12 @@ class Arithmetic(Task):
         match = re.fullmatch(rf"([0-9]+)\{self.operation.symbol}([0-9]+)=?", "".join(text.split()))
         if not match:
             raise InputError(
-                f"{shortened(repr(text.strip()))} is no {self.operation.noun}: write "
-                f"12{self.operation.symbol}345"
+                f"{text.strip()!r} is no {self.operation.noun}: write 12{self.operation.symbol}345"
             )
         numbers = [number.lstrip("0") or "0" for number in match.groups()]
         for number in numbers:
             if len(number) > self.digits:
-                raise InputError(
-                    f"{shortened(number)} has more than {self.digits} digits, as {self.name} has"
-                )
+                raise InputError(f"{number} has more than {self.digits} digits, as {self.name} has")
         first, second = (np.array([int(number)]) for number in numbers)
         return self._lines(first, second)[0]
 
@@ -99,7 +95,7 @@ class Arithmetic(Task):
         line = "".join(np.array(list(SYMBOLS))[values])
         return re.sub(r"\b0+(?=[0-9])", "", line.rstrip().replace(" ", "?"))
 
-    # Rules
+    # RulesEvaluator
 
     def generate(self, count: int, rng: np.random.Generator) -> Puzzles:
         """``count`` questions, every pair of numbers as likely.
@@ -125,13 +121,13 @@ class Arithmetic(Task):
 
     # Sameness
 
-    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Rearrangement:
+    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Permutation:
         """Swap the operands, with probability 1/2."""
         stay = np.arange(self.seq_len)
         swap = stay.copy()
         swap[: self.digits] += self.digits + 1
         swap[self.digits + 1 : 2 * self.digits + 1] -= self.digits + 1
-        return Rearrangement(np.stack([stay, swap])[rng.integers(2, size=count)])
+        return Permutation(np.stack([stay, swap])[rng.integers(2, size=count)])
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
         """The two numbers, the smaller one first."""

@@ -94,7 +94,7 @@ class Task(Protocol):
         """Tokens of any shape to cell values, uint8; unless redefined, padding becomes value 0."""
         return (np.maximum(tokens, 1) - 1).astype(np.uint8)
 
-    # Rules
+    # RulesEvaluator
 
     def generate(self, count: int, rng: np.random.Generator) -> Puzzles:
         """``count`` random puzzles, each of them solvable. Puzzles may repeat."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles, Task, WrongCells
-from trm_mlx.tasks.rearrangement import Rearrangement
+from trm_mlx.tasks.symmetry import Permutation
 
 CHARSET = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(len(CHARSET))
@@ -34,9 +34,7 @@ class Maze(Task):
 
     def __post_init__(self) -> None:
         if self.side not in SIDES:
-            raise InputError(
-                f"no maze of side {shortened(self.side)}; use {SIDES.start} to {SIDES[-1]}"
-            )
+            raise InputError(f"no maze of side {self.side}; use {SIDES.start} to {SIDES[-1]}")
 
     vocab_size = len(CHARSET) + 1
 
@@ -104,7 +102,7 @@ class Maze(Task):
         symbols = np.array(list(CHARSET.replace(" ", ".")))[np.asarray(values)]
         return "\n".join("".join(row) for row in symbols.reshape(self.side, self.side))
 
-    # Rules
+    # RulesEvaluator
 
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Whether `answer` marks a shortest path of `question`: ``[..., seq_len]`` to ``[...]``.
@@ -144,11 +142,12 @@ class Maze(Task):
 
     def distances(self, boards: np.ndarray) -> np.ndarray:
         """Steps of a shortest path from S to G ``[N]``, -1 where none leads; boards ``[N, S]``."""
-        from trm_mlx.tasks import maze_search
 
         starts, goals = ((boards == value).argmax(axis=1) for value in (START, GOAL))
         passable = np.ascontiguousarray(boards != WALL)
-        return maze_search.distances_batch(passable, starts, goals, self.side)
+        from trm_mlx.tasks import maze_solver
+
+        return maze_solver.distances_batch(passable, starts, goals, self.side)
 
     def generate(
         self,
@@ -166,10 +165,11 @@ class Maze(Task):
         Raises:
             InputError: no maze of that length in 100,000 tries.
         """
-        from trm_mlx.tasks import maze_search
 
         least = self.side if min_path_length is None else min_path_length
-        passable, starts, goals, paths, steps = maze_search.generate_batch(
+        from trm_mlx.tasks import maze_solver
+
+        passable, starts, goals, paths, steps = maze_solver.generate_batch(
             count, self.side, kind == "tree", least, TRIES, rng
         )
         if len(steps) < count:
@@ -185,9 +185,9 @@ class Maze(Task):
 
     # Sameness
 
-    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Rearrangement:
+    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Permutation:
         """``count`` of the 8 rotations and reflections of the board."""
-        return Rearrangement(self.dihedral()[rng.integers(8, size=count)])
+        return Permutation(self.dihedral()[rng.integers(8, size=count)])
 
     def dihedral(self) -> np.ndarray:
         """The 8 rearrangements of a square board ``[8, seq_len]``, in the published order."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from trm_mlx.errors import InputError, shortened
+from trm_mlx.errors import InputError
 from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.arithmetic import ADDITION, MULTIPLICATION, Arithmetic
 from trm_mlx.tasks.base import Task
@@ -76,17 +76,13 @@ def get(name: str) -> Task:
     if colon:
         _import(module)
         if own not in _TASKS:
-            raise InputError(
-                f"{module} registers no task {shortened(repr(own))}: call trm_mlx.tasks.register"
-            )
+            raise InputError(f"{module} registers no task {own!r}: call trm_mlx.tasks.register")
     if own in _TASKS:
         return _TASKS[own]
     for family in _FAMILIES:
         if (task := family.named(own)) is not None:
             return task
-    raise InputError(
-        f"no task {shortened(repr(name))}; choose {_known()}, or name your own, package.module:NAME"
-    )
+    raise InputError(f"no task {name!r}; choose {_known()}, or name your own, package.module:NAME")
 
 
 def fitting(vocab_size: int, seq_len: int, name: str | None = None, rules: bool = True) -> Task:
@@ -102,7 +98,7 @@ def fitting(vocab_size: int, seq_len: int, name: str | None = None, rules: bool 
         task = get(name)
         if (task.vocab_size, task.seq_len) != (vocab_size, seq_len):
             raise InputError(
-                f"the task {shortened(name)} has vocab_size {task.vocab_size} and seq_len "
+                f"the task {name} has vocab_size {task.vocab_size} and seq_len "
                 f"{task.seq_len}, not {vocab_size} and {seq_len}: correct the name"
             )
         return task
@@ -131,8 +127,7 @@ def _known() -> str:
 
 def _import(module: str) -> None:
     absent = InputError(
-        f"no module {shortened(repr(module))}: write a task as package.module:NAME, from the "
-        "folder it is in"
+        f"no module {module!r}: write a task as package.module:NAME, from the folder it is in"
     )
     if not all(part.isidentifier() for part in module.split(".")):
         raise absent

@@ -13,10 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
-from trm_mlx.errors import InputError, shortened
-from trm_mlx.tasks import sudoku_symmetry
+from trm_mlx.errors import InputError
+from trm_mlx.tasks import symmetry
 from trm_mlx.tasks.base import Puzzles, Task, WrongCells
-from trm_mlx.tasks.rearrangement import Rearrangement
+from trm_mlx.tasks.symmetry import Permutation
 
 BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of the board
 GRID_COUNT = {4: 288, 6: 28_200_960}  # solved grids there are; 9x9 has 6.7e21
@@ -36,7 +36,7 @@ class Sudoku(Task):
 
     def __post_init__(self) -> None:
         if self.size not in BOX_ROWS:
-            raise InputError(f"no Sudoku of size {shortened(self.size)}; use 4, 6 or 9")
+            raise InputError(f"no Sudoku of size {self.size}; use 4, 6 or 9")
 
     @property
     def name(self) -> str:
@@ -154,7 +154,7 @@ class Sudoku(Task):
             lines.append(" |".join(boxes))
         return "\n".join(lines)
 
-    # Rules
+    # RulesEvaluator
 
     def violations(self, values: np.ndarray) -> np.ndarray:
         """Where a filled cell repeats in its row, column or box: [..., seq_len] to bool, same."""
@@ -181,15 +181,15 @@ class Sudoku(Task):
 
     # Sameness
 
-    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Rearrangement:
+    def sample_symmetry(self, rng: np.random.Generator, count: int) -> Permutation:
         """Draw `count` independent symmetries, uniformly from the published builder's group."""
-        return sudoku_symmetry.sample(rng, count, self.box_rows, self.box_columns)
+        return symmetry.sample(rng, count, self.box_rows, self.box_columns)
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
         """The solutions: puzzles dug from one grid belong together."""
         return [answer.tobytes() for answer in answers]
 
-    # Search
+    # SearchConfig
 
     def solve(self, questions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Solve and rate cell values [N, seq_len]: (counts [N], answers [N, seq_len], ratings [N]).
@@ -199,10 +199,11 @@ class Sudoku(Task):
         The same questions give the same result. Where one has several solutions, which is found
         first, and after how many dead ends, also depends on its place among the questions.
         """
-        from trm_mlx.tasks import sudoku_search
 
         questions = self._boards(questions, "question")
-        return sudoku_search.solve_batch(
+        from trm_mlx.tasks import sudoku_solver
+
+        return sudoku_solver.solve_batch(
             questions, np.random.default_rng(0), self.units, self.peers
         )
 
@@ -221,7 +222,7 @@ class Sudoku(Task):
         """
         if count > GRID_COUNT.get(self.size, count):
             raise InputError(
-                f"{shortened(count)} {self.name} grids wanted, but there are "
+                f"{count} {self.name} grids wanted, but there are "
                 f"{GRID_COUNT[self.size]}; ask for fewer"
             )
         if self.size == 4:
@@ -251,7 +252,6 @@ class Sudoku(Task):
         repeat where grids are few. Raises InputError when 10,000 tries in a row give no puzzle
         of `min_rating`.
         """
-        from trm_mlx.tasks import sudoku_search
 
         if grids is None:
             grids = self.all_grids() if self.size == 4 else self.random_grids(count, rng)
@@ -260,12 +260,14 @@ class Sudoku(Task):
             raise InputError(f"grid {row} is not a solved {self.name}; pass solved grids only")
         if count > 0 and len(grids) == 0:
             raise InputError(f"grids is empty, {count} puzzles wanted; pass at least one grid")
-        questions, answers, ratings = sudoku_search.dig_batch(
+        from trm_mlx.tasks import sudoku_solver
+
+        questions, answers, ratings = sudoku_solver.dig_batch(
             count, grids, min_rating, extra_givens, TRIES, rng, self.units, self.peers
         )
         if len(questions) < count:
             raise InputError(
-                f"no {self.name} puzzle rated {shortened(min_rating)} or more in {TRIES} tries; "
+                f"no {self.name} puzzle rated {min_rating} or more in {TRIES} tries; "
                 "ask for easier ones, or fewer extra givens"
             )
         return Puzzles(questions, answers, ratings)
@@ -285,10 +287,11 @@ class Sudoku(Task):
 
     def _fill(self, limit: int, rng: np.random.Generator) -> np.ndarray:
         """Up to `limit` solved grids, found in random order by one search of the blank board."""
-        from trm_mlx.tasks import sudoku_search
 
         blank = np.zeros(self.seq_len, np.uint8)
-        return sudoku_search.solutions_of(blank, limit, rng, self.units, self.peers)
+        from trm_mlx.tasks import sudoku_solver
+
+        return sudoku_solver.solutions_of(blank, limit, rng, self.units, self.peers)
 
     def _place(self, cell: int) -> str:
         """A cell in the words of an error: r1c5 is the fifth cell of the top row."""

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.data.arrays import IGNORE_LABEL
-from trm_mlx.data.loader import Batch, PuzzleDataset
+from trm_mlx.data.dataset import Batch, PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Task
-from trm_mlx.tasks.split import fingerprints
+from trm_mlx.tasks.holdout import fingerprints
 
 _CHUNK = 65_536  # boards decoded at once
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from trm_mlx.backend import default_dtype, device_name
 from trm_mlx.config import ModelConfig, TrainConfig
+from trm_mlx.device import default_dtype, device_kind
+from trm_mlx.host_memory import host_memory
 from trm_mlx.models.model import RecursiveReasoner
-from trm_mlx.train.host_memory import host_memory
 
 SHARE = 0.75  # of the memory there is that a plan may use
 CPU_FACTOR = 4  # its loops are run while the gradient is traced, and then nothing is let go
@@ -34,7 +34,7 @@ def plan(config: TrainConfig, model: RecursiveReasoner, processes: int = 1) -> P
     """
     batch = config.global_batch_size // processes
     available = SHARE * memory_size() - fixed_bytes(model)
-    on_cpu = device_name() == "cpu"
+    on_cpu = device_kind() == "cpu"
     if on_cpu:
         available = min(available, CPU_ROOM)
     rows = {
@@ -52,13 +52,13 @@ def evaluation_rows(model: RecursiveReasoner, examples: int) -> int:
     """Rows of a batch of an evaluation: as many as memory holds and still make it faster."""
     available = SHARE * memory_size() - fixed_bytes(model)
     rows = available // row_bytes(model, recompute=True)
-    most = 128 if device_name() == "cpu" else 1024
+    most = 128 if device_kind() == "cpu" else 1024
     return max(1, min(examples, most, int(rows)))
 
 
 def memory_size() -> int:
     """Bytes that arrays of the default device may take."""
-    if device_name() == "cpu":
+    if device_kind() == "cpu":
         return host_memory()
     info = mx.device_info()
     on_metal = info.get("max_recommended_working_set_size")
@@ -77,10 +77,10 @@ def row_bytes(model: RecursiveReasoner, recompute: bool) -> int:
     products = sum(_products(config))
     blocks = sum(
         config.H_layers if update.net == "H_level" else config.L_layers
-        for update in model.recursion.graded_updates
+        for update in model.recursion.in_grad_updates
     )
     kept = 4 * config.length * config.hidden_size + _attention(config)
-    on_cpu = device_name() == "cpu"
+    on_cpu = device_kind() == "cpu"
     kept += 0 if recompute and not on_cpu else products
     elements = (blocks * kept + 3 * products) * (CPU_FACTOR if on_cpu else 1)
     return getattr(mx, dtype).size * elements
@@ -101,5 +101,5 @@ def _attention(config: ModelConfig) -> int:
     if config.mlp_t:
         return 0
     heads = 8 * config.length * config.hidden_size
-    fused = device_name() == "cuda"
+    fused = device_kind() == "cuda"
     return heads if fused else heads + 3 * config.num_heads * config.length**2

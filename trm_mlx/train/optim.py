@@ -8,7 +8,7 @@ import mlx.optimizers as optim
 
 from trm_mlx.config import TrainConfig
 
-Schedule = Callable[[mx.array], mx.array]
+Scheduler = Callable[[mx.array], mx.array]
 
 
 class AdamATan2(optim.Optimizer):
@@ -19,7 +19,7 @@ class AdamATan2(optim.Optimizer):
     """
 
     def __init__(
-        self, learning_rate: float | Schedule, betas: tuple[float, float], weight_decay: float
+        self, learning_rate: float | Scheduler, betas: tuple[float, float], weight_decay: float
     ):
         super().__init__()
         self._maybe_schedule("learning_rate", learning_rate)
@@ -43,7 +43,7 @@ class AdamATan2(optim.Optimizer):
 class Muon(optim.Muon):
     """MLX's Muon with decoupled weight decay: its own would be orthogonalised with the gradient."""
 
-    def __init__(self, learning_rate: float | Schedule, weight_decay: float):
+    def __init__(self, learning_rate: float | Scheduler, weight_decay: float):
         super().__init__(learning_rate, weight_decay=0.0)
         self.decay = weight_decay
 
@@ -75,7 +75,7 @@ def _bias_correction(beta: float, step: mx.array) -> mx.array:
     return -mx.expm1(step * math.log(beta))
 
 
-def warmup_cosine(peak: float, config: TrainConfig, total_steps: int) -> Schedule:
+def warmup_cosine(peak: float, config: TrainConfig, total_steps: int) -> Scheduler:
     """Linear warm-up to ``peak``, then ``peak``, then a cosine down to ``lr_min_ratio * peak``.
 
     The cosine takes the last ``lr_decay_share`` of the steps after the warm-up, as published all.

@@ -8,13 +8,13 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map
 
-from trm_mlx import backend
+from trm_mlx import device
 from trm_mlx.config import TrainConfig
-from trm_mlx.models import cpu_kernels
+from trm_mlx.distributed import SINGLE, World
+from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, random_starts
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
-from trm_mlx.train.group import ALONE, Group
 from trm_mlx.train.losses import act_metrics, row_losses, step_weights, total_loss
 from trm_mlx.train.memory import plan
 from trm_mlx.train.optim import build_optimizer, moving_average, sign_descent, warmup_cosine
@@ -37,7 +37,7 @@ class Training:
         model: RecursiveReasoner,
         config: TrainConfig,
         total_steps: int,
-        group: Group = ALONE,
+        group: World = SINGLE,
     ):
         self.model, self.config, self.group = model, config, group
         model.train()
@@ -59,7 +59,7 @@ class Training:
     def follow(self) -> None:
         """Take over the weights, the optimizer and the average of the process that leads."""
         state = [self.model.parameters(), self.optimizer.state, self.average]
-        weights, self.optimizer.state, average = self.group.leaders(state)
+        weights, self.optimizer.state, average = self.group.broadcast(state)
         self.model.update(weights)
         self.optimizer.init(self.model.trainable_parameters())
         self.average.update(average)
@@ -87,7 +87,7 @@ class Training:
         """The step, compiled as a whole or, where it waits for messages, in its two halves."""
 
         def compiled(function: Callable) -> Callable:
-            plain = cpu_kernels.disabled()(function)
+            plain = kernels_cpu.disabled()(function)
             return mx.compile(plain, inputs=self.state, outputs=self.state)
 
         if not compiles(self.config):
@@ -105,7 +105,7 @@ class Training:
             ``(carry, metrics, gradients of the weights as a tree, puzzles)``: the puzzle rows'
             ``identifiers [B]`` and ``gradients [B, E]``, or nothing for a model without them.
         """
-        begins, carry = carry.halted, self.model.begin(carry, batch)
+        begins, carry = carry.halted, self.model.reset_halted(carry, batch)
         if self.config.random_starts:
             key, start_key = mx.random.split(key)
             carry = random_starts(carry, begins, self.config.random_starts, start_key, self.group)
@@ -117,7 +117,7 @@ class Training:
             total = weights if total is None else tree_map(mx.add, total, weights)
             passes.append((states, outputs, losses, puzzles))
         states, outputs, losses, puzzles = _joined(passes)
-        carry = self.model.finish(carry, states, outputs, key, self.group)
+        carry = self.model.halt(carry, states, outputs, key, self.group)
         rows = {"identifiers": carry.batch["puzzle_identifiers"], "gradients": puzzles}
         metrics = act_metrics(carry, outputs, losses)
         return carry, metrics, total, {} if puzzles is None else rows
@@ -133,13 +133,15 @@ class Training:
             )
             carry = carry._replace(states=states)
         puzzles = model.puzzle_rows(carry.batch)
-        states = model.think(carry.states, carry.batch, puzzles)
+        states = model.no_grad_updates(carry.states, carry.batch, puzzles)
 
         def objective(trained: dict):
             model.update(trained["weights"])
             puzzles = trained.get("puzzles")
-            new_states, outputs = model.answer(states, carry.batch, puzzles, True, recompute)
-            outputs |= model.look_ahead(carry, new_states, puzzles)
+            new_states, outputs = model.grad_updates_and_heads(
+                states, carry.batch, puzzles, True, recompute
+            )
+            outputs |= model.bootstrap_target(carry, new_states, puzzles)
             labels = carry.batch["labels"]
             losses = row_losses(outputs, labels, config.loss, config.label_smoothing)
             weights = step_weights(config.loss_weights, carry.steps)
@@ -209,7 +211,7 @@ def _joined(passes: list):
 
 def compiles(config: TrainConfig) -> bool:
     """Whether the step is compiled as a whole."""
-    return backend.compiles(config.compile)
+    return device.compiles(config.compile)
 
 
 class EvaluationStep:
@@ -217,7 +219,7 @@ class EvaluationStep:
 
     def __init__(self, model: RecursiveReasoner, loss: str, compiled: bool = False):
         self.model, self.loss = model, loss
-        run = cpu_kernels.disabled()(self._run)
+        run = kernels_cpu.disabled()(self._run)
         self._step = mx.compile(run, inputs=model.state) if compiled else self._run
 
     def __call__(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:

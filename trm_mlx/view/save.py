@@ -4,14 +4,14 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from trm_mlx.errors import InputError, refusal, shortened
-from trm_mlx.view.film import Film
-from trm_mlx.whole_folder import whole_file
+from trm_mlx.atomic import atomic_file
+from trm_mlx.errors import InputError, refusal
+from trm_mlx.view.recording import Recording
 
 _WRITERS = {
-    ".png": ("trm_mlx.view.picture", "save_png"),
-    ".gif": ("trm_mlx.view.picture", "save_gif"),
-    ".html": ("trm_mlx.view.page", "save_html"),
+    ".png": ("trm_mlx.view.image", "save_png"),
+    ".gif": ("trm_mlx.view.image", "save_gif"),
+    ".html": ("trm_mlx.view.html", "save_html"),
 }
 
 
@@ -22,9 +22,7 @@ def check_target(path: Path) -> None:
         InputError: an unknown suffix, no such folder, a folder of that name, or Pillow missing.
     """
     if path.suffix.lower() not in _WRITERS:
-        raise InputError(
-            f"--save {shortened(path)}: no such picture; end the name in .png, .gif or .html"
-        )
+        raise InputError(f"--save {path}: no such picture; end the name in .png, .gif or .html")
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file to write")
     if not path.parent.is_dir():
@@ -35,7 +33,7 @@ def check_target(path: Path) -> None:
         )
 
 
-def save(film: Film, path: Path) -> None:
+def save(film: Recording, path: Path) -> None:
     """Write the picture that the suffix asks for; the file is whole or absent.
 
     Raises:
@@ -45,7 +43,7 @@ def save(film: Film, path: Path) -> None:
     module, name = _WRITERS[path.suffix.lower()]
     write = getattr(importlib.import_module(module), name)
     try:
-        with whole_file(path) as unfinished:
+        with atomic_file(path) as unfinished:
             write(film, unfinished)
     except OSError as error:
         raise InputError(f"cannot write {path}: {refusal(error)}") from error

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.errors import InputError
-from trm_mlx.solve.schedule import Glimpse
+from trm_mlx.solve.scheduler import StepEvent
 from trm_mlx.tasks.base import Task, has_rules
-from trm_mlx.view.film import Film, Frame, Mark, Reel, first_frame
-from trm_mlx.view.look import find_look
+from trm_mlx.view.recording import Frame, FrameBuilder, Mark, Recording, first_frame
+from trm_mlx.view.style import find_style
 
 SIGNS = {Mark.GIVEN: " ", Mark.KEPT: " ", Mark.NEW: "+", Mark.CHANGED: "*", Mark.WRONG: "!"}
 STYLES = {
@@ -33,7 +33,7 @@ BAR = 20
 Piece = tuple[str, Mark | None]  # text, and the mark of the cell it shows
 
 
-class Scene(NamedTuple):
+class ScreenContext(NamedTuple):
     """What all frames of a puzzle share: its question as cell values ``[S]``, and how many steps
     a trajectory, and how many trajectories, there may be."""
 
@@ -50,8 +50,8 @@ class Screen:
     elsewhere nothing waits.
     """
 
-    def __init__(self, scene: Scene, delay: float):
-        self._scene, self._reel = scene, Reel(scene.task, scene.question)
+    def __init__(self, scene: ScreenContext, delay: float):
+        self._scene, self._reel = scene, FrameBuilder(scene.task, scene.question)
         self._delay = delay if _someone_looks() else 0
         self._shown, self._until = (0, 0), 0.0  # trajectory and step, and how long they stay
         self._live, self._stack = None, ExitStack()
@@ -67,11 +67,11 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def watch(self, glimpse: Glimpse) -> None:
+    def watch(self, glimpse: StepEvent) -> None:
         """Show a step."""
         self._show(glimpse.trajectory, self._reel.next(glimpse))
 
-    def rest(self, film: Film, trajectory: int) -> None:
+    def rest(self, film: Recording, trajectory: int) -> None:
         """Come to the last frame of the film, which is that of the trajectory, and its ending."""
         last = film.frames[-1]
         if self._shown != (trajectory, last.step):
@@ -103,13 +103,13 @@ def colourful() -> bool:
     return True
 
 
-def plain(scene: Scene, frame: Frame, trajectory: int = 0) -> str:
+def plain(scene: ScreenContext, frame: Frame, trajectory: int = 0) -> str:
     """One frame as text: a line about the step, then the board."""
     board = "\n".join("".join(text for text, _ in line) for line in pieces(scene, frame))
     return f"{heading(scene, frame, trajectory)}\n{board}"
 
 
-def styled(scene: Scene, frame: Frame, trajectory: int = 0):
+def styled(scene: ScreenContext, frame: Frame, trajectory: int = 0):
     """One frame as a Rich renderable."""
     from rich.text import Text
 
@@ -122,7 +122,7 @@ def styled(scene: Scene, frame: Frame, trajectory: int = 0):
     return text
 
 
-def heading(scene: Scene, frame: Frame, trajectory: int) -> str:
+def heading(scene: ScreenContext, frame: Frame, trajectory: int) -> str:
     """``step  2/8    3 changed    0 wrong  halting [####....] 0.412``; where there may be several
     trajectories, below the number of this one."""
     if frame.step == 0:
@@ -137,9 +137,9 @@ def heading(scene: Scene, frame: Frame, trajectory: int) -> str:
     return f"trajectory {trajectory + 1}/{scene.trajectories}\n{line}" if several else line
 
 
-def pieces(scene: Scene, frame: Frame) -> list[list[Piece]]:
+def pieces(scene: ScreenContext, frame: Frame) -> list[list[Piece]]:
     """The lines of a board, in pieces that have a mark each."""
-    look = find_look(scene.task, frame.values[None])
+    look = find_style(scene.task, frame.values[None])
     if look is None:
         lines = scene.task.render(frame.values, givens=scene.question).splitlines()
         return [[(line, None)] for line in lines]

@@ -1,0 +1,146 @@
+"""Times this package on random puzzles: training step, forward pass, training loop."""
+
+import dataclasses
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from trm_mlx.config import ModelConfig, TrainConfig
+from trm_mlx.data.arrays import SplitArrays
+from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.data.prefetch import prefetch
+from trm_mlx.data.sampler import iterate_test
+from trm_mlx.data.writer import write_dataset
+from trm_mlx.distributed import SINGLE, World
+from trm_mlx.models.model import RecursiveReasoner, build_model
+from trm_mlx.run.log import mean_metrics
+from trm_mlx.run.trainer import Trainer
+from trm_mlx.solve.solver import Solver
+from trm_mlx.train.step import EvaluationStep, Training, compiles
+
+
+class Ours:
+    """A model with a batch of random tokens, and what can be timed of it, alone or in a group."""
+
+    def __init__(self, config: TrainConfig, seq_len: int, vocab_size: int, group: World = SINGLE):
+        self.config, self.sizes = config, {"seq_len": seq_len, "vocab_size": vocab_size}
+        shape = (config.global_batch_size // group.size, seq_len)
+        self.batch = {
+            "inputs": mx.random.randint(1, vocab_size, shape),
+            "labels": mx.random.randint(1, vocab_size, shape),
+            "puzzle_identifiers": mx.zeros(shape[:1], mx.int32),
+        }
+        sizes = ModelConfig.of(config.arch, num_puzzle_identifiers=1, **self.sizes)
+        self.model = build_model(sizes)
+        self.training = Training(self.model, config, 10_000, group)
+        self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
+        self.carry = self.model.initial_carry(self.batch)
+        mx.eval(self.training.state, self.carry, self.batch)
+
+    def step(self) -> None:
+        self.model.train()
+        self.carry, metrics = self.training.step(self.carry, self.batch, mx.random.key(0))
+        mx.async_eval(self.training.state, self.carry, metrics)
+
+    def forward(self) -> None:
+        self.model.eval()
+        carry = self.model.initial_carry(self.batch)
+        mx.async_eval(self.evaluation(carry, self.batch))
+
+    def least_memory(self) -> int:
+        """Peak bytes of a step that waits for memory: what it needs, not what it may use.
+
+        Left alone, MLX sends work ahead of the GPU and keeps the arrays of all of it.
+        """
+        before = mx.set_memory_limit(0)
+        try:
+            return self.measure("step", 1)["peak"]
+        finally:
+            mx.set_memory_limit(before)
+
+    def measure(self, name: str, runs: int) -> dict:
+        """Seconds of each of ``runs`` calls on average, and the peak of memory in bytes."""
+        run: Callable[[], None] = getattr(self, name)
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        start = time.perf_counter()
+        for _ in range(runs):
+            run()
+        mx.synchronize()
+        return {
+            "seconds": (time.perf_counter() - start) / runs,
+            "peak": mx.get_peak_memory(),
+        }
+
+
+def loop_seconds(
+    config: TrainConfig, seq_len: int, vocab_size: int, steps: int
+) -> tuple[float, float]:
+    """Seconds to get a batch of a dataset of 100,000 puzzles, and of a step of the training loop.
+
+    The loop is the trainer's: data from a thread, metrics fetched a step late.
+    """
+    puzzles = 100_000
+    tokens = np.random.default_rng(0).integers(1, vocab_size, (puzzles, seq_len), np.uint8)
+    offsets = np.arange(puzzles + 1)
+    arrays = SplitArrays(tokens, tokens, np.zeros(puzzles, np.int32), offsets, offsets)
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/random"
+        splits = {"train": arrays, "test": arrays}
+        write_dataset(path, splits, ["<blank>"], vocab_size=vocab_size, seq_len=seq_len)
+        config = dataclasses.replace(config, data_paths=(path,), checkpoint_path=f"{folder}/run")
+        trainer = Trainer(config)
+        start = time.perf_counter()
+        for _ in itertools.islice(trainer.stream, steps):
+            pass
+        loading = (time.perf_counter() - start) / steps
+        warm = 2
+        waiting = None
+        for done, (batch, _) in enumerate(prefetch(itertools.islice(trainer.stream, steps + warm))):
+            if done == warm:
+                mx.synchronize()
+                start = time.perf_counter()
+            metrics = trainer.train_step(batch)
+            if waiting is not None:
+                mean_metrics(waiting, config.global_batch_size)
+            waiting = metrics
+        mx.synchronize()
+        return loading, (time.perf_counter() - start) / steps
+
+
+class Puzzles(NamedTuple):
+    """All puzzles of a split: tokens ``[N, S]`` and identifiers ``[N]``."""
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    puzzle_identifiers: np.ndarray
+
+
+def read_puzzles(data: PuzzleDataset) -> Puzzles:
+    batches = [batch for _, batch, _ in iterate_test(data, int(data.puzzle_indices[-1]))]
+    return Puzzles(*(np.concatenate([b[name] for b in batches]) for name in Puzzles._fields))
+
+
+def solving_rates(
+    model: RecursiveReasoner, puzzles: Puzzles, max_steps: int, batch_size: int, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Puzzles a second and share solved, ``halting`` and with ``all steps``; medians of rounds."""
+    results = {}
+    for name, threshold in (("halting", 0.5), ("all steps", None)):
+        solver = Solver(model, max_steps, threshold, batch_size)
+        seconds = []
+        for _ in range(rounds + 1):
+            start = time.perf_counter()
+            solutions = list(solver.solve(puzzles.inputs, puzzles.puzzle_identifiers))
+            mx.synchronize()
+            seconds.append(time.perf_counter() - start)
+        answers = np.stack([solution.answer for solution in solutions])
+        exact = ((answers == puzzles.labels) | (puzzles.labels < 0)).all(axis=1).mean()
+        rate = len(answers) / float(np.median(seconds[1:]))
+        results[name] = {"puzzles a second": rate, "solved": float(exact)}
+    return results

@@ -1,0 +1,144 @@
+"""Reads one or several dataset directories as one dataset, and makes batches of its examples.
+
+Unlike in the published code (puzzle_dataset.py of HRM and TinyRecursiveModels), several datasets
+are mixed, each with puzzle identifiers of its own, and a set has the same name in the metadata and
+in the batches. Which examples make a batch is ``sampler.py``'s business.
+
+A batch is a dict of int32 arrays: inputs [b, S], labels [b, S] (IGNORE_LABEL where the loss does
+not count) and puzzle_identifiers [b].
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, array_path, check_tokens, mark_ignored
+from trm_mlx.data.format import IDENTIFIERS_FILE, merge_metadata, read_json
+from trm_mlx.data.reader import Split, open_split
+from trm_mlx.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set of one dataset, and where its examples and identifiers lie among all of them."""
+
+    folder: Path  # DIR/{split}
+    stored_name: str  # of the set, in its own dataset
+    name: str  # of the set, unique among all datasets
+    arrays: SplitArrays  # inputs and labels stay on disk, memory-mapped
+    first_example: int
+    identifier_shift: int
+
+
+class PuzzleDataset:
+    """One split of one or several dataset directories, which are treated as one dataset.
+
+    A dataset that is no directory comes as an open `Split`. The datasets share nothing but the
+    blank identifier: the other identifiers of a dataset are shifted past those of the datasets
+    before it. With N examples, P puzzles and G groups in all:
+
+        metadata             DatasetMetadata of the whole
+        puzzle_identifiers   [P] int64, after the shift
+        puzzle_indices       [P+1] int64 example offsets
+        group_indices        [G+1] int64 puzzle offsets
+
+    Raises InputError, naming the file, if one is absent, damaged or inconsistent, or if the
+    datasets do not go together. Tokens are checked against the vocabulary when a batch is made,
+    since reading all of a large memory-mapped file would delay every start.
+    """
+
+    def __init__(self, paths: Sequence[str | Path | Split], split: str):
+        if not paths:
+            raise InputError("no dataset given; name at least one directory in data_paths")
+        splits = [p if isinstance(p, Split) else open_split(Path(p), split) for p in paths]
+        self.parts: list[Part] = []
+        first_example = identifier_shift = 0
+        for folder, metadata, sets in splits:
+            for stored_name, arrays in sets.items():
+                name = _unique_name(stored_name, {part.name for part in self.parts})
+                part = Part(folder, stored_name, name, arrays, first_example, identifier_shift)
+                self.parts.append(part)
+                first_example += len(arrays.inputs)
+            identifier_shift += metadata.num_puzzle_identifiers - 1
+        folders, parts_metadata = [s.path for s in splits], [s.metadata for s in splits]
+        self.metadata = merge_metadata(folders, parts_metadata, [part.name for part in self.parts])
+
+        blank = self.metadata.blank_identifier_id
+        identifiers, example_ends, puzzle_ends, puzzles = [], [[0]], [[0]], 0
+        for part in self.parts:
+            own = part.arrays.puzzle_identifiers
+            identifiers.append(np.where(own == blank, blank, own + part.identifier_shift))
+            example_ends.append(part.arrays.puzzle_indices[1:] + part.first_example)
+            puzzle_ends.append(part.arrays.group_indices[1:] + puzzles)
+            puzzles += len(own)
+        self.puzzle_identifiers = np.concatenate(identifiers)
+        self.puzzle_indices = np.concatenate(example_ends)
+        self.group_indices = np.concatenate(puzzle_ends)
+
+    def batch(self, examples: np.ndarray, puzzles: np.ndarray, rows: int) -> Batch:
+        """The examples [n], which belong to puzzles [n], padded to `rows` >= n rows.
+
+        Returns:
+            int32 arrays: ``inputs [rows, S]``, ``labels [rows, S]``, -100 where the loss does not
+            count, and ``puzzle_identifiers [rows]``.
+
+        Raises:
+            InputError: a token outside the vocabulary, by its file.
+        """
+        shape = (rows, self.metadata.seq_len)
+        inputs = np.full(shape, self.metadata.pad_id, np.int32)
+        labels = np.full(shape, IGNORE_LABEL, np.int32)
+        identifiers = np.full(rows, self.metadata.blank_identifier_id, np.int32)
+        identifiers[: len(puzzles)] = self.puzzle_identifiers[puzzles]
+        for part in self.parts:
+            stored = examples - part.first_example
+            here = np.flatnonzero((stored >= 0) & (stored < len(part.arrays.inputs)))
+            if here.size:
+                inputs[here], labels[here] = self._tokens(part, stored[here])
+        return {"inputs": inputs, "labels": labels, "puzzle_identifiers": identifiers}
+
+    def _tokens(self, part: Part, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Checked inputs and labels of the given rows of a part, each [rows, S]."""
+        vocab_size = self.metadata.vocab_size
+        inputs = part.arrays.inputs[rows]
+        check_tokens(inputs, vocab_size, array_path(part.folder, part.stored_name, "inputs"))
+        labels = mark_ignored(part.arrays.labels[rows], self.metadata.ignore_label_id)
+        counted = np.where(labels == IGNORE_LABEL, 0, labels)
+        check_tokens(counted, vocab_size, array_path(part.folder, part.stored_name, "labels"))
+        return inputs, labels
+
+
+def _unique_name(name: str, taken: set[str]) -> str:
+    """`name`, or with the smallest number after it that is free: the second "all" is "all1"."""
+    candidates = itertools.chain([name], (f"{name}{number}" for number in itertools.count(1)))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def puzzle_names(data: PuzzleDataset) -> list[str]:
+    """A name for every puzzle identifier; of several datasets, numbered as the loader does.
+
+    Raises:
+        InputError: ``identifiers.json`` is absent, damaged, or of another dataset.
+    """
+    names: list[str] = []
+    for directory in dict.fromkeys(part.folder.parent for part in data.parts):
+        own = _read_names(directory / IDENTIFIERS_FILE)
+        names += own[1:] if names else own  # as in the loader, they share the blank one
+    if len(names) != data.metadata.num_puzzle_identifiers:
+        raise InputError(
+            f"{directory / IDENTIFIERS_FILE}: {len(names)} puzzles are named, but the dataset "
+            f"counts {data.metadata.num_puzzle_identifiers}; rebuild the dataset"
+        )
+    return names
+
+
+def _read_names(path: Path) -> list[str]:
+    names = read_json(path, "rebuild the dataset", "rebuild the dataset")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} holds no list of names; rebuild the dataset")
+    return names

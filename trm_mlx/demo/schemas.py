@@ -1,0 +1,146 @@
+"""What a page may ask for: bodies of requests into values, within limits.
+
+Everything here takes bytes from anywhere and raises nothing but `InputError`.
+"""
+
+import dataclasses
+import json
+from typing import Any, NamedTuple, NoReturn
+
+from trm_mlx.errors import InputError
+from trm_mlx.solve.search import DEFAULT_SEARCH, SELECTORS, SearchConfig
+
+BODY = 64 * 1024  # bytes
+# Of one puzzle; a step keeps what the model thought, so that their product bounds the memory too.
+TRAJECTORIES, STEPS, EVALUATIONS = 256, 256, 1024
+NOISE, SEED = 10.0, 2**32 - 1
+HALT_ABOVE = 0.5  # as of `Solver`, where a request does not say
+
+
+class EntryRequest(NamedTuple):
+    """Read a puzzle for a model, as far as it has been typed."""
+
+    model: str
+    text: str
+
+
+class GenerateRequest(NamedTuple):
+    """Make a puzzle for a model."""
+
+    model: str
+
+
+class SolveRequest(NamedTuple):
+    """Solve a puzzle; ``max_steps`` None: the model's own."""
+
+    model: str
+    text: str
+    max_steps: int | None
+    halt_threshold: float | None
+    search: SearchConfig
+
+
+def read_entry(body: bytes) -> EntryRequest:
+    values = _object(body, {"model", "text"})
+    return EntryRequest(_text(values, "model"), _text(values, "text"))
+
+
+def read_generate(body: bytes) -> GenerateRequest:
+    return GenerateRequest(_text(_object(body, {"model"}), "model"))
+
+
+def read_solve(body: bytes) -> SolveRequest:
+    """Options that are left out are those of ``trm solve``: the thorough search."""
+    values = _object(body, {"model", "text", *OPTIONS})
+    model, text = _text(values, "model"), _text(values, "text")
+    options = {name: OPTIONS[name](name, values[name]) for name in OPTIONS if name in values}
+    max_steps, threshold = options.pop("max_steps", None), options.pop("halt_threshold", HALT_ABOVE)
+    return SolveRequest(
+        model, text, max_steps, threshold, dataclasses.replace(DEFAULT_SEARCH, **options)
+    )
+
+
+def check_cost(search: SearchConfig, max_steps: int) -> None:
+    """`InputError` where a puzzle might take too many supervision steps in all."""
+    if search.trajectories * max_steps > EVALUATIONS:
+        raise InputError(
+            f"{search.trajectories} trajectories of {max_steps} steps are more than "
+            f"{EVALUATIONS} in all; ask for fewer"
+        )
+
+
+def _object(body: bytes, known: set[str]) -> dict[str, Any]:
+    try:
+        values = json.loads(body, parse_constant=_no_constant)
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the request is not JSON: {error}; send one object") from error
+    if not isinstance(values, dict):
+        raise InputError(f"the request is {_shown(values)}; send one JSON object")
+    for name in values:
+        if name not in known:
+            raise InputError(f"unknown option {_shown(name)}; known are {', '.join(sorted(known))}")
+    return values
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise InputError(f"{name} is no number of JSON; send a finite one")
+
+
+def _text(values: dict[str, Any], name: str) -> str:
+    if not isinstance(values.get(name), str):
+        raise InputError(f"{name} {_shown(values.get(name))}: must be given, as text")
+    return values[name]
+
+
+def _whole(least: int, most: int):
+    def read(name: str, value: Any) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise InputError(
+                f"{name} {_shown(value)}: must be a whole number from {least} to {most}"
+            )
+        return value
+
+    return read
+
+
+def _number(most: float):
+    def read(name: str, value: Any) -> float:
+        if type(value) not in (int, float) or not 0 <= value <= most:
+            raise InputError(f"{name} {_shown(value)}: must be a number from 0 to {most:g}")
+        return float(value)
+
+    return read
+
+
+def _choice(*choices: object):
+    def read(name: str, value: Any) -> Any:
+        # By type too: JSON's 1 is not true.
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
+            words = ", ".join(json.dumps(choice) for choice in choices)
+            raise InputError(f"{name} {_shown(value)}: choose one of {words}")
+        return value
+
+    return read
+
+
+def _or_null(read):
+    return lambda name, value: None if value is None else read(name, value)
+
+
+OPTIONS = {
+    "trajectories": _whole(1, TRAJECTORIES),
+    "restarts": _choice(True, False),
+    "symmetries": _choice(True, False),
+    "noise": _number(NOISE),
+    "noise_on": _choice("z_L", "z_H"),
+    "select": _choice(*SELECTORS),
+    "seed": _whole(0, SEED),
+    "max_steps": _or_null(_whole(1, STEPS)),
+    "halt_threshold": _or_null(_number(1)),
+}
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)

@@ -1,0 +1,106 @@
+"""The device MLX runs on, and a fast BLAS under it on Linux.
+
+MLX's Linux CPU wheel is linked against the reference BLAS, 50 to 100 times slower than a tuned
+one. Loading a tuned library with global symbols *before* ``mlx.core`` makes the same wheel use it,
+so the package imports this module first and everything else of ours after it.
+"""
+
+import ctypes
+import functools
+import sys
+import sysconfig
+import warnings
+from pathlib import Path
+
+_TOO_LATE = "mlx.core" in sys.modules  # its calls are bound to the reference BLAS by now
+_SYSTEM_LIBRARIES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
+_SWAP = "mlx was imported before trm_mlx, with a slow BLAS: swap the imports"
+_REMEDY = (
+    "pip install 'trm-mlx[cpu]' (x86-64), or install your system's OpenBLAS "
+    "(Debian: apt install libopenblas0-pthread)"
+)
+
+
+@functools.cache
+def preload_blas() -> str | None:
+    """Make the BLAS calls of MLX's CPU back end resolve to a tuned library.
+
+    Returns:
+        The library's file name, or None where none was found, none is needed (macOS), or MLX was
+        imported first.
+    """
+    if sys.platform != "linux" or _TOO_LATE:
+        return None
+    installed = Path(sysconfig.get_path("data"), "lib").glob("libmkl_rt.so*")
+    for candidate in [*map(str, sorted(installed)), *_SYSTEM_LIBRARIES]:
+        try:
+            ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            continue
+        return Path(candidate).name
+    return None
+
+
+def warn_if_late() -> None:
+    """A Python warning where a script has imported MLX first, and will be slow for it."""
+    if _TOO_LATE and _needs_blas():
+        warnings.warn(_SWAP, RuntimeWarning, stacklevel=3)
+
+
+@functools.cache
+def device_kind() -> str:
+    """``"metal"``, ``"cuda"`` or ``"cpu"``: where MLX evaluates arrays by default."""
+    import mlx.core as mx
+
+    if mx.default_device() == mx.Device(mx.cpu):
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def default_dtype() -> str:
+    """The activation dtype meant by ``forward_dtype: auto``.
+
+    bfloat16 on GPUs; float32 on the CPU, where MLX multiplies bfloat16 in a scalar loop.
+    """
+    return "float32" if device_kind() == "cpu" else "bfloat16"
+
+
+def compiles(choice: str = "auto") -> bool:
+    """Whether to `mx.compile` a step as a whole; ``choice``: "auto", "true" or "false".
+
+    ``auto``: on Metal. On the CPU it costs a minute of g++ and gains little; on CUDA every fused
+    kernel costs seconds of nvrtc, and the large ones are written by hand.
+    """
+    return choice == "true" or (choice == "auto" and device_kind() == "metal")
+
+
+def announce(dtype: str) -> None:
+    """Say on stderr, at the start of a run, what it runs on, and warn where that will be slow.
+
+    Args:
+        dtype: of the activations, as ``arch.forward_dtype`` names it.
+    """
+    import mlx.core as mx
+
+    dtype = default_dtype() if dtype == "auto" else dtype
+    line = f"MLX {mx.__version__} on {device_kind()}, {dtype}"
+    if _needs_blas():
+        line += f", BLAS {preload_blas() or 'reference'}"
+    print(line, *(f"warning: {text}" for text in slow(dtype)), sep="\n", file=sys.stderr)
+
+
+def slow(dtype: str) -> list[str]:
+    """What makes training in ``dtype`` slow here, each with its remedy."""
+    found = []
+    if _needs_blas():
+        if _TOO_LATE:
+            found.append(_SWAP)
+        elif preload_blas() is None:
+            found.append(f"no fast BLAS found, expect a fiftieth of the speed: {_REMEDY}")
+    if device_kind() == "cpu" and dtype != "float32":
+        found.append(f"{dtype} is very slow on a CPU: use arch.forward_dtype=auto")
+    return found
+
+
+def _needs_blas() -> bool:
+    return sys.platform == "linux" and device_kind() == "cpu"

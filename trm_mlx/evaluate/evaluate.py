@@ -1,0 +1,187 @@
+"""Evaluation of a model over the test split: every row runs all its supervision steps."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from trm_mlx.atomic import atomic_file
+from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.data.prefetch import prefetch
+from trm_mlx.data.sampler import iterate_test
+from trm_mlx.distributed import SINGLE, World
+from trm_mlx.errors import InputError, refusal
+from trm_mlx.models.act import unroll
+from trm_mlx.models.model import Batch, RecursiveReasoner
+from trm_mlx.train.memory import evaluation_rows
+from trm_mlx.train.step import EvaluationStep, Metrics
+
+SAVABLE = (
+    "inputs",
+    "labels",
+    "puzzle_identifiers",
+    "logits",
+    "preds",
+    "q_halt_logits",
+    "q_continue_logits",
+)
+JUDGED = ("inputs", "labels", "puzzle_identifiers", "preds", "q_halt_logits")  # by evaluators
+
+
+class EvalResult(NamedTuple):
+    """What an evaluator has found out: numbers by name, and files by name, as text."""
+
+    metrics: dict[str, float]
+    files: dict[str, str]
+
+
+class Evaluator(Protocol):
+    """Judges a model's answers by the rules of a task, batch by batch.
+
+    It sees every example of the split once between `begin` and `result`.
+    """
+
+    name: str  # goes before its metrics, as in ARC/pass@1
+
+    def begin(self) -> None:
+        """Start an evaluation."""
+
+    def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
+        """Take the next n examples, without padding.
+
+        Args:
+            batch: ``inputs [n, S]``, ``labels [n, S]``, ``puzzle_identifiers [n]``.
+            outputs: of the last supervision step, ``preds [n, S]``, ``q_halt_logits [n]``.
+        """
+
+    def result(self) -> EvalResult:
+        """Sum up the evaluation."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Whole numbers that the next evaluation builds on; empty if it begins anew."""
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state` that is not empty.
+
+        Raises:
+            InputError: it belongs to another dataset, or is damaged.
+        """
+
+
+def evaluate(
+    step: EvaluationStep,
+    dataset: PuzzleDataset,
+    batch_size: int | None = None,
+    save: tuple[str, ...] = (),
+    evaluators: Sequence[Evaluator] = (),
+    tick: Callable[[int], object] = lambda rows: None,
+    group: World = SINGLE,
+) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
+    """Metrics of the last supervision step, per set of the dataset, as means over its examples.
+
+    Args:
+        step: of the model to evaluate; keep it for the next evaluation, it may be compiled.
+        batch_size: rows at once, of each process; as many as memory holds by default.
+        save: names in `SAVABLE` to return for every example, in the dataset's order.
+        evaluators: are shown every example; ask them for their `result` afterwards.
+        tick: called with the number of examples done after each batch.
+        group: the processes that share the examples. The evaluators and the saved arrays are those
+            of the one that leads, which are shown all examples in the dataset's order.
+
+    Returns:
+        ``{set: {metric: mean}}`` with the number of examples as ``count``, and the saved arrays.
+    """
+    check_savable(save)
+    if batch_size is None:
+        examples = int(dataset.puzzle_indices[-1])
+        batch_size = evaluation_rows(step.model, -(-examples // group.size))
+    sums: dict[str, dict[str, float]] = {}
+    saved: dict[str, list[np.ndarray]] = defaultdict(list)
+    wanted = dict.fromkeys([*save, *(JUDGED if evaluators else ())])
+    for evaluator in evaluators:
+        evaluator.begin()
+    batches = iterate_test(dataset, batch_size * group.size, *group)
+    with evaluation_mode(step.model):
+        for set_name, arrays, rows in prefetch(batches):
+            batch = {name: mx.array(array) for name, array in arrays.items()}
+            outputs, metrics = run_to_halt(step, batch)
+            outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
+            metrics = {name: value[None] for name, value in metrics.items()}
+            metrics, outputs = group.gather([metrics, {name: outputs[name] for name in wanted}])
+            mx.eval(metrics, outputs)
+            totals = sums.setdefault(set_name, dict.fromkeys(metrics, 0.0))
+            for name, values in metrics.items():
+                for value in values.tolist():  # one by one, as in one process
+                    totals[name] += value
+            if group.is_main:
+                shown = {name: _portable(array)[:rows] for name, array in outputs.items()}
+                for name in save:
+                    saved[name].append(shown[name])
+                for evaluator in evaluators:
+                    evaluator.update(shown, shown)
+            tick(rows)
+    means = {
+        set_name: {
+            name: value if name == "count" else value / max(totals["count"], 1)
+            for name, value in totals.items()
+        }
+        for set_name, totals in sums.items()
+    }
+    return means, {name: np.concatenate(parts) for name, parts in saved.items()}
+
+
+def run_to_halt(step: EvaluationStep, batch: Batch) -> tuple[Batch, Metrics]:
+    """All supervision steps of a batch; the outputs and metrics of the last one."""
+    carry = step.model.initial_carry(batch)
+    steps = step.model.config.halt_max_steps
+    ((_, outputs, metrics),) = deque(unroll(step, carry, batch, steps), maxlen=1)
+    return outputs, metrics
+
+
+@contextmanager
+def evaluation_mode(model: RecursiveReasoner):
+    """The model in evaluation mode, and back in its former mode afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def check_savable(names: tuple[str, ...]) -> None:
+    """Raises InputError for a name that `evaluate` cannot save."""
+    for name in names:
+        if name not in SAVABLE:
+            raise InputError(
+                f"eval_save_outputs: cannot save {name!r}; choose from {', '.join(SAVABLE)}"
+            )
+
+
+def write_outputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Saved arrays as one ``.npz`` file, which is there when it is whole."""
+    try:
+        with atomic_file(path) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {refusal(error)}") from error
+
+
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    """An evaluator's files, if it has any, in a folder that is made for them."""
+    try:
+        for name, text in files.items():
+            with atomic_file(folder / name) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {refusal(error)}") from error
+
+
+def _portable(array: mx.array) -> np.ndarray:
+    """As NumPy, which has no bfloat16."""
+    floating = mx.issubdtype(array.dtype, mx.floating)
+    return np.array(array.astype(mx.float32) if floating else array)

@@ -1,0 +1,64 @@
+"""Evaluation by the rules of the task: an answer may be right without being the labelled one.
+
+A maze has several shortest paths; the label marks one of them.
+"""
+
+import numpy as np
+
+from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.errors import InputError
+from trm_mlx.evaluate.evaluate import EvalResult
+from trm_mlx.tasks import fitting
+from trm_mlx.tasks.base import Task
+
+
+def judge(
+    task: Task, inputs: np.ndarray, predictions: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which predictions equal their labels, and which obey the rules; bool ``[N]`` each.
+
+    Args:
+        inputs, predictions, labels: tokens ``[N, S]``, of the whole board.
+    """
+    questions, answers = task.decode(inputs), task.decode(predictions)
+    return (predictions == labels).all(axis=1), task.check(questions, answers)
+
+
+class RulesEvaluator:
+    """An `Evaluator`: shares of exact answers, of valid ones, and what copying would get.
+
+    ``copying_accuracy`` is the share of cells that are right where the input is the answer: the
+    mark that ``accuracy`` has to beat.
+    """
+
+    name = "rules"
+
+    def __init__(self, task: Task):
+        self.task = task
+        self.begin()
+
+    @classmethod
+    def of(cls, data: PuzzleDataset) -> "RulesEvaluator":
+        """For the task of a dataset; InputError if no task is known to have its sizes."""
+        sizes = data.metadata
+        return cls(fitting(sizes.vocab_size, sizes.seq_len, sizes.task))
+
+    def begin(self) -> None:
+        self._sums, self._count = np.zeros(3), 0
+
+    def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
+        inputs, labels = batch["inputs"], batch["labels"]
+        exact, valid = judge(self.task, inputs, outputs["preds"], labels)
+        self._sums += exact.sum(), valid.sum(), (inputs == labels).mean(axis=1).sum()
+        self._count += len(exact)
+
+    def result(self) -> EvalResult:
+        names = ("exact_accuracy", "valid_accuracy", "copying_accuracy")
+        shares = (self._sums / max(self._count, 1)).tolist()
+        return EvalResult(dict(zip(names, shares, strict=True)), {})
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        raise InputError("its rules keep nothing between evaluations")

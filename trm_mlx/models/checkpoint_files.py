@@ -1,0 +1,190 @@
+"""Model folders: ``config.json`` and safetensors, enough to rebuild a model.
+
+A folder with a ``state.json`` is also a point of a training run (see ``run.checkpoint``).
+"""
+
+import json
+import re
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+
+from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import read_model_config, to_dict
+from trm_mlx.errors import InputError, located
+from trm_mlx.models.model import RecursiveReasoner, build_model
+
+CONFIG_FILE, MODEL_FILE, EMA_FILE = "config.json", "model.safetensors", "ema.safetensors"
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+# Of the kinds of numbers a safetensors file may hold, those that MLX reads as what they are: it
+# takes 8-bit floats for whole numbers, without a word.
+_KINDS = {"F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+_STEP = re.compile(r"step_(\d+)")
+_LARGEST_HEADER = 100_000_000  # bytes, as the format's own reader has it
+
+
+def load(folder: str | Path) -> tuple[RecursiveReasoner, ModelConfig]:
+    """Load a model for evaluation, with averaged weights where the folder has them.
+
+    Args:
+        folder: a checkpoint folder, or a run folder, whose newest checkpoint is taken, or the name
+            of a model that comes with the package (see `bundled`).
+
+    Raises:
+        InputError: a file is missing or damaged, or does not hold the model it should.
+    """
+    folder = find_checkpoint(folder)
+    config = read_config(folder)
+    model = build_model(config)
+    assign_weights(model, read_model_weights(folder), str(folder))
+    model.eval()
+    return model, config
+
+
+def bundled() -> dict[str, Path]:
+    """The models that come with the package: their names and folders."""
+    return {path.parent.name: path.parent for path in sorted(PRETRAINED.glob(f"*/{CONFIG_FILE}"))}
+
+
+def find_checkpoint(folder: str | Path) -> Path:
+    """``folder`` itself if it is a checkpoint, else the newest ``step_*`` inside it.
+
+    Where there is no such folder, the bundled model of this name.
+
+    Raises:
+        InputError: there is neither.
+    """
+    folder = Path(folder)
+    if (folder / CONFIG_FILE).exists():
+        return folder
+    steps = step_folders(folder)
+    if not steps and not folder.exists() and (known := bundled().get(str(folder))):
+        return known
+    if not steps:
+        found = "has no checkpoint" if folder.is_dir() else "does not exist"
+        raise InputError(
+            f"{folder} {found}: name a folder with {CONFIG_FILE} and {MODEL_FILE}, "
+            "or a run folder with step_* inside"
+        )
+    return steps[-1]
+
+
+def step_folders(run: Path) -> list[Path]:
+    """The checkpoints ``step_NNNNNNN`` of a run, from the first to the newest, by their number."""
+    found = (path.parent for path in run.glob(f"step_*/{CONFIG_FILE}"))
+    return sorted((path for path in found if _STEP.fullmatch(path.name)), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """The number in the name of a checkpoint folder, -1 for any other folder."""
+    named = _STEP.fullmatch(folder.name)
+    return int(named[1]) if named else -1
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The ``config.json`` of a model folder."""
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold one JSON object")
+    with located(path):
+        return read_model_config(values)
+
+
+def read_model_weights(folder: Path) -> dict[str, mx.array]:
+    """A checkpoint's arrays by name, the averaged ones where it has them."""
+    weights = read_weights(folder / MODEL_FILE)
+    if (folder / EMA_FILE).exists():
+        weights |= read_weights(folder / EMA_FILE)
+    return weights
+
+
+def read_weights(path: Path) -> dict[str, mx.array]:
+    """The arrays of a safetensors file by name.
+
+    Raises:
+        InputError: it is missing, damaged, cut short, or holds numbers MLX would misread.
+    """
+    try:
+        _check_header(path)
+        return mx.load(str(path), format="safetensors")
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def _check_header(path: Path) -> None:
+    """MLX reads arrays when they are needed, too late for a clear word about a damaged file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length <= _LARGEST_HEADER else b""
+    try:
+        arrays = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
+        kinds = {name: entry["dtype"] for name, entry in arrays.items()}
+        end = max((entry["data_offsets"][1] for entry in arrays.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise InputError(f"{path} is not a safetensors file, or damaged: copy it again") from error
+    for name, kind in kinds.items():
+        if kind not in _KINDS:
+            raise InputError(f"{path}: {name} holds {kind}; save it as F32, F16 or BF16")
+    if size != 8 + length + end:
+        raise InputError(
+            f"{path} has {size:,} bytes where its header tells of {8 + length + end:,}: "
+            "copy it again"
+        )
+
+
+def assign_weights(model: RecursiveReasoner, weights: dict[str, mx.array], source: str) -> None:
+    """Put every array of ``weights`` into the model, strictly.
+
+    Raises:
+        InputError: a missing, unexpected or misshapen array, by name.
+    """
+    expected = dict(tree_flatten(model.parameters()))
+    for problem, names in (
+        ("lacks", expected.keys() - weights.keys()),
+        ("has the unexpected", weights.keys() - expected.keys()),
+    ):
+        if names:
+            raise InputError(
+                f"{source} {problem} {', '.join(sorted(names))}: it is not a "
+                f"checkpoint of this architecture ({model.config.name})"
+            )
+    for name, array in weights.items():
+        if array.shape != expected[name].shape:
+            raise InputError(
+                f"{source}: {name} has shape {array.shape}, "
+                f"the configuration asks for {expected[name].shape}"
+            )
+    model.load_weights([(name, array.astype(mx.float32)) for name, array in weights.items()])
+
+
+def save_model(folder: Path, model: RecursiveReasoner, dtype: mx.Dtype = mx.float32) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into an existing folder.
+
+    ``dtype`` is that of the stored weights; loaded, they are float32 again.
+    """
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(to_dict(model.config), indent=2) + "\n", encoding="utf-8"
+    )
+    weights = tree_map(lambda array: array.astype(dtype), model.parameters())
+    save_arrays(folder / MODEL_FILE, weights)
+
+
+def save_arrays(path: Path, tree) -> None:
+    """Write a tree of arrays as safetensors under flat dotted names.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    arrays = dict(tree_flatten(tree))
+    mx.eval(arrays)
+    try:
+        mx.save_safetensors(str(path), arrays, metadata={"format": "mlx"})
+    except RuntimeError as error:
+        raise OSError(str(error)) from error

@@ -1,0 +1,230 @@
+"""Where a run's numbers go: a JSONL file always, a progress bar, Weights & Biases if asked."""
+
+import importlib.util
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import mlx.core as mx
+from tqdm import tqdm
+
+from trm_mlx.atomic import atomic_file
+from trm_mlx.config import TrainConfig
+from trm_mlx.config_io import to_dict
+from trm_mlx.errors import InputError
+from trm_mlx.run.folder import recovery_hint
+from trm_mlx.run.health import HISTORY, SpikeWatch
+
+_WINDOW = 100  # steps over which the progress bar averages
+
+
+class Report:
+    """Receives every step's and evaluation's numbers; use as a context manager.
+
+    A resumed run's log is first cut back to ``first_step``, so that it holds each step once; with
+    its evaluation, if that is done. A ``silent`` one, of a process that does not lead its group,
+    writes and shows nothing.
+
+    Raises:
+        InputError: the log cannot be read or, here and in any method, not be written.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        config: TrainConfig,
+        first_step: int,
+        total_steps: int,
+        evaluated: bool,
+        silent: bool = False,
+    ):
+        self._silent = silent
+        self._path = Path(os.devnull) if silent else run / METRICS_FILE
+        try:
+            losses = () if silent else _cut_back(self._path, first_step, evaluated)
+            # Without a buffer: what is written once is in the file, however the process ends.
+            self._log = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._spikes = SpikeWatch(losses)
+        self._wandb = _start_wandb(config) if config.wandb and not silent else None
+        self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
+        self.bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 20,
+            disable=silent,
+        )
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+        self._log.close()
+        if self._wandb:
+            self._wandb.finish()
+
+    def train(self, step: int, metrics: dict[str, float]) -> None:
+        """One training step's means, as `mean_metrics` gives them."""
+        self._write(step, {f"train/{name}": value for name, value in metrics.items()})
+        loss = metrics["lm_loss"]
+        median = self._spikes.median_exceeded(loss)
+        if median is not None:
+            self._write(step, {"train/loss_spike": loss, "train/loss_median": median})
+            self.say(
+                f"step {step}: loss spikes to {loss:.4g}, {loss / median:.1f} times its median"
+            )
+        self._recent.append(metrics)
+        self.bar.update()
+        shown = {"loss": f"{self._mean('lm_loss'):.3f}"}
+        if any(m["count"] for m in self._recent):
+            shown["exact"] = f"{self._mean('exact_accuracy', weight='count'):.3f}"
+        shown["memory"] = f"{mx.get_peak_memory() / 2**30:.2f}GiB"
+        self.bar.set_postfix(shown, refresh=False)
+
+    def evaluation(self, step: int, results: dict[str, dict[str, float]]) -> None:
+        """One evaluation's means per set."""
+        for set_name, metrics in results.items():
+            self._write(step, {f"{set_name}/{name}": value for name, value in metrics.items()})
+            self.say(
+                f"step {step}: {set_name} exact accuracy {metrics['exact_accuracy']:.4f}, "
+                f"accuracy {metrics['accuracy']:.4f} on {metrics['count']:.0f} puzzles"
+            )
+
+    def evaluating(self, examples: int) -> tqdm:
+        """A bar for one evaluation, on a terminal only."""
+        hidden = self._silent or None  # None: where there is no terminal
+        return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden)
+
+    def judgement(self, step: int, name: str, metrics: dict[str, float]) -> None:
+        """What a task evaluator has found."""
+        self._write(step, {f"{name}/{metric}": value for metric, value in metrics.items()})
+        shown = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
+        self.say(f"step {step}: {name} {shown}")
+
+    def sync(self) -> None:
+        """Wait until the log is on the disk."""
+        if self._silent:
+            return
+        try:
+            os.fsync(self._log.fileno())
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def say(self, line: str) -> None:
+        """A line of text above the progress bar."""
+        if not self._silent:
+            self.bar.write(line, file=sys.stderr)
+
+    def _refused(self, error: OSError) -> InputError:
+        return InputError(
+            f"cannot write {self._path}: {error.strerror}; {recovery_hint(self._path.parent)}"
+        )
+
+    def _mean(self, name: str, weight: str | None = None) -> float:
+        weights = [m[weight] if weight else 1.0 for m in self._recent]
+        values = [m.get(name, 0.0) for m in self._recent]
+        return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        line = json.dumps({"step": step, **values}).encode() + b"\n"
+        try:
+            while line:  # a disk that fills up may take a part
+                line = line[self._log.write(line) :]
+        except OSError as error:
+            raise self._refused(error) from error
+        if self._wandb:
+            self._wandb.log(values, step=step)
+
+
+def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
+    """A step's sums as means: losses per row of the batch, the others per reported row.
+
+    Metrics of reported rows are left out where no row halted in this step.
+    """
+    values = {name: value.item() for name, value in sums.items()}
+    count = values["count"]
+    means = {"count": count}
+    for name, value in values.items():
+        if name.endswith("loss"):
+            means[name] = value / rows
+        elif name in ("lr", "grad_norm"):
+            means[name] = value
+        elif name != "count" and count:
+            means[name] = value / count
+    return means
+
+
+def _cut_back(path: Path, step: int, evaluated: bool) -> Iterable[float]:
+    """Drop the lines of later steps, and half a line that a killed run may have left.
+
+    Of ``step`` itself the evaluation goes too, unless it is over. Returns the last losses left.
+    """
+    losses: deque[float] = deque(maxlen=HISTORY)
+    if not path.exists():
+        return losses
+    with atomic_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as kept:
+        for text, line in read_log(path):
+            trained = any(name.startswith("train/") for name in line)
+            if line["step"] < step or (line["step"] == step and (evaluated or trained)):
+                kept.write(text)
+                losses.extend([line["train/lm_loss"]] if "train/lm_loss" in line else [])
+    return losses
+
+
+def check_wandb(config: TrainConfig) -> None:
+    """Raises InputError where the run asks for a package that is not installed."""
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        raise InputError("wandb=true needs the wandb package: pip install 'trm-mlx[wandb]'")
+
+
+def _start_wandb(config: TrainConfig):
+    import wandb
+
+    return wandb.init(project=config.project_name, name=config.run_name, config=to_dict(config))
+
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_log(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """Every whole line of a log: its text and its numbers by name.
+
+    Half a line at the end, of a run that is writing or was killed, is left out.
+
+    Raises:
+        InputError: the log cannot be read, or a line is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8") as log:
+            for number, text in enumerate(log, start=1):
+                if not text.endswith("\n"):
+                    return
+                yield text, _parsed(path, number, text)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a log of text: move it away") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name a run's folder") from error
+
+
+def _parsed(path: Path, number: int, text: str) -> dict[str, float]:
+    try:
+        values = {name: float(value) for name, value in json.loads(text).items()}
+        return values | {"step": int(values["step"])}
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        raise InputError(
+            f"{path} line {number} is damaged: remove the line, or move the file away"
+        ) from error

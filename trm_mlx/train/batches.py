@@ -1,0 +1,189 @@
+"""Where the puzzles of a run come from: dataset folders, or the generator of a task.
+
+``generate:TASK`` in the place of a folder makes new puzzles for every batch and, for testing, a
+fixed set of held-out ones (``tasks/holdout.py`` says which). Here tasks and data meet.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from trm_mlx.config import TrainConfig
+from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, check_tokens, mark_ignored
+from trm_mlx.data.dataset import Batch, PuzzleDataset
+from trm_mlx.data.format import SET_NAME, DatasetMetadata
+from trm_mlx.data.generated import GeneratedStream
+from trm_mlx.data.reader import Split, is_flat
+from trm_mlx.data.sampler import Position, TrainStream, rows_of_rank
+from trm_mlx.distributed import SINGLE, World
+from trm_mlx.errors import InputError
+from trm_mlx.tasks import fitting, get
+from trm_mlx.tasks.base import Puzzles, Task
+from trm_mlx.tasks.holdout import draw, draw_distinct
+from trm_mlx.train.augment import Augmentation
+
+GENERATE = "generate:"
+
+
+class Generator(NamedTuple):
+    """The training side of a task's puzzles, and what a dataset of them would say of itself."""
+
+    task: Task
+    metadata: DatasetMetadata
+
+    def batch(self, rows: int, rng: np.random.Generator) -> Batch:
+        """New puzzles as a batch of int32 arrays."""
+        inputs, labels = _tokens(self.task, draw(self.task, rows, rng))
+        return {
+            "inputs": inputs.astype(np.int32),
+            "labels": mark_ignored(labels, self.metadata.ignore_label_id).astype(np.int32),
+            "puzzle_identifiers": np.zeros(rows, np.int32),
+        }
+
+
+def open_data(config: TrainConfig) -> tuple[PuzzleDataset | Generator, PuzzleDataset]:
+    """The puzzles of a run, for training and for evaluation.
+
+    Raises:
+        InputError: see `open_train` and `open_test`; or they are not of one kind.
+    """
+    train, test = open_train(config), open_test(config)
+    _check_same_puzzles(train.metadata, test.metadata)
+    return train, test
+
+
+def open_train(config: TrainConfig) -> PuzzleDataset | Generator:
+    """The training puzzles of a run.
+
+    Raises:
+        InputError: they cannot be read, or not be mixed.
+    """
+    generated = [path for path in config.data_paths if path.startswith(GENERATE)]
+    if not generated:
+        return PuzzleDataset(config.data_paths, "train")
+    if len(config.data_paths) > 1:
+        raise InputError(
+            f"data_paths mixes {generated[0]} with others: a generator stands alone, or is built "
+            "into a folder first"
+        )
+    if config.augment:
+        raise InputError(
+            f"augment=true with {generated[0]}: images could show held-out puzzles, and new "
+            "puzzles need none; set augment=false"
+        )
+    name = generated[0].removeprefix(GENERATE)
+    return Generator(get(name), _metadata(name, config.puzzles_per_epoch))
+
+
+def open_test(config: TrainConfig) -> PuzzleDataset:
+    """The puzzles that a run is evaluated on.
+
+    Raises:
+        InputError: as `open_split_of`, or there are none but the training puzzles.
+    """
+    paths = config.data_paths_test or config.data_paths
+    if not config.data_paths_test:
+        for path in paths:
+            if is_flat(Path(path)) and not Path(path, "test").is_dir():
+                raise InputError(
+                    f"{path} has no test split: name data_paths_test=[DIR], which may be the same"
+                )
+    return open_split_of(paths, "test", config.test_puzzles)
+
+
+def open_split_of(paths: Sequence[str], split: str, test_puzzles: int) -> PuzzleDataset:
+    """A split of several dataset folders or tasks, ``generate:TASK``, together.
+
+    Args:
+        test_puzzles: how many different ones to generate at most, always the same.
+
+    Raises:
+        InputError: one cannot be read, or is generated but not asked for its test split.
+    """
+    sources: list[str | Split] = []
+    for path in paths:
+        if not path.startswith(GENERATE):
+            sources.append(path)
+        elif split == "test":
+            sources.append(_generate_test(path, test_puzzles))
+        else:
+            raise InputError(f"{path} has no split '{split}' to evaluate on; it has: test")
+    return PuzzleDataset(sources, split)
+
+
+def train_stream(
+    data: PuzzleDataset | Generator,
+    test_data: PuzzleDataset,
+    config: TrainConfig,
+    position: Position | None,
+    group: World = SINGLE,
+) -> TrainStream | GeneratedStream:
+    """The batches of a run, from a position on: of each, the rows of this process.
+
+    Raises:
+        InputError: the batch does not divide among the processes, or does not fit the data.
+    """
+    size, interval, seed = config.global_batch_size, config.epochs_per_interval, config.seed
+    if isinstance(data, Generator):
+        rows_of_rank(size, *group)
+
+        def part(rows: int, rng: np.random.Generator) -> Batch:
+            return {name: group.shard(array) for name, array in data.batch(rows, rng).items()}
+
+        return GeneratedStream(part, config.puzzles_per_epoch, size, interval, seed, position)
+    change = None
+    if config.augment:
+        sizes = data.metadata
+        task = fitting(sizes.vocab_size, sizes.seq_len, sizes.task)
+        change = Augmentation.of(task, data, test_data, config.reveal_cells)
+    return TrainStream(data, size, interval, seed, *group, position=position, change=change)
+
+
+def _metadata(name: str, puzzles: int) -> DatasetMetadata:
+    task = get(name)
+    return DatasetMetadata.of_puzzles(task.vocab_size, task.seq_len, puzzles, task=name)
+
+
+def _generate_test(path: str, count: int) -> Split:
+    """Up to ``count`` held-out puzzles, the same for every run."""
+    name = path.removeprefix(GENERATE)
+    task = get(name)
+    puzzles = draw_distinct(task, count, np.random.default_rng(0), testing=True)
+    inputs, labels = _tokens(task, puzzles)
+    found = len(inputs)
+    every = np.arange(found + 1)
+    arrays = SplitArrays(inputs, labels, np.zeros(found, np.int64), every, every)
+    return Split(Path(path), _metadata(name, found), {SET_NAME: arrays})
+
+
+def _tokens(task: Task, puzzles: Puzzles) -> tuple[np.ndarray, np.ndarray]:
+    """Checked inputs and labels; somebody's own task may not do what it says."""
+    tokens = task.encode(puzzles.questions), task.encode(puzzles.answers)
+    for array in tokens:
+        if array.shape != (len(puzzles.ratings), task.seq_len):
+            raise InputError(
+                f"the task {task.name} generates boards of shape {array.shape[1:]}: "
+                f"its seq_len is {task.seq_len}"
+            )
+        counted = np.where(array == IGNORE_LABEL, 0, array)
+        check_tokens(counted, task.vocab_size, f"{GENERATE}{task.name}")
+    return tokens
+
+
+def _check_same_puzzles(train: DatasetMetadata, test: DatasetMetadata) -> None:
+    for name in ("seq_len", "vocab_size"):
+        ours, theirs = getattr(train, name), getattr(test, name)
+        if ours != theirs:
+            raise InputError(
+                f"{name} is {ours} in the training data but {theirs} in the test data: "
+                "correct data_paths_test"
+            )
+    # Identifiers the table has no row for would silently read another puzzle's.
+    ours, theirs = (data.num_puzzle_identifiers for data in (train, test))
+    if theirs > ours:
+        raise InputError(
+            f"the test data has {theirs} puzzle identifiers, the training data {ours}: "
+            "build both from the same puzzles"
+        )
