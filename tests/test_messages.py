@@ -28,7 +28,7 @@ def test_long_values_of_short_words_keep_the_place_and_the_remedy():
     message = str(InputError(f"lr={[0] * 1000}: write a number"))
     assert message.startswith("lr=[0, 0, 0")
     assert message.endswith("0, 0]: write a number")
-    assert "... (2,682 characters) ..." in message
+    assert "... (2,679 characters) ..." in message
 
 
 def refusal(capsys, words):
