@@ -1,8 +1,11 @@
 """The start-up line, its warnings, and a fast BLAS under MLX on Linux."""
 
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import mlx.core as mx
 import pytest
 
 from trm_mlx import device
@@ -57,3 +60,22 @@ def test_matrix_products_go_through_the_preloaded_library():
         pytest.skip("no fast BLAS is installed")
     with open("/proc/self/maps", encoding="ascii") as maps:
         assert device.preload_blas() in maps.read()
+
+
+def test_the_device_is_that_of_the_moment(monkeypatch):
+    """A conversion is verified on the CPU also where there is a GPU."""
+    monkeypatch.setattr(mx, "default_device", lambda: SimpleNamespace())
+    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
+    assert device.device_kind() == "cuda"
+    monkeypatch.undo()
+    with mx.stream(mx.cpu):
+        assert device.device_kind() == "cpu"
+
+
+@pytest.mark.parametrize(("system", "set_to"), [("darwin", "1"), ("linux", None)])
+def test_long_gpu_work_is_allowed_on_a_mac(monkeypatch, system, set_to):
+    name = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", system)
+    device.allow_long_gpu_work()
+    assert os.environ.pop(name, None) == set_to

@@ -19,6 +19,7 @@ REMEDIES = {
     "blas": "no fast BLAS found, expect a fiftieth of the speed: pip install 'trm-mlx[cpu]'",
     "gpu": "there is an NVIDIA GPU, but MLX runs on the CPU: pip install 'trm-mlx[cuda]'",
     "memory": "0.5 GiB of memory: use a smaller batch_size=",
+    "glibc": "glibc 2.31: MLX's wheels need 2.35, use a newer system or container",
     "disk": "0.0 GiB free on the disk here: clear some for checkpoints",
 }
 
@@ -33,6 +34,7 @@ def healthy(monkeypatch):
     monkeypatch.setattr(machine, "blas", lambda: "/lib/libfast.so")
     monkeypatch.setattr(machine.os.path, "exists", lambda path: path != "/dev/nvidia0")
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(2**34, 2**34, 2**34))
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.39"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**34))
     return monkeypatch
 
@@ -54,12 +56,14 @@ def test_a_healthy_machine(healthy, capsys):
         "BLAS",
         "compiler",
         "memory",
+        "attention",
         "disk",
         "float32",
     ]
     assert facts["BLAS"] == "/lib/libfast.so"
     assert facts["float32"].endswith(" GFLOP/s in matrix products")
     assert float(facts["float32"].split()[0].replace(",", "")) > 0
+    assert facts["attention"] == "fused for heads of 64: nowhere"
     assert facts["memory"] == "16.0 GiB for arrays, 16.0 GiB in all"
     assert "mlx " in facts["installed"]
     assert "convert (torch " in facts["extras"]
@@ -89,6 +93,8 @@ def test_every_illness_has_a_remedy(healthy, capsys, illness):
         healthy.setattr(machine.os.path, "exists", lambda path: True)
     if illness == "memory":
         healthy.setattr(machine, "memory", lambda: machine.Memory(2**29, 2**29, 2**34))
+    if illness == "glibc":
+        healthy.setattr("platform.libc_ver", lambda: ("glibc", "2.31"))
     if illness == "disk":
         healthy.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
     wrong = [line for line in diagnosis(capsys, 1) if line.startswith("wrong: ")]
@@ -109,7 +115,7 @@ def test_memory_in_a_container(healthy, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("device", "programs", "said"),
+    ("kind", "programs", "said"),
     [
         ("cpu", {"g++": "echo g++ 13.2; echo more"}, "g++ 13.2; only compile=true uses it"),
         ("cpu", {}, "no g++; only compile=true would use one: leave compile at auto"),
@@ -119,12 +125,12 @@ def test_memory_in_a_container(healthy, capsys, tmp_path):
         ("cuda", {"g++": "echo g++ 13.2"}, "CUDA's nvrtc, beside MLX"),
     ],
 )
-def test_the_compiler_that_mlx_would_use(tmp_path, monkeypatch, device, programs, said):
+def test_the_compiler_that_mlx_would_use(tmp_path, monkeypatch, kind, programs, said):
     for name, script in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(device, "device_kind", lambda: device)
+    monkeypatch.setattr(device, "device_kind", lambda: kind)
     assert machine.compiler().startswith(said)
 
 

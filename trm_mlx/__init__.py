@@ -11,6 +11,7 @@ from trm_mlx.errors import InputError
 __version__ = "0.1.0"
 
 device.preload_blas()
+device.allow_long_gpu_work()
 device.warn_if_late()
 
 _LAZY = {

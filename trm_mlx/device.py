@@ -1,4 +1,4 @@
-"""The device MLX runs on, and a fast BLAS under it on Linux.
+"""The device MLX runs on, and what must be set before MLX is first imported.
 
 MLX's Linux CPU wheel is linked against the reference BLAS, 50 to 100 times slower than a tuned
 one. Loading a tuned library with global symbols *before* ``mlx.core`` makes the same wheel use it,
@@ -7,6 +7,7 @@ so the package imports this module first and everything else of ours after it.
 
 import ctypes
 import functools
+import os
 import sys
 import sysconfig
 import warnings
@@ -47,9 +48,21 @@ def warn_if_late() -> None:
         warnings.warn(_SWAP, RuntimeWarning, stacklevel=3)
 
 
-@functools.cache
+def allow_long_gpu_work() -> None:
+    """Set the variable that lets GPU work on a Mac last longer than macOS likes.
+
+    While a display is on, macOS ends command buffers that take seconds (ml-explore/mlx#3267). The
+    variable is read when the Metal device is made, so this runs before MLX is imported.
+    """
+    if sys.platform == "darwin":
+        os.environ.setdefault("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")
+
+
 def device_kind() -> str:
-    """``"metal"``, ``"cuda"`` or ``"cpu"``: where MLX evaluates arrays by default."""
+    """``"metal"``, ``"cuda"`` or ``"cpu"``: where MLX evaluates arrays at this moment.
+
+    MLX is asked each time, as ``with mx.stream(mx.cpu)`` changes the answer.
+    """
     import mlx.core as mx
 
     if mx.default_device() == mx.Device(mx.cpu):
@@ -75,7 +88,7 @@ def compiles(choice: str = "auto") -> bool:
 
 
 def announce(dtype: str) -> None:
-    """Say on stderr, at the start of a run, what it runs on, and warn where that will be slow.
+    """Print to stderr what a run computes on, and a warning for everything that slows it down.
 
     Args:
         dtype: of the activations, as ``arch.forward_dtype`` names it.
@@ -90,7 +103,7 @@ def announce(dtype: str) -> None:
 
 
 def slow(dtype: str) -> list[str]:
-    """What makes training in ``dtype`` slow here, each with its remedy."""
+    """Return what makes ``dtype`` slow on this device, each with its remedy."""
     found = []
     if _needs_blas():
         if _TOO_LATE:

@@ -36,6 +36,32 @@ def device_label() -> str:
     return f"{device.device_kind()} ({name}), {os.cpu_count()} CPU cores"
 
 
+def fused_attention(head_dims: int) -> str:
+    """Whether MLX has a fused kernel for heads of ``head_dims``, forward and inside a gradient.
+
+    ``force_fused`` makes MLX raise where it would take the unfused path, which keeps all scores.
+    """
+
+    def attend(query: mx.array) -> mx.array:
+        scale = head_dims**-0.5
+        return mx.fast.scaled_dot_product_attention(
+            query, query, query, scale=scale, force_fused=True
+        )
+
+    query = mx.zeros((1, 1, 128, head_dims), getattr(mx, device.default_dtype()))
+    found = []
+    for place, function in (
+        ("forward", attend),
+        ("gradient", mx.grad(lambda query: attend(query).astype(mx.float32).sum())),
+    ):
+        try:
+            mx.eval(function(query))
+        except (RuntimeError, ValueError):
+            continue
+        found.append(place)
+    return " and ".join(found) or "nowhere"
+
+
 class Memory(NamedTuple):
     """Bytes for arrays of the device, for this process, and of the whole computer."""
 

@@ -19,6 +19,8 @@ EXTRAS = {
     "rich": "view",
     "matplotlib": "plot",
 }
+HEAD_DIMS = 64  # of every published model but the transformer baseline
+OLDEST_GLIBC = (2, 35)  # that MLX's Linux wheels are built for
 LEAST_MEMORY = LEAST_DISK = GIBIBYTE  # bytes; a small run's dataset, checkpoints and arrays
 
 
@@ -49,7 +51,7 @@ def facts(seconds: float) -> list[tuple[str, str]]:
 
     rates = [
         (f"{dtype}", f"{machine.matmul_rate(dtype, seconds) / 1e9:,.0f} GFLOP/s in matrix products")
-        for dtype in dict.fromkeys((device.default_dtype(), "float32"))
+        for dtype in _dtypes()
     ]
     installed = [f"{name} {version}" for name in NEEDED if (version := _version(name))]
     extras = [
@@ -65,6 +67,7 @@ def facts(seconds: float) -> list[tuple[str, str]]:
         ("BLAS", machine.blas()),
         ("compiler", machine.compiler()),
         ("memory", _memory()),
+        ("attention", f"fused for heads of {HEAD_DIMS}: {machine.fused_attention(HEAD_DIMS)}"),
         ("disk", f"{shutil.disk_usage('.').free / GIBIBYTE:.1f} GiB free here"),
         *rates,
     ]
@@ -77,6 +80,12 @@ def problems() -> list[str]:
     found = device.slow(device.default_dtype())
     if (unused := machine.unused_gpu()) is not None:
         found.append(unused)
+    glibc, version = platform.libc_ver()
+    if glibc == "glibc" and tuple(map(int, version.split(".")[:2])) < OLDEST_GLIBC:
+        oldest = ".".join(map(str, OLDEST_GLIBC))
+        found.append(
+            f"glibc {version}: MLX's wheels need {oldest}, use a newer system or container"
+        )
     arrays = machine.memory().arrays
     if arrays < LEAST_MEMORY:
         found.append(f"{arrays / GIBIBYTE:.1f} GiB of memory: use a smaller batch_size=")
@@ -86,12 +95,18 @@ def problems() -> list[str]:
     return found
 
 
+def _dtypes() -> tuple[str, ...]:
+    """The dtypes to time: on a GPU all three, as Macs differ in which half is faster."""
+    return ("float32",) if device.device_kind() == "cpu" else ("bfloat16", "float16", "float32")
+
+
 def _memory() -> str:
     from trm_mlx.bench import machine
 
     memory = machine.memory()
     arrays, process, computer = (f"{size / GIBIBYTE:.1f} GiB" for size in memory)
-    text = f"{arrays} for arrays, {process} in all"
+    name = " (the working set that macOS recommends)" if device.device_kind() == "metal" else ""
+    text = f"{arrays} for arrays{name}, {process} in all"
     if memory.process < memory.computer:
         text += f", the limit of this container or job; the computer has {computer}"
     return text
