@@ -1,11 +1,12 @@
-"""Folders and files that are whole or absent: filled aside, flushed to disk, renamed last.
+"""Folders and files that are complete or absent: written aside, flushed to disk, renamed last.
 
-Aside is a hidden folder beside the final place, locked while somebody fills it. A killed process
-leaves it behind unlocked, and whoever writes to that place next clears it away. A folder that is
-replaced is, between two renames, whole under the hidden name ``.NAME.replaced``; `recover` finds
-it there after a kill.
+They are written in a hidden folder beside the final place, which is locked meanwhile. A killed
+process leaves it behind unlocked, and the next one that writes to that place removes it. Between
+the two renames of a replacement the old folder is complete under the hidden name
+``.NAME.replaced``, where `recover` finds it after a kill.
 """
 
+import errno
 import fcntl
 import glob
 import os
@@ -16,16 +17,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _ASIDE = ".partial-"  # in the names of the folders that are being filled
+_OPEN_FILES = (
+    "/dev/fd/",
+    "/dev/std",
+    "/proc/",
+)  # they may be regular files, which keep their inode
 
 
 @contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the place of ``final`` once the block has ended.
+    """Yield an empty folder to fill, which replaces ``final`` once the block has ended.
 
-    If the block raises, or the disk refuses, what was at ``final`` is there still, untouched.
+    If the block raises or the disk is full, ``final`` stays as it was.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the folder cannot be written.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     recover(final)
@@ -42,10 +48,10 @@ def atomic_folder(final: Path) -> Iterator[Path]:
 
 
 def recover(final: Path) -> bool:
-    """Put back what a killed process was replacing; whether there was anything to put back.
+    """Put back the folder that a killed process was replacing; return whether there was one.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the folder cannot be renamed.
     """
     replaced = _replaced(final)
     if not replaced.exists():
@@ -63,11 +69,24 @@ def recover(final: Path) -> bool:
 
 @contextmanager
 def atomic_file(final: Path) -> Iterator[Path]:
-    """The path of a file to write, which becomes ``final`` once the block has ended.
+    """Yield the path of a file to write, which becomes ``final`` once the block has ended.
+
+    A symbolic link is followed and stays. What is not a regular file, such as ``/dev/stdout`` or a
+    named pipe, is not replaced: the finished content is written into it.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
+    if _is_special(final):
+        with tempfile.TemporaryDirectory() as folder:
+            unfinished = Path(folder, final.name)
+            yield unfinished
+            with unfinished.open("rb") as content, open(final, "ab", buffering=0) as target:
+                shutil.copyfileobj(content, target)
+        return
+    final = Path(os.path.realpath(final))
+    if final.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(final))
     final.parent.mkdir(parents=True, exist_ok=True)
     with _workspace_of(final) as workspace:
         unfinished = workspace / final.name
@@ -77,20 +96,27 @@ def atomic_file(final: Path) -> Iterator[Path]:
         _sync(final.parent)
 
 
+def _is_special(final: Path) -> bool:
+    """Whether a path is a device, a pipe, a socket, or the name of an open file of a process."""
+    if os.path.abspath(final).startswith(_OPEN_FILES):
+        return True
+    return final.exists() and not (final.is_file() or final.is_dir())
+
+
 def remove_folder(folder: Path) -> None:
-    """Delete a folder that is whole up to the moment it is gone.
+    """Delete a folder, which is complete up to the moment it is gone.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the folder cannot be deleted.
     """
     with _workspace_of(folder) as workspace:
         folder.rename(workspace / "old")
 
 
 def remove_stale(parent: Path, name: str = "*") -> None:
-    """Clear away what killed processes were filling in ``parent``, to be called ``name``.
+    """Remove what killed processes have left in ``parent`` of files and folders called ``name``.
 
-    What the disk does not let go of stays.
+    What cannot be removed stays.
     """
     for leftover in parent.glob(f".{name}{_ASIDE}{'?' * 8}"):  # as mkdtemp has named it
         # Being filled, gone meanwhile, another user's, or on a disk that knows no locks.
