@@ -83,7 +83,7 @@ def test_standard_output_by_its_name(tmp_path, redirected):
     )
     command = [sys.executable, "-c", code]
     if redirected:
-        with (tmp_path / "out").open("w") as out:
+        with (tmp_path / "out").open("a") as out:
             subprocess.run(command, check=True, stdout=out)
         text = (tmp_path / "out").read_text()
     else:
