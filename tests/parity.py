@@ -10,7 +10,7 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config, train_config
 from trm_mlx.models.checkpoint_files import assign_weights
 from trm_mlx.models.model import build_model
-from trm_mlx.train.step import Training
+from trm_mlx.train.step import TrainState
 
 SIZES = ("seq_len", "vocab_size", "num_puzzle_identifiers")
 HYPER_PARAMETERS = (
@@ -31,8 +31,8 @@ def build(name, arch, sizes, weights):
     return model
 
 
-def training(model, hyper, batch_size, loss="stablemax_cross_entropy"):
-    """Our training of ``model`` with the hyper-parameters of a golden ``config.json``."""
+def train_state(model, hyper, batch_size, loss="stablemax_cross_entropy"):
+    """Our `TrainState` of ``model`` with the hyper-parameters of a golden ``config.json``."""
     config = train_config(
         {
             "arch": {
@@ -48,7 +48,7 @@ def training(model, hyper, batch_size, loss="stablemax_cross_entropy"):
             **{key: hyper[key] for key in HYPER_PARAMETERS},
         }
     )
-    return Training(model, config, hyper["total_steps"])
+    return TrainState(model, config, hyper["total_steps"])
 
 
 def total_loss(metrics):

@@ -41,7 +41,7 @@ ARC_ARCH = {
 }  # fmt: skip
 
 
-def everything(folder: Path, group: World = SINGLE, **changes: str) -> dict[str, np.ndarray]:
+def everything(folder: Path, world: World = SINGLE, **changes: str) -> dict[str, np.ndarray]:
     """50 steps on ``folder/random``, and evaluations of it and of ``folder/arc``: all by name.
 
     Rows halt early and explore. ``changes`` are of the configuration.
@@ -52,52 +52,52 @@ def everything(folder: Path, group: World = SINGLE, **changes: str) -> dict[str,
         "checkpoint_path": str(folder / "none"), **changes,
     }  # fmt: skip
     arc = {"arch": ARCH | ARC_ARCH, "data_paths": [str(folder / "arc")], "evaluators": ["arc"]}
-    found = trained({**values, "data_paths": [str(folder / "random")]}, 50, group)
-    of_arc = trained(values | arc, 0, group)
+    found = trained({**values, "data_paths": [str(folder / "random")]}, 50, world)
+    of_arc = trained(values | arc, 0, world)
     return found | {f"arc.{name}": array for name, array in of_arc.items()}
 
 
-def trained(values: dict, steps: int, group: World) -> dict[str, np.ndarray]:
-    trainer = Trainer(train_config(values), group=group)
+def trained(values: dict, steps: int, world: World) -> dict[str, np.ndarray]:
+    trainer = Trainer(train_config(values), world=world)
     trainer.model.q_head.bias = mx.array([0.5, -0.5])  # at first it would never halt
     metrics = []
     for (batch, _), _ in zip(trainer.stream, range(steps), strict=False):
         metrics.append({name: value.item() for name, value in trainer.train_step(batch).items()})
-    with averaged(trainer.training):
+    with averaged(trainer.state):
         means, outputs = evaluate(
-            trainer.evaluation, trainer.test_data, 5, SAVABLE, trainer.evaluators, group=group
+            trainer.evaluation, trainer.test_data, 5, SAVABLE, trainer.evaluators, world=world
         )
     found = {
         "weights": trainer.model.parameters(),
-        "average": trainer.training.average,
-        "optimizer": trainer.training.optimizer.state,
+        "average": trainer.state.average,
+        "optimizer": trainer.state.optimizer.state,
         "means": tree_map(mx.array, means),
         "outputs": tree_map(mx.array, outputs),
     }
     if metrics:
         found["train"] = {name: mx.array([step[name] for step in metrics]) for name in metrics[0]}
-        found["carry"] = group.gather(trainer.carry)._asdict()
+        found["carry"] = world.gather(trainer.carry)._asdict()
     arrays = {name: np.array(array) for name, array in tree_flatten(found)}
-    for evaluator in trainer.evaluators if group.is_main else ():
+    for evaluator in trainer.evaluators if world.is_main else ():
         arrays["votes"] = np.array(sorted(f"{item}" for item in evaluator.votes.items()))
         arrays |= {name: np.array(text) for name, text in evaluator.result().files.items()}
     return arrays
 
 
-def messages(group: World) -> dict[str, np.ndarray]:
+def messages(world: World) -> dict[str, np.ndarray]:
     """What becomes of arrays that differ from process to process."""
     own = {
-        "bool": mx.array([group.is_main] * 3),
-        "uint64": mx.array([[2**60 + group.rank]], mx.uint64),
-        "float32": mx.array([[-0.0, 1.5 + group.rank], [mx.nan, 0.0]]),
-        "uint8": mx.array([7 + group.rank], mx.uint8),
+        "bool": mx.array([world.is_main] * 3),
+        "uint64": mx.array([[2**60 + world.rank]], mx.uint64),
+        "float32": mx.array([[-0.0, 1.5 + world.rank], [mx.nan, 0.0]]),
+        "uint8": mx.array([7 + world.rank], mx.uint8),
     }
-    made = {"sum": group.sum(own["float32"]), **own}
-    for name, change in {"gather": group.gather, "leaders": group.broadcast}.items():
+    made = {"sum": world.sum(own["float32"]), **own}
+    for name, change in {"gather": world.gather, "leaders": world.broadcast}.items():
         made |= {f"{name}.{key}": array for key, array in change(own).items()}
-    group.check_same("colour", [1, 2], "paint them")
+    world.check_same("colour", [1, 2], "paint them")
     try:
-        group.check_same("colour", [1, group.rank], "paint them")
+        world.check_same("colour", [1, world.rank], "paint them")
         complaint = ""
     except InputError as error:
         complaint = str(error)
@@ -171,7 +171,7 @@ if __name__ == "__main__":
         mx.set_default_device(mx.cpu)
     if sys.argv[1] == "trm":
         sys.exit(main(sys.argv[2:]))
-    folder, name, group = Path(sys.argv[1]), sys.argv[2], connect()
+    folder, name, world = Path(sys.argv[1]), sys.argv[2], connect()
     changes = dict(word.split("=") for word in sys.argv[3:])
-    found = everything(folder, group, **changes) | messages(group)
-    np.savez(folder / f"{name}{group.rank}.npz", **found)
+    found = everything(folder, world, **changes) | messages(world)
+    np.savez(folder / f"{name}{world.rank}.npz", **found)

@@ -15,11 +15,9 @@ from trm_mlx.config_io import load_config, to_dict, train_config
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate import build_evaluators
-from trm_mlx.evaluate.arc import ArcEvaluator, score
-from trm_mlx.evaluate.votes import leading, packed, ranked, unpacked
+from trm_mlx.evaluate.arc import ArcEvaluator, leading, packed, ranked, score, unpacked
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.run import checkpoint
-from trm_mlx.run.signals import StopTraining
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks.arc import Symmetry, canvas_of, grid_key
 
@@ -447,10 +445,10 @@ def test_a_resumed_run_adds_to_the_votes_before(dataset, pooled, tmp_path, how, 
     at_kill = tmp_path / "killed"
 
     def end():
-        if next(moments) == moment:
-            if how == "stopped":
-                raise StopTraining
+        due = next(moments) == moment
+        if due and how == "killed":
             shutil.copytree(run, at_kill)
+        return due and how == "stopped"
 
     Trainer(small_run(dataset, run, epochs=4, evaluators=POOLED)).fit(end)
     if how == "killed":
@@ -474,8 +472,7 @@ def test_a_kill_between_the_votes_and_the_state_that_counts_them(
     config = small_run(dataset, run, epochs=4, evaluators=POOLED)
 
     def end():
-        if next(moments) == 9:  # in the third evaluation
-            raise StopTraining
+        return next(moments) == 9  # in the third evaluation
 
     Trainer(config).fit(end)
     (step,) = (path for path in run.glob("step_*") if path.name == "step_0000003")

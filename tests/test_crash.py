@@ -24,7 +24,6 @@ from trm_mlx.config_io import load_config
 from trm_mlx.evaluate import evaluate
 from trm_mlx.run import trainer
 from trm_mlx.run.checkpoint import save_checkpoint
-from trm_mlx.run.signals import StopTraining
 from trm_mlx.run.trainer import Trainer
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -151,7 +150,7 @@ def test_kills_of_real_processes():
     assert "each as the one left alone" in done.stdout
 
 
-# StopTraining
+# Stopping
 
 
 @pytest.mark.parametrize(
@@ -214,8 +213,7 @@ def test_a_run_stopped_from_python_goes_on_where_it_is(whole, tmp_path):
     trainer = Trainer(load_config([*WORDS, f"checkpoint_path={run}"]))
 
     def stop_at_six():
-        if trainer.progress.step == 6:
-            raise StopTraining
+        return trainer.progress.step == 6
 
     trainer.fit(stop_at_six)
     assert not trainer.finished
@@ -498,7 +496,7 @@ def spoil_weights(value):
 
 
 def spoil_average(trainer):
-    trainer.training.average["q_head"]["bias"] = mx.array([np.nan, 0.0])
+    trainer.state.average["q_head"]["bias"] = mx.array([np.nan, 0.0])
 
 
 def test_a_loss_that_is_no_number_stops_the_run(whole, tmp_path, capsys, monkeypatch):

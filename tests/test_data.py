@@ -648,7 +648,7 @@ def test_the_seed_decides(tmp_path):
 def test_ranks_partition_the_global_batch(tmp_path, groups):
     dataset = PuzzleDataset([build(tmp_path / "d", groups)], "train")
     whole = take(TrainStream(dataset, 6, 4, 0), 9)
-    shares = [take(TrainStream(dataset, 6, 4, 0, rank, 3), 9) for rank in range(3)]
+    shares = [take(TrainStream(dataset, 6, 4, 0, (rank, 3)), 9) for rank in range(3)]
     for (batch, position), *parts in zip(whole, *shares, strict=True):
         assert all(part_position == position for _, part_position in parts)
         joined = {name: np.concatenate([part[name] for part, _ in parts]) for name in batch}
@@ -665,7 +665,7 @@ def test_stream_errors(tmp_path):
     ):
         TrainStream(dataset, 7, 2, 0)
     with pytest.raises(InputError, match="global_batch_size 6 cannot be split over 4 ranks"):
-        TrainStream(dataset, 6, 2, 0, rank=0, world_size=4)
+        TrainStream(dataset, 6, 2, 0, shard=(0, 4))
     with pytest.raises(InputError, match="global_batch_size 0 cannot"):
         list(iterate_test(dataset, 0))
     with pytest.raises(InputError, match="seed is -1"):
@@ -717,7 +717,7 @@ def test_stream_properties(tmp_path_factory, groups, batch_size, epochs, seed):
 def test_test_batches_are_padded(tmp_path, world_size):
     directory = build(tmp_path / "d", [[3, 2], [1]], split="test", pad_id=9)
     dataset = PuzzleDataset([directory], "test")
-    ranks = [list(iterate_test(dataset, 4, rank, world_size)) for rank in range(world_size)]
+    ranks = [list(iterate_test(dataset, 4, (rank, world_size))) for rank in range(world_size)]
     numbers, identifiers = [], []
     for number, parts in enumerate(zip(*ranks, strict=True)):
         assert all((name, rows) == ("all", [4, 2][number]) for name, _, rows in parts)

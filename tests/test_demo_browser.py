@@ -221,7 +221,7 @@ def test_a_large_board_on_a_phone(visit, untrained):
         page.get_by_label("Trajectories", exact=True).fill("256")
         page.get_by_role("button", name="Solve", exact=True).click()
         page.get_by_role("button", name="Stop").click()
-        expect(page.locator("#status")).to_have_text("StopTraining.")
+        expect(page.locator("#status")).to_have_text("Stopped.")
 
 
 def test_a_maze_is_drawn(visit, untrained):

@@ -96,7 +96,7 @@ def test_a_message_is_waited_for_before_the_next(folder, tmp_path, monkeypatch):
     run = config("", tmp_path / "run", data_paths=[str(folder / "random")])
     monkeypatch.setattr(mx.distributed, "all_sum", send)
     monkeypatch.setattr(mx.distributed, "all_gather", lambda rows: send(mx.repeat(rows, 2, axis=0)))
-    trainer = Trainer(run, group=World(0, 2))
+    trainer = Trainer(run, world=World(0, 2))
     batch, _ = next(iter(trainer.stream))
     monkeypatch.setattr(mx, "eval", wait)
     events.clear()
@@ -119,9 +119,9 @@ def test_rows_explore_as_in_the_whole_batch(arch, parts):
     assert whole != halting_rows(config, steps, likes, -likes, True, another).tolist()
     found = []
     for rank in range(parts):
-        group = World(rank, parts)
-        rows = map(group.shard, (steps, likes, -likes))
-        found += halting_rows(config, *rows, True, key, group).tolist()
+        world = World(rank, parts)
+        rows = map(world.shard, (steps, likes, -likes))
+        found += halting_rows(config, *rows, True, key, shard=world).tolist()
     assert found == whole
 
 
@@ -140,8 +140,8 @@ def test_rows_are_those_of_the_global_batch(tmp_path, source, augment):
         }
     )  # fmt: skip
 
-    def batches(group):
-        stream = train_stream(open_train(run), open_test(run), run, None, group)
+    def batches(world):
+        stream = train_stream(open_train(run), open_test(run), run, None, world)
         return [pair for pair, _ in zip(stream, range(6), strict=False)]
 
     ranks = [batches(World(rank, 3)) for rank in range(3)]
@@ -157,7 +157,7 @@ def test_rows_are_those_of_the_global_batch(tmp_path, source, augment):
 def test_a_batch_that_does_not_divide(folder, tmp_path, source):
     paths = [str(folder / "random") if source == "folder" else source]
     with pytest.raises(InputError, match=r"batch_size 8 cannot be split over 3 .*multiple of 3"):
-        Trainer(config("", tmp_path / "run", data_paths=paths), group=World(1, 3))
+        Trainer(config("", tmp_path / "run", data_paths=paths), world=World(1, 3))
     assert not (tmp_path / "run").exists()
 
 

@@ -82,9 +82,9 @@ def test_first_training_step_gives_the_recorded_outputs(golden):
 
 def test_first_gradients(golden):
     batch = golden.batch(0)
-    training = parity.training(golden.model, golden.config, golden.config["batch_size"])
+    state = parity.train_state(golden.model, golden.config, golden.config["batch_size"])
     carry = golden.model.initial_carry(batch)
-    _, _, gradients, _ = training.gradients(carry, batch, mx.random.key(0))
+    _, _, gradients, _ = state.gradients(carry, batch, mx.random.key(0))
     gradients = parity.flat(gradients)
     prefix = "train0/grad/model.inner."
     expected = {
@@ -99,10 +99,10 @@ def test_first_gradients(golden):
 
 def test_training_follows_the_trace(golden):
     trace, config = golden.trace, golden.config
-    training = parity.training(golden.model, config, config["batch_size"])
+    state = parity.train_state(golden.model, config, config["batch_size"])
     carry = golden.model.initial_carry(golden.batch(0))
     for step in range(config["total_steps"]):
-        carry, metrics = training.step(carry, golden.batch(step), mx.random.key(step))
+        carry, metrics = state.step(carry, golden.batch(step), mx.random.key(step))
         # The recorded sensitivity is one draw. For trm_hier6 those of steps 3 and 8 are small ones,
         # so they leave the least room of all (0.4 and 0.5 of the bound); no step needs a wider one.
         bound = parity.allowed(trace[f"train{step}/loss_sensitivity"])
@@ -117,7 +117,7 @@ def test_training_follows_the_trace(golden):
             # Parts of the loss are bounded as the loss is; counts and accuracies are exact.
             assert difference <= (bound if name.endswith("loss") else 1e-6), name
 
-    for name, ours in (("final", {}), ("final_ema", parity.flat(training.average))):
+    for name, ours in (("final", {}), ("final_ema", parity.flat(state.average))):
         ours = {**parity.flat(golden.model.parameters()), **ours}
         theirs = {
             key.rpartition("inner.")[2]: value.float().numpy()

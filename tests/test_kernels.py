@@ -4,9 +4,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from trm_mlx.models import attention, kernels_cpu, layers, mlp
+from trm_mlx.models import attention, blocks, kernels_cpu, layers
 from trm_mlx.models.attention import Attention
-from trm_mlx.models.mlp import CHANNELS, POSITIONS, residual_swiglu
+from trm_mlx.models.blocks import CHANNELS, POSITIONS, residual_swiglu
 
 ON_CUDA = mx.cuda.is_available()
 SHAPES = [(37, 24), (64, 1536), (5, 7)]
@@ -29,18 +29,18 @@ def test_loops_compute_the_plain_functions(shape):
     rows, columns = shape
     product, slope = normal(2 * rows, columns), normal(rows, columns, seed=1)
     assert kernels_cpu.usable(product)
-    fast = mlp.gated_silu(product), *mlp.gated_silu_gradients(product, slope)
+    fast = blocks.gated_silu(product), *blocks.gated_silu_gradients(product, slope)
     with kernels_cpu.disabled():
         assert not kernels_cpu.usable(product)
-        plain = mlp.gated_silu(product), *mlp.gated_silu_gradients(product, slope)
+        plain = blocks.gated_silu(product), *blocks.gated_silu_gradients(product, slope)
     for ours, theirs in zip(fast, plain, strict=True):
         close(ours, theirs, 1e-6)
 
 
 def test_loops_read_what_lies_scattered_in_memory():
     product = normal(24, 36).T[::2]
-    expected = mlp.gated_silu(mx.array(np.array(product)))
-    assert mx.array_equal(mlp.gated_silu(product), expected)
+    expected = blocks.gated_silu(mx.array(np.array(product)))
+    assert mx.array_equal(blocks.gated_silu(product), expected)
 
 
 def test_softmax_of_any_scores():
@@ -108,7 +108,7 @@ def both_ways(monkeypatch, function):
     with mx.stream(mx.gpu):
         results = []
         for name in ("cuda", "metal"):
-            for module in (mlp, attention, kernels_cpu, layers):
+            for module in (blocks, attention, kernels_cpu, layers):
                 monkeypatch.setattr(module, "device_kind", lambda name=name: name)
             results.append(function())
             mx.eval(results[-1])
@@ -125,8 +125,8 @@ def test_kernels_compute_the_plain_functions(monkeypatch, dtype, shape):
 
     def results():
         return [
-            mlp.gated_silu(product),
-            *mlp.gated_silu_gradients(product, slope),
+            blocks.gated_silu(product),
+            *blocks.gated_silu_gradients(product, slope),
             *(norm(x) for norm in (layers.norm_channels, layers.norm_positions)),
             mx.vjp(layers.norm_channels, [x], [slope])[1][0],
             mx.vjp(layers.norm_positions, [x], [slope])[1][0],

@@ -14,7 +14,7 @@ from trm_mlx.errors import InputError
 from trm_mlx.models import kernels_cpu
 from trm_mlx.models.model import build_model
 from trm_mlx.train import memory
-from trm_mlx.train.step import Training
+from trm_mlx.train.step import TrainState
 
 WORDS = ["data_paths=[none]", "global_batch_size=7", "ema=true", "compile=false"]
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 2, "L_cycles": 2, "halt_max_steps": 3}
@@ -24,7 +24,7 @@ def make(name="trm", words=(), **changes):
     arch = arch_config(name, **{**SMALL, **changes})
     config = dataclasses.replace(load_config([*WORDS, *words]), arch=arch)
     sizes = {"seq_len": 9, "vocab_size": 6, "num_puzzle_identifiers": 3}
-    return Training(build_model(ModelConfig.of(arch, **sizes)), config, total_steps=10)
+    return TrainState(build_model(ModelConfig.of(arch, **sizes)), config, total_steps=10)
 
 
 def make_batch(step):
@@ -37,14 +37,14 @@ def make_batch(step):
     return {name: mx.array(array, mx.int32) for name, array in batch.items()}
 
 
-def run(training, steps=4):
+def run(state, steps=4):
     """States, halting, metrics and weights after some steps."""
-    carry, trace = training.model.initial_carry(make_batch(0)), []
+    carry, trace = state.model.initial_carry(make_batch(0)), []
     for step in range(steps):
-        carry, metrics = training.step(carry, make_batch(step), mx.random.key(step))
-        mx.eval(carry, metrics, training.state)
+        carry, metrics = state.step(carry, make_batch(step), mx.random.key(step))
+        mx.eval(carry, metrics, state.arrays)
         trace.append({name: value.item() for name, value in metrics.items()})
-    return carry, trace, dict(tree_flatten(training.model.parameters()))
+    return carry, trace, dict(tree_flatten(state.model.parameters()))
 
 
 CASES = {
@@ -91,13 +91,13 @@ def test_recomputing_keeps_less():
     """With the plain functions; the CPU's loops hold on to every intermediate array."""
 
     def peak(words):
-        training = make(words=words, hidden_size=64, L_cycles=6)
+        state = make(words=words, hidden_size=64, L_cycles=6)
         batch = make_batch(0)
-        carry = training.model.initial_carry(batch)
-        mx.eval(carry, training.state)
+        carry = state.model.initial_carry(batch)
+        mx.eval(carry, state.arrays)
         mx.reset_peak_memory()
         with kernels_cpu.disabled():
-            _, _, gradients, _ = training.gradients(carry, batch, mx.random.key(0))
+            _, _, gradients, _ = state.gradients(carry, batch, mx.random.key(0))
         mx.eval(gradients)
         return mx.get_peak_memory()
 

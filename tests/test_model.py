@@ -11,13 +11,13 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config, train_config
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry, halting_rows
+from trm_mlx.models.blocks import gated_silu, gated_silu_gradients
 from trm_mlx.models.layers import norm_channels, norm_positions, truncated_normal
-from trm_mlx.models.mlp import gated_silu, gated_silu_gradients
 from trm_mlx.models.model import build_model
 from trm_mlx.models.variants import VARIANTS
 from trm_mlx.train.losses import act_metrics, row_losses, stablemax_cross_entropy
 from trm_mlx.train.optim import sign_descent
-from trm_mlx.train.step import Training
+from trm_mlx.train.step import TrainState
 
 TINY = {"hidden_size": 16, "num_heads": 2, "L_layers": 1, "H_cycles": 2, "L_cycles": 2}
 
@@ -242,13 +242,13 @@ def test_memory_of_a_training_step_does_not_grow_with_the_cycles():
         )
         rows = mx.ones((64, 64), mx.int32)
         batch = {"inputs": rows, "labels": rows, "puzzle_identifiers": mx.zeros(64, mx.int32)}
-        training = Training(model, config, 10)
+        state = TrainState(model, config, 10)
         carry = model.initial_carry(batch)
-        mx.eval(training.state, carry)
+        mx.eval(state.state, carry)
         mx.clear_cache()
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        mx.eval(training.step(carry, batch, mx.random.key(0)), training.state)
+        mx.eval(state.step(carry, batch, mx.random.key(0)), state.state)
         return mx.get_peak_memory() - before
 
     assert peak(6) < 1.1 * peak(2)

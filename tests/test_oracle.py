@@ -186,9 +186,9 @@ def oracle_training(case, weights, loss):
     return losses, gradients, final, average
 
 
-def our_gradients(training, carry, batch, key, table):
+def our_gradients(state, carry, batch, key, table):
     """Gradients by name; those of the puzzle rows summed into the shape of ``table``."""
-    _, _, weights, puzzles = training.gradients(carry, batch, key)
+    _, _, weights, puzzles = state.gradients(carry, batch, key)
     gradients = parity.flat(weights)
     if puzzles:
         gradients["puzzle_emb.weights"] = np.zeros_like(table)
@@ -204,17 +204,17 @@ def test_training(case, loss):
     noisy = [oracle_training(case, oracle.perturbed(weights, seed=seed), loss) for seed in range(3)]
 
     model, data = ours(case, weights), batches(4)
-    training = parity.training(model, HYPER, 4, loss)
+    state = parity.train_state(model, HYPER, 4, loss)
     carry = model.initial_carry(in_mlx(data[0]))
     for step, batch in enumerate(data):
         key, table = mx.random.key(step), final.get("puzzle_emb.weights")
-        slopes = our_gradients(training, carry, in_mlx(batch), key, table)
+        slopes = our_gradients(state, carry, in_mlx(batch), key, table)
         assert slopes.keys() == gradients[step].keys()
         for name, array in gradients[step].items():
             noise = max(np.abs(run[1][step][name] - array).max() for run in noisy)
             assert np.abs(slopes[name] - array).max() <= parity.allowed(noise), (step, name)
 
-        carry, metrics = training.step(carry, in_mlx(batch), key)
+        carry, metrics = state.step(carry, in_mlx(batch), key)
         value, recorded, halted, steps = expected[step]
         bound = parity.allowed(max(abs(run[0][step][0] - value) for run in noisy))
         assert abs(parity.total_loss(metrics) - value) <= bound, step
@@ -227,7 +227,7 @@ def test_training(case, loss):
 
     for index, theirs, mine in (
         (2, final, parity.flat(model.parameters())),
-        (3, average, parity.flat(training.average)),
+        (3, average, parity.flat(state.average)),
     ):
         for name, array in theirs.items():
             noise = max(np.abs(run[index][name] - array).max() for run in noisy)

@@ -10,7 +10,7 @@ from trm_mlx.errors import InputError
 from trm_mlx.models import variants
 from trm_mlx.models.model import build_model
 from trm_mlx.models.recursion import INPUT, Recursion, Update, recurse
-from trm_mlx.train.step import Training
+from trm_mlx.train.step import TrainState
 
 H, L = 3, 4
 RUN = {
@@ -135,9 +135,9 @@ def test_a_sixth_variant_is_one_function(monkeypatch):
     assert outputs["logits"].shape == (2, 4, 5)
     assert np.isfinite(np.array(carry.states["z_L"])).all()
 
-    training = Training(model, train_config(RUN), 5)
+    state = TrainState(model, train_config(RUN), 5)
     before = np.array(model.L_level.layers[0].mlp.down_proj.weight)
-    carry, metrics = training.step(model.initial_carry(batch), batch, mx.random.key(0))
+    carry, metrics = state.step(model.initial_carry(batch), batch, mx.random.key(0))
     assert carry.steps.tolist() == [1, 1]
     assert np.isfinite(float(metrics["lm_loss"]))
     assert (np.array(model.L_level.layers[0].mlp.down_proj.weight) != before).mean() > 0.9

@@ -10,9 +10,8 @@ import trm_mlx
 from trm_mlx import InputError, SearchConfig, Solver
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
-from trm_mlx.evaluate.evaluate import run_to_halt
+from trm_mlx.evaluate.evaluate import EvaluationStep, run_to_halt
 from trm_mlx.models.model import build_model
-from trm_mlx.train.step import EvaluationStep
 
 STEPS = 5
 INPUTS = np.random.default_rng(0).integers(0, 6, (13, 9))

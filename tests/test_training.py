@@ -72,8 +72,8 @@ def arrays_of(trainer):
         for name, array in tree_flatten(
             {
                 "weights": trainer.model.parameters(),
-                "optimizer": trainer.training.optimizer.state,
-                "average": trainer.training.average,
+                "optimizer": trainer.state.optimizer.state,
+                "average": trainer.state.average,
                 "carry": trainer.carry._asdict(),
             }
         )
@@ -213,10 +213,10 @@ def test_every_parameter_is_updated_by_exactly_one_rule(data, tmp_path):
     names = {name for name, _ in tree_flatten(trainer.model.parameters())}
     optimized = {
         name.removesuffix(".m")
-        for name, _ in tree_flatten(trainer.training.optimizer.state)
+        for name, _ in tree_flatten(trainer.state.optimizer.state)
         if name.endswith(".m")
     }
-    averaged = {name for name, _ in tree_flatten(trainer.training.average)}
+    averaged = {name for name, _ in tree_flatten(trainer.state.average)}
     by_sign = {"puzzle_emb.weights"}
     constant = {"H_init", "L_init"}
     assert optimized | by_sign | constant == names
@@ -261,7 +261,7 @@ def test_average_moves_by_its_rate(data, tmp_path):
     before = arrays_of_weights(trainer)
     take_steps(trainer, 1)
     after = arrays_of_weights(trainer)
-    for name, array in tree_flatten(trainer.training.average):
+    for name, array in tree_flatten(trainer.state.average):
         expected = 0.75 * before[name] + 0.25 * after[name]
         np.testing.assert_allclose(np.array(array), expected, rtol=1e-5, atol=1e-7, err_msg=name)
 
@@ -284,7 +284,7 @@ def test_loss_weights_scale_the_gradients(data, tmp_path):
         batch, _ = next(iter(trainer.stream))
         batch = {name: mx.array(array) for name, array in batch.items()}
         carry = trainer.model.initial_carry(batch)
-        results.append(trainer.training.gradients(carry, batch, mx.random.key(0)))
+        results.append(trainer.state.gradients(carry, batch, mx.random.key(0)))
     (_, metrics, whole, _), (_, same, half, _) = results
     for name, gradient in tree_flatten(whole):
         got = dict(tree_flatten(half))[name]
@@ -309,7 +309,7 @@ def test_evaluation_uses_the_average_and_training_goes_on_without_it(data, tmp_p
     raw = arrays_of_weights(trainer)
     model, _ = trm_mlx.load(tmp_path / "r")
     loaded = {name: np.array(array) for name, array in tree_flatten(model.parameters())}
-    average = {name: np.array(a) for name, a in tree_flatten(trainer.training.average)}
+    average = {name: np.array(a) for name, a in tree_flatten(trainer.state.average)}
     for name, array in average.items():
         np.testing.assert_array_equal(loaded[name], array)
         assert (raw[name] != array).any(), name

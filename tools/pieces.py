@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 from trm_mlx import device
 from trm_mlx.models.attention import Attention
+from trm_mlx.models.blocks import CHANNELS, POSITIONS, Axis, gated_silu, gated_silu_gradients
 from trm_mlx.models.layers import norm_channels, norm_positions
-from trm_mlx.models.mlp import CHANNELS, POSITIONS, Axis, gated_silu, gated_silu_gradients
 
 import mlx.core as mx  # isort: skip
 

@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import trm_mlx  # noqa: F401  loads a BLAS before MLX
 from trm_mlx.config_io import load_config
 from trm_mlx.run.checkpoint import read_state
-from trm_mlx.run.signals import StopTraining
 from trm_mlx.run.trainer import Trainer
 
 WORDS = [
@@ -50,19 +49,18 @@ class Cycle:
         self.memory: list[tuple[int, float]] = []
         self._before = None
 
-    def obey(self) -> None:
+    def should_stop(self) -> bool:
         now, step = time.perf_counter(), self.trainer.progress.step
         if step == self.last:  # in an evaluation
             self._before = None
-            return
+            return False
         if self._before is not None:
             self.times.append(now - self._before)
         self.last = step
         if step % EVERY == 0:
             self.memory.append((step, resident_mebibytes()))
-        if step >= self.end or now > self.deadline:
-            raise StopTraining
         self._before = time.perf_counter()
+        return step >= self.end or now > self.deadline
 
 
 def resident_mebibytes() -> float:
@@ -86,7 +84,7 @@ def main() -> int:
             resume = read_state(run)[0] if cycles else None
             trainer = Trainer(load_config(words), resume=resume)
             cycle = Cycle(trainer, arguments.cycle, deadline)
-            trainer.fit(cycle.obey)
+            trainer.fit(cycle.should_stop)
             del trainer, cycle.trainer
             gc.collect()  # a resume is a process of its own; one run must not weigh on the next
             cycles += 1

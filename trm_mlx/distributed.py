@@ -2,12 +2,12 @@
 
 ``mlx.launch`` starts them and MLX's own engine (``mx.distributed``) carries their messages: over
 sockets or Thunderbolt between Macs and CPUs, NCCL between NVIDIA GPUs. All processes must make the
-same calls in the same order. Alone, a process gets back what it gave, and nothing is sent.
+same calls in the same order. In a world of one, arrays are returned as they are.
 
 Each call is one message. When a process dies, the message under way fails in the others. MLX (0.32)
 would compute on with whatever that left in memory, a segmentation fault if it was indices, and its
-ring wait forever for another message. So each is waited for, with nothing behind it, but on NVIDIA
-GPUs, where NCCL's messages are work like any other.
+ring would wait forever for another message. So each message is waited for before the next is sent,
+except on NVIDIA GPUs, where NCCL's messages are queued like any other work.
 """
 
 import itertools
@@ -30,14 +30,14 @@ _ENGINES = ("[ring]", "[jaccl]", "[nccl]", "std::future_error")
 
 
 class World(NamedTuple):
-    """This process's place among ``size`` processes: ``rank``, from 0."""
+    """This process's ``rank``, from 0, among ``size`` processes."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks for all."""
+        """Whether this is the process that writes and prints for all."""
         return self.rank == 0
 
     @property
@@ -46,12 +46,12 @@ class World(NamedTuple):
         return self.size > 1 and device.device_kind() != "cuda"
 
     def shard(self, rows: Rows) -> Rows:
-        """This process's part of ``rows``, whose number the group's size divides."""
+        """Return this process's part of ``rows``, whose number ``size`` divides."""
         count = len(rows) // self.size
         return rows[self.rank * count : (self.rank + 1) * count]
 
     def sum(self, tree: Any) -> Any:
-        """A tree of arrays of one dtype, each added up over the processes."""
+        """Sum each array of a tree, all of one dtype, over the processes."""
         if self.size == 1:
             return tree
         flat = [array.reshape(-1) for _, array in tree_flatten(tree)]
@@ -59,9 +59,9 @@ class World(NamedTuple):
         return _like(tree, lambda part, array: part.reshape(array.shape), parts)
 
     def gather(self, tree: Any, after: mx.array | None = None) -> Any:
-        """A tree of arrays ``[n, ...]``, each with the rows of all processes in their order.
+        """Concatenate each array ``[n, ...]`` of a tree over the processes, in the order of ranks.
 
-        Nothing is sent before ``after`` is there, which keeps messages in order.
+        Nothing is sent before ``after`` is computed, which keeps messages in order.
         """
         if self.size == 1:
             return tree
@@ -77,7 +77,7 @@ class World(NamedTuple):
         )
 
     def broadcast(self, tree: Any) -> Any:
-        """The leading process's arrays, bit for bit, in place of those of each."""
+        """Return the arrays of the main process, bit for bit, in every process."""
         if self.size == 1:
             return tree
         # An array of 8-byte numbers must begin at a multiple of 8.
@@ -97,14 +97,14 @@ class World(NamedTuple):
         return message
 
     def check_same(self, what: str, numbers: list[int], remedy: str) -> None:
-        """Raises InputError, in every process, unless all of them have the same numbers."""
+        """Raise InputError, in every process, unless all of them have the same numbers."""
         everyones = self.gather(mx.array([numbers], mx.int32)).tolist()
         if any(others != everyones[0] for others in everyones):
             raise InputError(f"the processes differ in {what} {everyones}: {remedy}")
 
     @contextmanager
     def reraise_lost_peer(self, remedy: str) -> Iterator[None]:
-        """Turns the loss of another process into one line that ends with ``remedy``.
+        """Turn the loss of another process into one line that ends with ``remedy``.
 
         Raises:
             InputError: another process has ended before its work was done.
@@ -125,19 +125,19 @@ def _bytes(tree: Any) -> list[mx.array]:
 
 
 def _split(message: mx.array, flat: list[mx.array]) -> list[mx.array]:
-    """A message of flat arrays, along its last axis into those again."""
+    """Split a message along its last axis into arrays of the sizes of ``flat``."""
     ends = list(itertools.accumulate(array.size for array in flat))
     return mx.split(message, ends[:-1], axis=-1)
 
 
 def _like(tree: Any, restore: Callable[[mx.array, mx.array], mx.array], parts: list) -> Any:
-    """A tree like the given one, of parts that are given the type and shape of its arrays."""
+    """Build a tree like the given one, its parts restored to the types and shapes there."""
     following = iter(parts)
     return tree_map(lambda array: restore(next(following), array), tree)
 
 
 def connect() -> World:
-    """The group of the processes that ``mlx.launch`` started; without it, this process alone.
+    """Return the world of the processes that ``mlx.launch`` started; without it, `SINGLE`.
 
     Raises:
         InputError: the others cannot be reached.
@@ -145,10 +145,10 @@ def connect() -> World:
     if "MLX_RANK" not in os.environ:
         return SINGLE
     try:
-        world = mx.distributed.init(strict=True)
+        group = mx.distributed.init(strict=True)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"cannot join the other processes ({error}): check the hosts and ports given to "
             "mlx.launch; for one process, start it without mlx.launch"
         ) from error
-    return World(world.rank(), world.size())
+    return World(group.rank(), group.size())

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.dataset import PuzzleDataset
@@ -17,19 +18,20 @@ from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import iterate_test
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.distributed import SINGLE, World
+from trm_mlx.evaluate.evaluate import EvaluationStep
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.run.log import mean_metrics
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.solve.solver import Solver
-from trm_mlx.train.step import EvaluationStep, Training, compiles
+from trm_mlx.train.step import TrainState
 
 
 class Ours:
     """A model with a batch of random tokens, and what can be timed of it, alone or in a group."""
 
-    def __init__(self, config: TrainConfig, seq_len: int, vocab_size: int, group: World = SINGLE):
+    def __init__(self, config: TrainConfig, seq_len: int, vocab_size: int, world: World = SINGLE):
         self.config, self.sizes = config, {"seq_len": seq_len, "vocab_size": vocab_size}
-        shape = (config.global_batch_size // group.size, seq_len)
+        shape = (config.global_batch_size // world.size, seq_len)
         self.batch = {
             "inputs": mx.random.randint(1, vocab_size, shape),
             "labels": mx.random.randint(1, vocab_size, shape),
@@ -37,15 +39,15 @@ class Ours:
         }
         sizes = ModelConfig.of(config.arch, num_puzzle_identifiers=1, **self.sizes)
         self.model = build_model(sizes)
-        self.training = Training(self.model, config, 10_000, group)
-        self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
+        self.state = TrainState(self.model, config, 10_000, world)
+        self.evaluation = EvaluationStep(self.model, config.loss, device.compiles(config.compile))
         self.carry = self.model.initial_carry(self.batch)
-        mx.eval(self.training.state, self.carry, self.batch)
+        mx.eval(self.state.arrays, self.carry, self.batch)
 
     def step(self) -> None:
         self.model.train()
-        self.carry, metrics = self.training.step(self.carry, self.batch, mx.random.key(0))
-        mx.async_eval(self.training.state, self.carry, metrics)
+        self.carry, metrics = self.state.step(self.carry, self.batch, mx.random.key(0))
+        mx.async_eval(self.state.arrays, self.carry, metrics)
 
     def forward(self) -> None:
         self.model.eval()

@@ -18,7 +18,14 @@ from trm_mlx.config_io import train_config
 from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate import build_evaluators
-from trm_mlx.evaluate.evaluate import SAVABLE, check_savable, evaluate, write_files, write_outputs
+from trm_mlx.evaluate.evaluate import (
+    SAVABLE,
+    EvaluationStep,
+    check_savable,
+    evaluate,
+    write_files,
+    write_outputs,
+)
 from trm_mlx.models.checkpoint_files import find_checkpoint, load
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.run.checkpoint import STATE_FILE, read_state
@@ -28,7 +35,6 @@ from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import fitting
 from trm_mlx.train.batches import open_split_of
 from trm_mlx.train.losses import LOSSES
-from trm_mlx.train.step import EvaluationStep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,12 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    group = connect()
-    with group.reraise_lost_peer("start the evaluation again"):
-        _evaluate(arguments, group)
+    world = connect()
+    with world.reraise_lost_peer("start the evaluation again"):
+        _evaluate(arguments, world)
 
 
-def _evaluate(arguments: argparse.Namespace, group: World) -> None:
+def _evaluate(arguments: argparse.Namespace, world: World) -> None:
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
     check_savable(tuple(arguments.save))
@@ -78,7 +84,7 @@ def _evaluate(arguments: argparse.Namespace, group: World) -> None:
             "--save, --loss and --evaluators belong to the published evaluation: leave out the "
             "options of computation, such as --max-steps, or these"
         )
-    if asked_for(arguments) and group.size > 1:
+    if asked_for(arguments) and world.size > 1:
         raise InputError(
             "options of computation, such as --max-steps, are for one process: leave out mlx.launch"
         )
@@ -100,9 +106,9 @@ def _evaluate(arguments: argparse.Namespace, group: World) -> None:
         [EvaluatorConfig(name=name) for name in arguments.evaluators], data
     )
     solver = _solver(arguments, model) if asked_for(arguments) else None
-    if group.is_main:
+    if world.is_main:
         device.announce(config.forward_dtype)
-    hidden = None if group.is_main else True  # None: where there is no terminal
+    hidden = None if world.is_main else True  # None: where there is no terminal
     with tqdm(total=int(data.puzzle_indices[-1]), unit="puzzle", disable=hidden) as bar:
         if solver is not None:
             outputs, results = {}, measure(solver, data, bar.update)
@@ -115,22 +121,22 @@ def _evaluate(arguments: argparse.Namespace, group: World) -> None:
                 save=tuple(arguments.save),
                 evaluators=evaluators,
                 tick=bar.update,
-                group=group,
+                world=world,
             )
-    if not group.is_main:
+    if not world.is_main:
         return
     if outputs:
         write_outputs(output, outputs)
-    outcomes = {evaluator.name: evaluator.result() for evaluator in evaluators}
-    results |= {name: outcome.metrics for name, outcome in outcomes.items()}
+    evaluated = {evaluator.name: evaluator.result() for evaluator in evaluators}
+    results |= {name: result.metrics for name, result in evaluated.items()}
     if arguments.json:
         print(json.dumps(results))
     else:
         for set_name, metrics in results.items():
             for name, value in metrics.items():
                 print(f"{set_name}/{name:16} {value:.6g}")
-    for outcome in outcomes.values():
-        write_files(Path(arguments.output_dir), outcome.files)
+    for result in evaluated.values():
+        write_files(Path(arguments.output_dir), result.files)
 
 
 def _solver(arguments: argparse.Namespace, model: RecursiveReasoner) -> Solver:
@@ -141,7 +147,7 @@ def _solver(arguments: argparse.Namespace, model: RecursiveReasoner) -> Solver:
 
 
 def _config_of_run(checkpoint: str) -> TrainConfig | None:
-    """How the checkpoint was trained, unless it is a model alone."""
+    """Return the configuration of the checkpoint's run; None for a model alone."""
     if not (find_checkpoint(checkpoint) / STATE_FILE).exists():
         return None
     return train_config(read_state(checkpoint)[2])

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train; 128 and the signal's number where one has stopped the run."""
+    """Train; return 128 plus the number of the signal that stopped the run, if one did."""
     resume = [word for word in arguments.overrides if word.lstrip("+").startswith("resume=")]
     overrides = [word for word in arguments.overrides if word not in resume]
     checkpoint = saved = None
@@ -44,32 +44,32 @@ def run(arguments: argparse.Namespace) -> int:
         if not folder:
             raise InputError("resume= names no folder: write resume=checkpoints/PROJECT/RUN")
         checkpoint, _, saved = read_state(folder)
-        # A run that was moved or copied goes on where it is now, unless it gets a new name.
+        # A run that was moved or copied continues where it is now, unless it gets a new name.
         renamed = any(word.lstrip("+").startswith("run_name=") for word in overrides)
         saved = {**saved, "checkpoint_path": None if renamed else str(checkpoint.parent)}
     config = load_config(overrides, base=saved)
-    group = connect()
-    with group.reraise_lost_peer("start it again"):
-        trainer = Trainer(config, checkpoint, group)
+    world = connect()
+    with world.reraise_lost_peer("start it again"):
+        trainer = Trainer(config, checkpoint, world)
         trainer.open()
-    if group.is_main:
-        _introduce(trainer)
-    # By SIGTERM a launcher ends processes that wait for a dead one, and could not answer a wish.
-    with stop_signal(SIGNALS if group.size == 1 else (signal.SIGINT,)) as wish:
-        trainer.fit(wish.obey)
+    if world.is_main:
+        _announce(trainer)
+    # A launcher ends processes that wait for a dead one by SIGTERM; they could not stop in step.
+    with stop_signal(SIGNALS if world.size == 1 else (signal.SIGINT,)) as stop:
+        trainer.fit(stop.should_stop)
     if not trainer.finished:
-        if group.is_main:
-            print(_how_to_go_on(trainer), file=sys.stderr)
-        return 128 + (wish.signal or signal.SIGINT)
-    if group.is_main:
+        if world.is_main:
+            print(_resume_hint(trainer), file=sys.stderr)
+        return 128 + (stop.signal or signal.SIGINT)
+    if world.is_main:
         print(trainer.run)
     return 0
 
 
-def _introduce(trainer: Trainer) -> None:
+def _announce(trainer: Trainer) -> None:
     config = trainer.config
     parameters = sum(array.size for array in trainer.parameters().values())
-    processes = f" on {trainer.group.size} processes" if trainer.group.size > 1 else ""
+    processes = f" on {trainer.world.size} processes" if trainer.world.size > 1 else ""
     device.announce(config.arch.forward_dtype)
     print(
         f"{config.arch.name}: {parameters:,} trained parameters, {trainer.total_steps} steps of "
@@ -85,7 +85,7 @@ def _introduce(trainer: Trainer) -> None:
         )
 
 
-def _how_to_go_on(trainer: Trainer) -> str:
+def _resume_hint(trainer: Trainer) -> str:
     if not trainer.progress.step:
         return "stopped before the first step: nothing to resume"
     launchers = {

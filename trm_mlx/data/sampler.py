@@ -28,7 +28,7 @@ class TrainStream:
 
     Iterating yields the (batch, position) pairs of the current interval, from `position` on; the
     position says where the *next* batch starts, and a stream built with it goes on identically.
-    Each of `world_size` ranks gets its own batch_size / world_size rows of the same global batch,
+    Each process, ``shard=(rank, size)``, gets its batch_size / size rows of the same global batch,
     which `change`, if any, has altered as a whole.
 
     Raises InputError if the sizes or the position do not fit the dataset.
@@ -40,14 +40,13 @@ class TrainStream:
         batch_size: int,
         epochs_per_interval: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
+        shard: tuple[int, int] = (0, 1),
         position: Position | None = None,
         change: Change | None = None,
     ):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.epochs_per_interval, self._change = epochs_per_interval, change
-        self._rank_rows = rows_of_rank(batch_size, rank, world_size)
+        self._own_rows = rows_of_rank(batch_size, shard)
         if seed < 0:
             raise InputError(f"seed is {seed}; it must not be negative")
         self._first_examples = dataset.puzzle_indices[:-1]
@@ -90,7 +89,7 @@ class TrainStream:
 
     def _batch(self, examples: np.ndarray, owners: np.ndarray, start: Position) -> Batch:
         """This rank's rows of the global batch that starts at a position."""
-        rows = self._rank_rows
+        rows = self._own_rows
         if self._change is None:
             return self.dataset.batch(examples[rows], owners[rows], rows.stop - rows.start)
         place = (start["epoch"], start["offset"], 0)
@@ -137,21 +136,22 @@ class TrainStream:
 
 
 def iterate_test(
-    dataset: PuzzleDataset, batch_size: int, rank: int = 0, world_size: int = 1
+    dataset: PuzzleDataset, batch_size: int, shard: tuple[int, int] = (0, 1)
 ) -> Iterator[tuple[str, Batch, int]]:
     """Yields (set name, batch, rows) over all examples in order; batches do not span sets.
 
     `rows` counts the real rows of the global batch. The rows after them are pad inputs,
-    IGNORE_LABEL labels and the blank identifier; every rank gets batch_size / world_size rows.
+    IGNORE_LABEL labels and the blank identifier. Every process, ``shard=(rank, size)``, gets
+    batch_size / size rows.
     """
-    rank_rows = rows_of_rank(batch_size, rank, world_size)
+    own_rows = rows_of_rank(batch_size, shard)
     for part in dataset.parts:
         end = part.first_example + len(part.arrays.inputs)
         for start in range(part.first_example, end, batch_size):
             examples = np.arange(start, min(start + batch_size, end))
             owners = np.searchsorted(dataset.puzzle_indices, examples, side="right") - 1
-            size = rank_rows.stop - rank_rows.start
-            batch = dataset.batch(examples[rank_rows], owners[rank_rows], size)
+            size = own_rows.stop - own_rows.start
+            batch = dataset.batch(examples[own_rows], owners[own_rows], size)
             yield part.name, batch, len(examples)
 
 
@@ -165,12 +165,17 @@ def generator_at(seed: int, *place: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=place)))
 
 
-def rows_of_rank(batch_size: int, rank: int, world_size: int) -> slice:
-    """Which rows of a global batch are a rank's; InputError unless all have the same number."""
-    if batch_size < 1 or batch_size % world_size:
+def rows_of_rank(batch_size: int, shard: tuple[int, int]) -> slice:
+    """Return which rows of a global batch belong to a process, ``shard=(rank, size)``.
+
+    Raises:
+        InputError: the rows do not divide among the processes.
+    """
+    rank, size = shard
+    if batch_size < 1 or batch_size % size:
         raise InputError(
-            f"global_batch_size {batch_size} cannot be split over {world_size} ranks; "
-            f"use a positive multiple of {world_size}"
+            f"global_batch_size {batch_size} cannot be split over {size} ranks; "
+            f"use a positive multiple of {size}"
         )
-    size = batch_size // world_size
-    return slice(rank * size, (rank + 1) * size)
+    rows = batch_size // size
+    return slice(rank * rows, (rank + 1) * rows)

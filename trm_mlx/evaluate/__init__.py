@@ -1,4 +1,4 @@
-"""The task evaluators there are, by the name that ``evaluators=[...]`` calls them by."""
+"""The task evaluators, by their names in ``evaluators=[...]``."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from trm_mlx.evaluate.rules import RulesEvaluator
 
 
 def build_evaluators(configs: Iterable[EvaluatorConfig], data: PuzzleDataset) -> list[Evaluator]:
-    """The evaluators of a test split.
+    """Build the evaluators of a test split.
 
     Raises:
         InputError: the dataset lacks what one of them needs.

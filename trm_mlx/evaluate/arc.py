@@ -3,11 +3,13 @@
 As in the published evaluator (``evaluators/arc.py`` of TRM): every predicted grid is cropped, its
 symmetry undone, and it is one vote for an answer to the original test. Answers are ranked by their
 number of votes, then by the mean probability of halting, then by who came first. Unlike there,
-of several processes one counts for all (see `evaluate.evaluate`), and a test without any vote keeps
-its place in the submission.
+the main process counts for all (see `evaluate.evaluate`), and a test without any vote keeps its
+place in the submission.
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,6 @@ from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError, located
 from trm_mlx.evaluate.evaluate import EvalResult
-from trm_mlx.evaluate.votes import Arrays, Votes, leading, packed, ranked, unpacked
 from trm_mlx.tasks.arc import PUZZLES_FILE, check_grid, grid_key, grid_of_key, grids_of, read_name
 
 SUBMISSION_FILE = "submission.json"
@@ -26,12 +27,16 @@ KEPT = PASS_KS[-1]  # answers to a test whose votes later evaluations add to
 NO_ANSWER = grid_key(np.zeros((1, 1), np.uint8))  # submitted where there is no vote
 
 Test = tuple[bytes, bytes]  # keys of its input and of its solution
+Question = tuple[str, bytes]  # a puzzle and the key of one test input
+Answers = dict[bytes, tuple[int, float]]  # by key: votes, sum of their halting probabilities
+Votes = dict[Question, Answers]
+Arrays = dict[str, np.ndarray]
 
 
 def score(tests: dict[str, list[Test]], votes: Votes) -> EvalResult:
-    """pass@k as means over puzzles of the share of their tests solved, and the submission.
+    """Return pass@k, the mean over puzzles of the fraction of their tests solved, and a submission.
 
-    Also reports how many tests are ``unanswered``, having no vote.
+    ``unanswered`` counts the tests without a vote.
     """
     solved = dict.fromkeys(PASS_KS, 0.0)
     unanswered = 0
@@ -73,12 +78,12 @@ class ArcEvaluator:
     ):
         self.names, self.tests, self.aggregated_voting = names, tests, aggregated_voting
         self.votes: Votes = {}
-        self._earlier: Votes = {}  # of evaluations that came to their end
+        self._earlier: Votes = {}  # of completed evaluations
         self._questions = dict.fromkeys((name, ask) for name in tests for ask, _ in tests[name])
 
     @classmethod
     def of(cls, data: PuzzleDataset, aggregated_voting: bool = False) -> "ArcEvaluator":
-        """For a dataset of the ARC builder.
+        """Return the evaluator for a dataset of the ARC builder.
 
         Raises:
             InputError: it lacks the builder's JSON files, or they do not belong to it.
@@ -89,7 +94,7 @@ class ArcEvaluator:
         return cls(puzzle_names(data), tests, aggregated_voting)
 
     def begin(self) -> None:
-        """Start an evaluation; what one without a `result` has counted is forgotten."""
+        """Start an evaluation; the votes of one that was interrupted are dropped."""
         self.votes = {question: dict(answers) for question, answers in self._earlier.items()}
 
     def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
@@ -116,11 +121,11 @@ class ArcEvaluator:
         return score(self.tests, self.votes)
 
     def state(self) -> Arrays:
-        """The votes that the next evaluation adds to, as arrays; none where each begins anew."""
+        """Return the votes that the next evaluation adds to, as arrays; empty if there are none."""
         return packed(self._earlier, list(self._questions)) if self.aggregated_voting else {}
 
     def restore(self, state: Arrays) -> None:
-        """Go on from a `state`.
+        """Continue from a `state`.
 
         Raises:
             InputError: it is of other tests, or damaged.
@@ -130,7 +135,7 @@ class ArcEvaluator:
 
 
 def _read_tests(path: Path) -> dict[str, list[Test]]:
-    """The tests of every puzzle in a ``test_puzzles.json``."""
+    """Read the tests of every puzzle in a ``test_puzzles.json``."""
     tests = {}
     absent = "the evaluator arc is for datasets of 'trm build arc', for others set evaluators=[]"
     puzzles = read_json(path, absent, "rebuild the dataset")
@@ -146,3 +151,81 @@ def _read_tests(path: Path) -> dict[str, list[Test]]:
                 for pair in pairs
             ]
     return tests
+
+
+def ranked(answers: Answers) -> list[bytes]:
+    """Return the answers to one question, most votes first."""
+
+    def weight(answer: bytes) -> tuple[int, float]:
+        count, halting = answers[answer]
+        return count, halting / count
+
+    return sorted(answers, key=weight, reverse=True)
+
+
+def leading(votes: Votes, most: int) -> Votes:
+    """Return the ``most`` first answers to each question, in the order in which they came."""
+    found = {}
+    for question, answers in votes.items():
+        chosen = set(ranked(answers)[:most])
+        found[question] = {key: vote for key, vote in answers.items() if key in chosen}
+    return found
+
+
+def packed(votes: Votes, questions: Sequence[Question]) -> Arrays:
+    """Return the votes for these questions as integer arrays, exact to the bit.
+
+    ``questions [32]`` is a digest of all questions; ``question``, ``count``, ``halting`` and
+    ``length [N]`` describe the answers, whose keys are concatenated in ``keys``.
+    """
+    place = {question: number for number, question in enumerate(questions)}
+    rows = [
+        (place[question], count, halting, key)
+        for question, answers in votes.items()
+        for key, (count, halting) in answers.items()
+    ]
+    return {
+        "questions": _digest(questions),
+        "question": np.array([row[0] for row in rows], np.int32),
+        "count": np.array([row[1] for row in rows], np.int64),
+        "halting": np.array([row[2] for row in rows], np.float64).view(np.int64),
+        "length": np.array([len(row[3]) for row in rows], np.int32),
+        "keys": np.frombuffer(b"".join(row[3] for row in rows), np.uint8),
+    }
+
+
+def unpacked(arrays: Arrays, questions: Sequence[Question]) -> Votes:
+    """Return the votes that `packed` made arrays of.
+
+    Raises:
+        InputError: arrays of votes for other questions, or of none.
+    """
+    try:
+        if not np.array_equal(arrays["questions"], _digest(questions)):
+            raise InputError(
+                "its votes are for the tests of another dataset: name the same data_paths_test=, "
+                "or leave them behind with evaluators=[arc]"
+            )
+        if arrays["length"].sum() != len(arrays["keys"]) or (arrays["count"] < 1).any():
+            raise ValueError
+        sums = arrays["halting"].view(np.float64).tolist()
+        keys, ends = arrays["keys"].tobytes(), np.cumsum(arrays["length"]).tolist()
+        columns = arrays["question"].tolist(), arrays["count"].tolist(), sums, ends
+        votes: Votes = {}
+        start = 0
+        for number, count, halting, end in zip(*columns, strict=True):
+            votes.setdefault(questions[number], {})[keys[start:end]] = count, halting
+            start = end
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError("its votes are damaged: resume from an earlier step") from error
+    return votes
+
+
+def _digest(questions: Sequence[Question]) -> np.ndarray:
+    state = hashlib.sha256()
+    for puzzle, asked in questions:
+        for part in (puzzle.encode(), asked):
+            state.update(len(part).to_bytes(8, "little") + part)
+    return np.frombuffer(state.digest(), np.uint8)

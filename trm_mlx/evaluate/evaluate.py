@@ -15,10 +15,11 @@ from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import iterate_test
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError, refusal
-from trm_mlx.models.act import unroll
+from trm_mlx.models import kernels_cpu
+from trm_mlx.models.act import Carry, unroll
 from trm_mlx.models.model import Batch, RecursiveReasoner
+from trm_mlx.train.losses import Metrics, act_metrics, row_losses
 from trm_mlx.train.memory import evaluation_rows
-from trm_mlx.train.step import EvaluationStep, Metrics
 
 SAVABLE = (
     "inputs",
@@ -33,7 +34,7 @@ JUDGED = ("inputs", "labels", "puzzle_identifiers", "preds", "q_halt_logits")  #
 
 
 class EvalResult(NamedTuple):
-    """What an evaluator has found out: numbers by name, and files by name, as text."""
+    """The result of an evaluator: numbers by name, and text files by name."""
 
     metrics: dict[str, float]
     files: dict[str, str]
@@ -51,7 +52,7 @@ class Evaluator(Protocol):
         """Start an evaluation."""
 
     def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
-        """Take the next n examples, without padding.
+        """Judge the next n examples, without padding.
 
         Args:
             batch: ``inputs [n, S]``, ``labels [n, S]``, ``puzzle_identifiers [n]``.
@@ -62,14 +63,31 @@ class Evaluator(Protocol):
         """Sum up the evaluation."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Whole numbers that the next evaluation builds on; empty if it begins anew."""
+        """Return the integers that the next evaluation adds to; empty if each begins anew."""
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a `state` that is not empty.
+        """Continue from a `state` that is not empty.
 
         Raises:
             InputError: it belongs to another dataset, or is damaged.
         """
+
+
+class EvaluationStep:
+    """(carry, batch) -> (carry, outputs, metrics) of one supervision step, nothing updated."""
+
+    def __init__(self, model: RecursiveReasoner, loss: str, compiled: bool = False):
+        self.model, self.loss = model, loss
+        run = kernels_cpu.disabled()(self._run)
+        self._step = mx.compile(run, inputs=model.state) if compiled else self._run
+
+    def __call__(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
+        return self._step(carry, batch)
+
+    def _run(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
+        carry, outputs = self.model(carry, batch)
+        losses = row_losses(outputs, carry.batch["labels"], self.loss)
+        return carry, outputs, act_metrics(carry, outputs, losses, skip_unlabelled=True)
 
 
 def evaluate(
@@ -79,18 +97,18 @@ def evaluate(
     save: tuple[str, ...] = (),
     evaluators: Sequence[Evaluator] = (),
     tick: Callable[[int], object] = lambda rows: None,
-    group: World = SINGLE,
+    world: World = SINGLE,
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
-    """Metrics of the last supervision step, per set of the dataset, as means over its examples.
+    """Return metrics of the last supervision step, per set of the dataset, as means over examples.
 
     Args:
         step: of the model to evaluate; keep it for the next evaluation, it may be compiled.
         batch_size: rows at once, of each process; as many as memory holds by default.
         save: names in `SAVABLE` to return for every example, in the dataset's order.
-        evaluators: are shown every example; ask them for their `result` afterwards.
+        evaluators: judge every example; ask them for their `result` afterwards.
         tick: called with the number of examples done after each batch.
-        group: the processes that share the examples. The evaluators and the saved arrays are those
-            of the one that leads, which are shown all examples in the dataset's order.
+        world: the processes that share the examples. The evaluators of the main process are shown
+            all examples in the dataset's order, and the saved arrays are its own.
 
     Returns:
         ``{set: {metric: mean}}`` with the number of examples as ``count``, and the saved arrays.
@@ -98,26 +116,26 @@ def evaluate(
     check_savable(save)
     if batch_size is None:
         examples = int(dataset.puzzle_indices[-1])
-        batch_size = evaluation_rows(step.model, -(-examples // group.size))
+        batch_size = evaluation_rows(step.model, -(-examples // world.size))
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
     wanted = dict.fromkeys([*save, *(JUDGED if evaluators else ())])
     for evaluator in evaluators:
         evaluator.begin()
-    batches = iterate_test(dataset, batch_size * group.size, *group)
+    batches = iterate_test(dataset, batch_size * world.size, shard=world)
     with evaluation_mode(step.model):
         for set_name, arrays, rows in prefetch(batches):
             batch = {name: mx.array(array) for name, array in arrays.items()}
             outputs, metrics = run_to_halt(step, batch)
             outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
             metrics = {name: value[None] for name, value in metrics.items()}
-            metrics, outputs = group.gather([metrics, {name: outputs[name] for name in wanted}])
+            metrics, outputs = world.gather([metrics, {name: outputs[name] for name in wanted}])
             mx.eval(metrics, outputs)
             totals = sums.setdefault(set_name, dict.fromkeys(metrics, 0.0))
             for name, values in metrics.items():
                 for value in values.tolist():  # one by one, as in one process
                     totals[name] += value
-            if group.is_main:
+            if world.is_main:
                 shown = {name: _portable(array)[:rows] for name, array in outputs.items()}
                 for name in save:
                     saved[name].append(shown[name])
@@ -135,7 +153,7 @@ def evaluate(
 
 
 def run_to_halt(step: EvaluationStep, batch: Batch) -> tuple[Batch, Metrics]:
-    """All supervision steps of a batch; the outputs and metrics of the last one."""
+    """Run all supervision steps of a batch; return outputs and metrics of the last one."""
     carry = step.model.initial_carry(batch)
     steps = step.model.config.halt_max_steps
     ((_, outputs, metrics),) = deque(unroll(step, carry, batch, steps), maxlen=1)
@@ -144,7 +162,7 @@ def run_to_halt(step: EvaluationStep, batch: Batch) -> tuple[Batch, Metrics]:
 
 @contextmanager
 def evaluation_mode(model: RecursiveReasoner):
-    """The model in evaluation mode, and back in its former mode afterwards."""
+    """Put the model in evaluation mode, and back in its former mode afterwards."""
     training = model.training
     model.eval()
     try:
@@ -154,7 +172,11 @@ def evaluation_mode(model: RecursiveReasoner):
 
 
 def check_savable(names: tuple[str, ...]) -> None:
-    """Raises InputError for a name that `evaluate` cannot save."""
+    """Refuse names that `evaluate` cannot save.
+
+    Raises:
+        InputError: naming the first of them.
+    """
     for name in names:
         if name not in SAVABLE:
             raise InputError(
@@ -163,7 +185,7 @@ def check_savable(names: tuple[str, ...]) -> None:
 
 
 def write_outputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Saved arrays as one ``.npz`` file, which is there when it is whole."""
+    """Write saved arrays as one ``.npz`` file, atomically."""
     try:
         with atomic_file(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **arrays)
@@ -172,7 +194,7 @@ def write_outputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
-    """An evaluator's files, if it has any, in a folder that is made for them."""
+    """Write an evaluator's files, if it has any, into a folder that is made for them."""
     try:
         for name, text in files.items():
             with atomic_file(folder / name) as unfinished:
@@ -182,6 +204,6 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 
 
 def _portable(array: mx.array) -> np.ndarray:
-    """As NumPy, which has no bfloat16."""
+    """Convert to NumPy, which has no bfloat16."""
     floating = mx.issubdtype(array.dtype, mx.floating)
     return np.array(array.astype(mx.float32) if floating else array)

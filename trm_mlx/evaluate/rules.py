@@ -1,4 +1,4 @@
-"""Evaluation by the rules of the task: an answer may be right without being the labelled one.
+"""Evaluation by the rules of the task: an answer may be valid without being the labelled one.
 
 A maze has several shortest paths; the label marks one of them.
 """
@@ -15,7 +15,7 @@ from trm_mlx.tasks.base import Task
 def judge(
     task: Task, inputs: np.ndarray, predictions: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which predictions equal their labels, and which obey the rules; bool ``[N]`` each.
+    """Return which predictions equal their labels and which obey the rules, bool ``[N]`` each.
 
     Args:
         inputs, predictions, labels: tokens ``[N, S]``, of the whole board.
@@ -25,10 +25,10 @@ def judge(
 
 
 class RulesEvaluator:
-    """An `Evaluator`: shares of exact answers, of valid ones, and what copying would get.
+    """An `Evaluator` of exact answers, of valid ones, and of a copy of the input.
 
-    ``copying_accuracy`` is the share of cells that are right where the input is the answer: the
-    mark that ``accuracy`` has to beat.
+    ``copying_accuracy`` is the fraction of cells that copying the input gets right: the baseline
+    that ``accuracy`` has to beat.
     """
 
     name = "rules"
@@ -39,7 +39,11 @@ class RulesEvaluator:
 
     @classmethod
     def of(cls, data: PuzzleDataset) -> "RulesEvaluator":
-        """For the task of a dataset; InputError if no task is known to have its sizes."""
+        """Return the evaluator for the task of a dataset.
+
+        Raises:
+            InputError: no known task has its sizes.
+        """
         sizes = data.metadata
         return cls(fitting(sizes.vocab_size, sizes.seq_len, sizes.task))
 
@@ -61,4 +65,4 @@ class RulesEvaluator:
         return {}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        raise InputError("its rules keep nothing between evaluations")
+        raise InputError("its rules keep no state between evaluations")

@@ -1,4 +1,4 @@
-"""Adaptive computation time: what a batch carries from one supervision step to the next.
+"""Adaptive computation time: the state of a batch between supervision steps, and its halting.
 
 One call of a model is one supervision step. A row of the batch keeps its puzzle and its states
 until it halts; then it takes the row of the next batch (HRM, arXiv 2506.21734, section 2).
@@ -36,18 +36,18 @@ def random_starts(
     begins: mx.array,
     share: float,
     key: mx.array,
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
 ) -> Carry:
-    """Give a share of the rows that begin a puzzle Gaussian states instead of the learned ones.
+    """Replace the initial states of some rows that begin a puzzle by Gaussian noise.
 
-    The model then learns to come to the answer from anywhere (EqR, arXiv 2605.21488).
+    The model then learns to reach the answer from any state (EqR, arXiv 2605.21488).
 
     Args:
         begins: bool ``[batch]``, rows that have taken a new puzzle.
-        share: of those rows, from 0 to 1.
-        part: see `halting_rows`.
+        share: the fraction of those rows to replace, from 0 to 1.
+        shard: see `halting_rows`.
     """
-    own, count = part_rows(begins.size, part)
+    own, count = rows_of_shard(begins.size, shard)
     chance_key, *state_keys = mx.random.split(key, 1 + len(carry.states))
     rows = begins & (mx.random.uniform(shape=(count,), key=chance_key)[own] < share)
     keys = dict(zip(sorted(carry.states), state_keys, strict=True))
@@ -59,10 +59,10 @@ def random_starts(
     return carry._replace(states={name: start(name, s) for name, s in carry.states.items()})
 
 
-def part_rows(size: int, part: tuple[int, int]) -> tuple[slice, int]:
-    """Where the ``size`` rows of a part are in the whole batch, and how many rows that has."""
-    number, parts = part
-    return slice(number * size, (number + 1) * size), parts * size
+def rows_of_shard(size: int, shard: tuple[int, int]) -> tuple[slice, int]:
+    """The place of a shard's ``size`` rows in the global batch, and the rows of that batch."""
+    rank, shards = shard
+    return slice(rank * size, (rank + 1) * size), shards * size
 
 
 def halting_rows(
@@ -72,16 +72,17 @@ def halting_rows(
     q_continue: mx.array,
     training: bool,
     key: mx.array | None,
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
 ) -> mx.array:
-    """Which rows halt after this step, bool ``[batch]``.
+    """Return which rows halt after this step, bool ``[batch]``.
 
-    Evaluation runs every row to ``halt_max_steps``. Training halts a row that says so, but with
-    probability ``halt_exploration_prob`` not before a minimum drawn from {2 .. halt_max_steps}.
+    Evaluation runs every row to ``halt_max_steps``. Training halts a row whose logit says so, but
+    with probability ``halt_exploration_prob`` not before a minimum drawn from
+    {2 .. halt_max_steps}.
 
     Args:
-        part: the rows are the first of two equal parts of a larger batch for ``(0, 2)``, and so on;
-            what is drawn for a row is what it would be in the whole batch.
+        shard: ``(rank, size)``, where the rows are one of ``size`` equal parts of a larger batch; a
+            row draws what it would draw in the whole batch.
 
     Raises:
         InputError: training with exploration and no ``key``.
@@ -93,7 +94,7 @@ def halting_rows(
     if arch.halt_exploration_prob > 0:
         if key is None:
             raise InputError("training explores: pass key=mx.random.key(...) or call model.eval()")
-        rows, count = part_rows(steps.size, part)
+        rows, count = rows_of_shard(steps.size, shard)
         chance_key, length_key = mx.random.split(key)
         chance = mx.random.uniform(shape=(count,), key=chance_key)[rows]
         explores = chance < arch.halt_exploration_prob
@@ -106,21 +107,21 @@ def halting_rows(
 def continue_target(
     arch: ArchConfig, steps: mx.array, next_q_halt: mx.array, next_q_continue: mx.array
 ) -> mx.array:
-    """What ``q_continue`` should be, ``[batch]``: the value of the best choice one step later."""
+    """Return the target of ``q_continue``, ``[batch]``: the value of the best next choice."""
     last = steps >= arch.halt_max_steps
     return mx.sigmoid(mx.where(last, next_q_halt, mx.maximum(next_q_halt, next_q_continue)))
 
 
 def halting_logit(arch: ArchConfig, outputs: dict[str, mx.array]) -> mx.array:
-    """How much a model prefers halting to going on, ``[batch]``: it would halt above 0."""
+    """Return the logit of halting, ``[batch]``: the model would halt where it is above 0."""
     q_halt = outputs["q_halt_logits"]
     return q_halt if arch.no_ACT_continue else q_halt - outputs["q_continue_logits"]
 
 
 def unroll(step: Callable, carry: Carry, batch: dict[str, mx.array], steps: int) -> Iterator[tuple]:
-    """Take every row of a batch through the same number of supervision steps.
+    """Run the same number of supervision steps for every row of a batch.
 
-    A row that would halt goes on. Yields what ``step(carry, batch)`` returns, a carry first, for
+    A row that would halt goes on. Yields the result of ``step(carry, batch)``, a carry first, for
     every step, already dispatched to the device.
     """
     for _ in range(steps):

@@ -1,15 +1,133 @@
 """The nets a recursion applies: stacks of blocks that mix positions, then channels.
 
-Parameter names are those of the published PyTorch code.
+Parameter names are those of the published PyTorch code. The gradient of SwiGLU,
+``x + down(silu(gate) * up)``, is written out, so that every product is one matrix product on arrays
+as they lie in memory, the residual is added inside a product, and only the product of gate and up
+is kept for it, or, with ``recompute``, nothing.
 """
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from trm_mlx.config import ModelConfig
+from trm_mlx.device import device_kind
+from trm_mlx.models import kernels_cpu, kernels_cuda
 from trm_mlx.models.attention import Attention
 from trm_mlx.models.layers import Linear, norm_channels, norm_positions
-from trm_mlx.models.mlp import CHANNELS, POSITIONS, Axis, residual_swiglu
+
+
+class Axis(NamedTuple):
+    """The matrix products of a SwiGLU along one axis; weights are cast, ``x`` is two-dimensional.
+
+    gate_up ``[2J, D]`` and down ``[D, J]`` are the published weights, hidden is ``[R, C]`` and
+    product ``[2R, C]``, gate above up.
+    """
+
+    product: Callable  # (x, gate_up) -> product
+    down: Callable  # (x, hidden, down) -> x + down(hidden)
+    hidden_grad: Callable  # (grad, down) -> gradient of hidden
+    input_grad: Callable  # (grad, product's gradient, gate_up) -> gradient of x
+    weight_grads: Callable  # (x, product's gradient, hidden, grad) -> of gate_up, of down
+
+
+def _channel_product(x: mx.array, gate_up: mx.array) -> mx.array:
+    planes = x @ gate_up.reshape(2, -1, gate_up.shape[1]).swapaxes(1, 2)
+    return planes.reshape(-1, planes.shape[2])
+
+
+def _channel_input_grad(grad: mx.array, product: mx.array, gate_up: mx.array) -> mx.array:
+    for part, weight in zip(mx.split(product, 2), mx.split(gate_up, 2), strict=True):
+        grad = mx.addmm(grad, part, weight)
+    return grad
+
+
+def _channel_weight_grads(
+    x: mx.array, product: mx.array, hidden: mx.array, grad: mx.array
+) -> tuple[mx.array, mx.array]:
+    gate_up = [part.T @ x for part in mx.split(product, 2)]
+    return mx.concatenate(gate_up), grad.T @ hidden
+
+
+CHANNELS = Axis(
+    product=_channel_product,
+    down=lambda x, hidden, down: mx.addmm(x, hidden, down.T),
+    hidden_grad=lambda grad, down: grad @ down,
+    input_grad=_channel_input_grad,
+    weight_grads=_channel_weight_grads,
+)
+
+# Gate and up weights are used transposed in memory: a row of them, as long as the puzzle, would
+# not start on the 16-byte boundaries that matrix units want.
+POSITIONS = Axis(
+    product=lambda x, gate_up: mx.contiguous(gate_up.T).T @ x,
+    down=lambda x, hidden, down: mx.addmm(x, down, hidden),
+    hidden_grad=lambda grad, down: down.T @ grad,
+    input_grad=lambda grad, product, gate_up: mx.addmm(grad, mx.contiguous(gate_up.T), product),
+    weight_grads=lambda x, product, hidden, grad: ((x @ product.T).T, grad @ hidden.T),
+)
+
+
+@functools.cache
+def residual_swiglu(axis: Axis, recompute: bool) -> Callable:
+    """The function ``(x, gate_up, down) -> x + swiglu(x)``, its weights cast to the dtype of x.
+
+    Args:
+        axis: `CHANNELS` for ``x [N, D]`` or `POSITIONS` for ``x [D, N]``, D mixed.
+        recompute: keep nothing for the gradient but x; it then costs one more matrix product.
+    """
+
+    @mx.custom_function
+    def forward(x: mx.array, gate_up: mx.array, down: mx.array) -> tuple[mx.array, ...]:
+        product = axis.product(x, gate_up.astype(x.dtype))
+        y = axis.down(x, gated_silu(product), down.astype(x.dtype))
+        return (y,) if recompute else (y, product)
+
+    @forward.vjp
+    def gradients(primals, cotangents, outputs):
+        (x, gate_up, down), grad = primals, cotangents[0]
+        gate_up_cast, down_cast = gate_up.astype(x.dtype), down.astype(x.dtype)
+        # Depending on the grad, the product is not made again before it is needed.
+        product = axis.product(mx.depends(x, grad), gate_up_cast) if recompute else outputs[1]
+        d_product, hidden = gated_silu_gradients(product, axis.hidden_grad(grad, down_cast))
+        d_gate_up, d_down = axis.weight_grads(x, d_product, hidden, grad)
+        # MLX would leave the weights' gradients, which nothing waits for, to the very end, and
+        # hold on to all that they read.
+        weights = d_gate_up.astype(gate_up.dtype), d_down.astype(down.dtype)
+        return mx.depends(axis.input_grad(grad, d_product, gate_up_cast), weights), *weights
+
+    return lambda x, gate_up, down: forward(x, gate_up, down)[0]
+
+
+def gated_silu(product: mx.array) -> mx.array:
+    """``silu(gate) * up``, ``[R, C]``, of ``product [2R, C]``, gate above up."""
+    if device_kind() == "cuda":
+        return kernels_cuda.gated_silu(product)
+    if kernels_cpu.usable(product):
+        return kernels_cpu.gated_silu(product)
+    gate, up = mx.split(product, 2)
+    x32 = gate.astype(mx.float32)
+    return (x32 * mx.sigmoid(x32)).astype(gate.dtype) * up
+
+
+def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> tuple[mx.array, mx.array]:
+    """The gradient ``[2R, C]`` of `gated_silu` at ``product``, and its value once more.
+
+    The value is cheap to make again, and a gradient needs it next: nobody has to keep it.
+    """
+    if device_kind() == "cuda":
+        return kernels_cuda.gated_silu_gradients(product, cotangent)
+    if kernels_cpu.usable(product):
+        return kernels_cpu.gated_silu_gradients(product, cotangent)
+    gate, up = mx.split(product, 2)
+    x32 = gate.astype(mx.float32)
+    share = mx.sigmoid(x32)
+    silu = (x32 * share).astype(gate.dtype)
+    d_gate = (cotangent * up).astype(mx.float32) * (share + silu * (1 - share))
+    return mx.concatenate([d_gate.astype(gate.dtype), cotangent * silu]), silu * up
 
 
 class SwiGLU(nn.Module):

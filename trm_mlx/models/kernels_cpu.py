@@ -1,6 +1,6 @@
 """What MLX's CPU back end is slow at, done by compiled loops: it computes exp one by one.
 
-Each does the work of a plain function of the same name in ``activations`` or ``attention``, which
+Each does the work of a plain function of the same name in ``blocks`` or ``attention``, which
 call it for float32 arrays on the CPU; a test compares the two. Arrays are evaluated and their
 memory is read and written in place. The loops are imported when first used: a GPU needs none.
 """
@@ -33,7 +33,7 @@ def disabled() -> Iterator[None]:
 
 
 def gated_silu(product: mx.array) -> mx.array:
-    """See ``activations.gated_silu``."""
+    """See ``blocks.gated_silu``."""
     rows, columns = product.shape
     from trm_mlx.models import kernels_cpu_loops
 
@@ -44,7 +44,7 @@ def gated_silu(product: mx.array) -> mx.array:
 
 
 def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> tuple[mx.array, mx.array]:
-    """See ``activations.gated_silu_gradients``."""
+    """See ``blocks.gated_silu_gradients``."""
     from trm_mlx.models import kernels_cpu_loops
 
     d_product, gated = mx.zeros(product.shape), mx.zeros(cotangent.shape)

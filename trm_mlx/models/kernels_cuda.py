@@ -1,6 +1,6 @@
 """CUDA kernels for what MLX would take several passes over memory for.
 
-Each does the work of a plain function of the same name in ``activations``, ``norms`` or ``heads``,
+Each does the work of a plain function of the same name in ``blocks``, ``layers`` or ``attention``,
 which call it on an NVIDIA GPU; a test there compares the two. CUDA's run-time compiler builds each
 when it is first used, in about a second.
 """
@@ -185,7 +185,7 @@ _MOVE_HEADS = """
 
 
 def gated_silu(product: mx.array) -> mx.array:
-    """See ``activations.gated_silu``."""
+    """See ``blocks.gated_silu``."""
     rows, columns = product.shape
     kernel = _kernel("gated_silu", ("product",), ("gated",), _GATED_SILU)
     width = _width(product, columns)
@@ -194,7 +194,7 @@ def gated_silu(product: mx.array) -> mx.array:
 
 
 def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> list[mx.array]:
-    """See ``activations.gated_silu_gradients``."""
+    """See ``blocks.gated_silu_gradients``."""
     names = ("product", "cotangent"), ("d_product", "gated")
     kernel = _kernel("gated_silu_gradients", *names, _GATED_SILU_GRADIENTS)
     width = _width(product, product.shape[1])
@@ -203,7 +203,7 @@ def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> list[mx.arra
 
 
 def norm_channels(x: mx.array, epsilon: float) -> mx.array:
-    """See ``norms.norm_channels``; ``x [R, D]``."""
+    """See ``layers.norm_channels``; ``x [R, D]``."""
     source = _NORM_CHANNELS.replace("EPSILON", f"{epsilon}f")
     kernel = _kernel("norm_channels", ("x",), ("normed",), source)
     return _launch(kernel, [x], [x.shape], 32 * len(x), _width(x, x.shape[1]))[0]
@@ -217,7 +217,7 @@ def norm_channels_gradient(x: mx.array, cotangent: mx.array, epsilon: float) -> 
 
 
 def norm_positions(x: mx.array, epsilon: float) -> mx.array:
-    """See ``norms.norm_positions``; ``x [L, N]``."""
+    """See ``layers.norm_positions``; ``x [L, N]``."""
     source = _NORM_POSITIONS.replace("EPSILON", f"{epsilon}f").replace("HELD_ROWS", f"{HELD_ROWS}")
     kernel = _kernel("norm_positions", ("x",), ("normed",), source)
     rows, columns = x.shape

@@ -1,12 +1,12 @@
 """The recursive reasoner: embedding, recursion, heads and the ACT wrapper, for every variant.
 
-The forward pass is cut where the gradient begins. `think` runs the updates without gradient and
-`answer` the rest, so that a training step can call the first outside its differentiated function:
-nothing of the early cycles is kept, and on Metal they use the fused attention.
+The forward pass is cut where the gradient begins, see `RecursiveReasoner.supervision_step`: a
+training step runs the early updates outside its differentiated function, so that nothing of them is
+kept and on Metal they use the fused attention.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -37,6 +37,7 @@ class RecursiveReasoner(nn.Module):
         super().__init__()
         self.config = config
         self.recursion = VARIANTS[config.name](config)
+        self._prefix, self._length = config.prefix, config.length
         name = default_dtype() if config.forward_dtype == "auto" else config.forward_dtype
         self._dtype = getattr(mx, name)
 
@@ -73,7 +74,7 @@ class RecursiveReasoner(nn.Module):
     def initial_carry(self, batch: Batch) -> Carry:
         """A carry whose rows have all halted, so that the first step fills them from a batch."""
         rows = batch["inputs"].shape[0]
-        state = mx.zeros((rows, self.config.length, self.config.hidden_size), self._dtype)
+        state = mx.zeros((rows, self._length, self.config.hidden_size), self._dtype)
         return Carry(
             states=dict.fromkeys(self.recursion.states, state),
             steps=mx.zeros((rows,), mx.int32),
@@ -96,12 +97,32 @@ class RecursiveReasoner(nn.Module):
             (and, in training, ``target_q_continue [B]`` where the variant has one).
         """
         carry = self.reset_halted(carry, batch)
-        puzzles = self.puzzle_rows(carry.batch)
-        states = self.no_grad_updates(carry.states, carry.batch, puzzles)
-        states = {name: mx.stop_gradient(state) for name, state in states.items()}
-        states, outputs = self.grad_updates_and_heads(states, carry.batch, puzzles)
-        outputs |= self.bootstrap_target(carry, states, puzzles)
+        puzzles, finish = self.supervision_step(carry)
+        states, outputs = finish(puzzles)
         return self.halt(carry, states, outputs, key), outputs
+
+    def supervision_step(self, carry: Carry) -> tuple[mx.array | None, Callable]:
+        """Run the updates before the gradient begins, and return the function that runs the rest.
+
+        Args:
+            carry: after `reset_halted`.
+
+        Returns:
+            ``(puzzles, finish)``: the puzzle embeddings ``[B, puzzle_dims]`` or None, and
+            ``finish(puzzles, in_grad=False, recompute=False) -> (states, outputs)``, to be
+            differentiated with respect to the weights and to ``puzzles``.
+        """
+        batch, puzzles = carry.batch, self.puzzle_rows(carry.batch)
+        before = self.no_grad_updates(carry.states, batch, puzzles)
+        before = {name: mx.stop_gradient(state) for name, state in before.items()}
+
+        def finish(puzzles: mx.array | None, in_grad: bool = False, recompute: bool = False):
+            states, outputs = self.grad_updates_and_heads(
+                before, batch, puzzles, in_grad, recompute
+            )
+            return states, outputs | self.bootstrap_target(carry, states, puzzles)
+
+        return puzzles, finish
 
     def reset_halted(self, carry: Carry, batch: Batch) -> Carry:
         """Give the halted rows their new puzzle, initial states and a step count of zero."""
@@ -126,9 +147,9 @@ class RecursiveReasoner(nn.Module):
         """The input ``x [B, L, D]``: puzzle embedding as a prefix, tokens, positions, times √D."""
         x = self.embed_tokens(batch["inputs"])
         if puzzles is not None:
-            room = self.config.prefix * self.config.hidden_size - self.config.puzzle_dims
+            room = self._prefix * x.shape[-1] - puzzles.shape[-1]
             prefix = mx.pad(puzzles.astype(self._dtype), ((0, 0), (0, room)))
-            x = mx.concatenate([prefix.reshape(-1, self.config.prefix, x.shape[-1]), x], axis=1)
+            x = mx.concatenate([prefix.reshape(-1, self._prefix, x.shape[-1]), x], axis=1)
         if "embed_pos" in self:
             positions = self.embed_pos.embedding_weight.astype(self._dtype)
             x = self._scale(x + positions, 0.707106781)
@@ -136,7 +157,7 @@ class RecursiveReasoner(nn.Module):
 
     @contextmanager
     def recursing(self, recursion: Recursion) -> Iterator[None]:
-        """Within it, a supervision step is ``recursion``, with the same nets and states."""
+        """Inside, a supervision step is ``recursion``, with the same nets and states."""
         own, self.recursion = self.recursion, recursion
         try:
             yield
@@ -148,7 +169,7 @@ class RecursiveReasoner(nn.Module):
         return (x.astype(mx.float32) * factor).astype(x.dtype)
 
     def no_grad_updates(self, states: Batch, batch: Batch, puzzles: mx.array | None) -> Batch:
-        """The updates outside the gradient."""
+        """Apply the updates outside the gradient and return the states."""
         return self._recurse(self.recursion.free_updates, states, batch, puzzles)
 
     def grad_updates_and_heads(
@@ -159,10 +180,11 @@ class RecursiveReasoner(nn.Module):
         in_grad: bool = False,
         recompute: bool = False,
     ) -> tuple[Batch, dict[str, mx.array]]:
-        """The updates inside the gradient, and the heads.
+        """Apply the updates inside the gradient and the heads; return states and outputs.
 
-        ``in_grad`` says that a gradient will be asked for, ``recompute`` that it shall keep less
-        and compute more; the values are the same.
+        Args:
+            in_grad: a gradient will be asked for, so choose what is fast with one.
+            recompute: keep less for that gradient and compute it again; the values are the same.
         """
         updates = self.recursion.in_grad_updates
         options = {"in_grad": in_grad, "recompute": recompute}
@@ -170,7 +192,7 @@ class RecursiveReasoner(nn.Module):
         readout = states[self.recursion.readout]
         q_logits = self.q_head(readout[:, 0]).astype(mx.float32)
         return states, {
-            "logits": self.lm_head(readout[:, self.config.prefix :]),
+            "logits": self.lm_head(readout[:, self._prefix :]),
             "q_halt_logits": q_logits[:, 0],
             "q_continue_logits": q_logits[:, 1],
         }
@@ -212,7 +234,7 @@ class RecursiveReasoner(nn.Module):
         states: Batch,
         outputs: dict[str, mx.array],
         key: mx.array | None,
-        part: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
     ) -> Carry:
         """Count the step, detach the states and decide which rows halt; see `halting_rows`."""
         steps = carry.steps + 1
@@ -223,7 +245,7 @@ class RecursiveReasoner(nn.Module):
             mx.stop_gradient(outputs["q_continue_logits"]),
             self.training,
             key,
-            part,
+            shard,
         )
         states = {name: mx.stop_gradient(state) for name, state in states.items()}
         return Carry(states, steps, halted, carry.batch)
@@ -235,7 +257,7 @@ def _initial(state: str) -> str:
 
 
 def build_model(config: ModelConfig, seed: int = 0) -> RecursiveReasoner:
-    """A freshly initialised model, float32, in training mode; ``seed`` decides its weights.
+    """Return a freshly initialised model, float32, in training mode; ``seed`` decides its weights.
 
     MLX's global random state is seeded with it.
 

@@ -1,4 +1,4 @@
-"""The folder of a run, held by one process at a time.
+"""The folder of a run, locked by one process at a time.
 
 The lock is the kernel's, on the file ``.lock``: it ends with the process, however that ends.
 """
@@ -23,20 +23,20 @@ LOCK_FILE, RUN_CONFIG_FILE = ".lock", "all_config.yaml"
 
 
 class RunFolder:
-    """A place for checkpoints and logs, closed until `open` takes it for this process."""
+    """The folder for checkpoints and logs; `open` locks it for this process."""
 
     def __init__(self, path: Path):
         self.path = path
         self._lock: int | None = None
 
     def open(self, config: TrainConfig, resumed: Path | None) -> None:
-        """Make and lock the folder, clear away what a killed run left, write the configuration.
+        """Make and lock the folder, remove what a killed run left, write the configuration.
 
-        Open already, it stays so.
+        Opening it twice does nothing.
 
         Raises:
-            InputError: it cannot be written, another process holds it, or a run has come further
-                in it than ``resumed``.
+            InputError: it cannot be written, another process holds it, or the run in it is further
+                than ``resumed``.
         """
         if self._lock is not None:
             return
@@ -57,7 +57,7 @@ class RunFolder:
             raise
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Unlock the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -81,7 +81,7 @@ class RunFolder:
 
 
 def check_newest(run: Path, resumed: Path | None) -> None:
-    """Refuse to write into a run that has come further than the checkpoint it shall go on from.
+    """Refuse to write into a run that is further than the checkpoint it would continue from.
 
     Raises:
         InputError: naming what the folder holds.
@@ -101,19 +101,19 @@ def check_newest(run: Path, resumed: Path | None) -> None:
 
 
 def recovery_hint(run: Path) -> str:
-    """What to tell the user of a run that cannot go on: where its last checkpoint is."""
+    """Return the end of an error message: where the last checkpoint of the run is."""
     steps = step_folders(run)
     if not steps:
         return "the run has no checkpoint yet"
     return f"the last good checkpoint is {steps[-1]}, continue from it with resume={run}"
 
 
-def named(config: TrainConfig, group: World) -> TrainConfig:
-    """A run's configuration with the names it leaves open filled in, the same in all processes."""
+def fill_names(config: TrainConfig, world: World) -> TrainConfig:
+    """Return a run's configuration with its open names filled in, the same in all processes."""
     project = config.project_name or Path(config.data_paths[0]).name.rpartition(":")[2]
     run = config.run_name
     if run is None:
-        now = group.broadcast(mx.array(int(time.time()))).item()
+        now = world.broadcast(mx.array(int(time.time()))).item()
         run = f"{config.arch.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
     folder = config.checkpoint_path or str(Path("checkpoints", project, run))
     return replace(config, project_name=project, run_name=run, checkpoint_path=folder)

@@ -1,4 +1,4 @@
-"""Watches a run's numbers: stops it at NaN and infinity, and notices a loss that jumps."""
+"""The health of a run: it stops at NaN and infinity, and a loss that spikes is noticed."""
 
 import math
 import statistics
@@ -9,13 +9,13 @@ from pathlib import Path
 from trm_mlx.errors import InputError
 from trm_mlx.run.folder import recovery_hint
 
-_WINDOW = 100  # steps whose median a loss is held against
-HISTORY = _WINDOW + 1  # losses that tell a `SpikeWatch` all it has to know of the past
+_WINDOW = 100  # steps whose median a loss is compared with
+HISTORY = _WINDOW + 1  # losses that restore a `SpikeWatch`
 _SPIKE = 3.0  # times that median
 
 
 def check_numbers(step: int, metrics: dict[str, float], run: Path) -> None:
-    """Raises InputError at a metric that is no number, which names the last good checkpoint."""
+    """Raise InputError at a metric that is NaN or infinite; it names the last good checkpoint."""
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise InputError(
@@ -25,10 +25,10 @@ def check_numbers(step: int, metrics: dict[str, float], run: Path) -> None:
 
 
 class SpikeWatch:
-    """Tells the first step of every spike of the loss.
+    """Finds the first step of every spike of the loss.
 
     Args:
-        losses: of the steps before, the latest last; a resumed run sees the spikes of a whole one.
+        losses: of the steps before, the latest last, so that a resumed run finds the same spikes.
     """
 
     def __init__(self, losses: Iterable[float] = ()):
@@ -38,7 +38,7 @@ class SpikeWatch:
             self.median_exceeded(loss)
 
     def median_exceeded(self, loss: float) -> float | None:
-        """Take the next loss; the running median, if the loss starts a spike above it."""
+        """Add the next loss; return the running median if the loss starts a spike above it."""
         median = statistics.median(self._recent) if len(self._recent) == _WINDOW else math.inf
         was_high, self._high = self._high, loss > _SPIKE * median
         self._recent.append(loss)

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: a JSONL file always, a progress bar, Weights & Biases if asked."""
+"""The log of a run: a JSONL file always, a progress bar, Weights & Biases if asked."""
 
 import importlib.util
 import json
@@ -22,11 +22,13 @@ _WINDOW = 100  # steps over which the progress bar averages
 
 
 class Report:
-    """Receives every step's and evaluation's numbers; use as a context manager.
+    """Writes and shows the metrics of every step and evaluation; use as a context manager.
 
-    A resumed run's log is first cut back to ``first_step``, so that it holds each step once; with
-    its evaluation, if that is done. A ``silent`` one, of a process that does not lead its group,
-    writes and shows nothing.
+    A resumed run's log is first cut back to ``first_step``, so that it holds each step once, with
+    its evaluation if that is done.
+
+    Args:
+        silent: write and show nothing, in a process that is not the main one.
 
     Raises:
         InputError: the log cannot be read or, here and in any method, not be written.
@@ -45,7 +47,7 @@ class Report:
         self._path = Path(os.devnull) if silent else run / METRICS_FILE
         try:
             losses = () if silent else _cut_back(self._path, first_step, evaluated)
-            # Without a buffer: what is written once is in the file, however the process ends.
+            # Unbuffered: what is written is in the file, however the process ends.
             self._log = self._path.open("ab", buffering=0)
         except OSError as error:
             raise self._refused(error) from error
@@ -71,13 +73,13 @@ class Report:
             self._wandb.finish()
 
     def train(self, step: int, metrics: dict[str, float]) -> None:
-        """One training step's means, as `mean_metrics` gives them."""
+        """Report one training step: the means of `mean_metrics`."""
         self._write(step, {f"train/{name}": value for name, value in metrics.items()})
         loss = metrics["lm_loss"]
         median = self._spikes.median_exceeded(loss)
         if median is not None:
             self._write(step, {"train/loss_spike": loss, "train/loss_median": median})
-            self.say(
+            self.print(
                 f"step {step}: loss spikes to {loss:.4g}, {loss / median:.1f} times its median"
             )
         self._recent.append(metrics)
@@ -89,24 +91,24 @@ class Report:
         self.bar.set_postfix(shown, refresh=False)
 
     def evaluation(self, step: int, results: dict[str, dict[str, float]]) -> None:
-        """One evaluation's means per set."""
+        """Report one evaluation: means per set."""
         for set_name, metrics in results.items():
             self._write(step, {f"{set_name}/{name}": value for name, value in metrics.items()})
-            self.say(
+            self.print(
                 f"step {step}: {set_name} exact accuracy {metrics['exact_accuracy']:.4f}, "
                 f"accuracy {metrics['accuracy']:.4f} on {metrics['count']:.0f} puzzles"
             )
 
     def evaluating(self, examples: int) -> tqdm:
-        """A bar for one evaluation, on a terminal only."""
+        """Return a progress bar for one evaluation, shown on a terminal only."""
         hidden = self._silent or None  # None: where there is no terminal
         return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden)
 
-    def judgement(self, step: int, name: str, metrics: dict[str, float]) -> None:
-        """What a task evaluator has found."""
+    def evaluator(self, step: int, name: str, metrics: dict[str, float]) -> None:
+        """Report the metrics of a task evaluator."""
         self._write(step, {f"{name}/{metric}": value for metric, value in metrics.items()})
         shown = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
-        self.say(f"step {step}: {name} {shown}")
+        self.print(f"step {step}: {name} {shown}")
 
     def sync(self) -> None:
         """Wait until the log is on the disk."""
@@ -117,8 +119,8 @@ class Report:
         except OSError as error:
             raise self._refused(error) from error
 
-    def say(self, line: str) -> None:
-        """A line of text above the progress bar."""
+    def print(self, line: str) -> None:
+        """Print a line of text above the progress bar."""
         if not self._silent:
             self.bar.write(line, file=sys.stderr)
 
@@ -135,7 +137,7 @@ class Report:
     def _write(self, step: int, values: dict[str, float]) -> None:
         line = json.dumps({"step": step, **values}).encode() + b"\n"
         try:
-            while line:  # a disk that fills up may take a part
+            while line:  # a disk that fills up may write a part
                 line = line[self._log.write(line) :]
         except OSError as error:
             raise self._refused(error) from error
@@ -144,7 +146,7 @@ class Report:
 
 
 def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
-    """A step's sums as means: losses per row of the batch, the others per reported row.
+    """Return a step's sums as means: losses per row of the batch, the others per reported row.
 
     Metrics of reported rows are left out where no row halted in this step.
     """
@@ -162,9 +164,10 @@ def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
 
 
 def _cut_back(path: Path, step: int, evaluated: bool) -> Iterable[float]:
-    """Drop the lines of later steps, and half a line that a killed run may have left.
+    """Drop the lines of later steps, and an incomplete line that a killed run may have left.
 
-    Of ``step`` itself the evaluation goes too, unless it is over. Returns the last losses left.
+    The evaluation of ``step`` itself is dropped too, unless it is complete. Returns the last losses
+    of the log.
     """
     losses: deque[float] = deque(maxlen=HISTORY)
     if not path.exists():
@@ -179,7 +182,7 @@ def _cut_back(path: Path, step: int, evaluated: bool) -> Iterable[float]:
 
 
 def check_wandb(config: TrainConfig) -> None:
-    """Raises InputError where the run asks for a package that is not installed."""
+    """Raise InputError where the run asks for Weights & Biases without its package."""
     if config.wandb and importlib.util.find_spec("wandb") is None:
         raise InputError("wandb=true needs the wandb package: pip install 'trm-mlx[wandb]'")
 
@@ -194,9 +197,9 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def read_log(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """Every whole line of a log: its text and its numbers by name.
+    """Yield every complete line of a log: its text and its numbers by name.
 
-    Half a line at the end, of a run that is writing or was killed, is left out.
+    An incomplete last line, of a run that is writing or was killed, is left out.
 
     Raises:
         InputError: the log cannot be read, or a line is damaged.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop: the run ends its step and saves, the process lives on."""
+"""Stop a run by Ctrl-C or SIGTERM: it ends its step, saves, and the process lives on."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ import mlx.core as mx
 from trm_mlx.distributed import World
 from trm_mlx.run.checkpoint import Progress
 
-_ASK_EVERY = 16  # steps between two questions to a group whether to stop
+_ASK_EVERY = 16  # steps between two messages about stopping
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopTraining(Exception):
-    """Raised inside a run, at a place it can go on from, once a stop is wished for."""
+    """Ends an interval of a run at a place it can continue from."""
 
 
 class StopSignal:
@@ -24,42 +24,43 @@ class StopSignal:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
-    def obey(self, *_: object) -> None:
-        """Raises StopTraining if a signal has come."""
-        if self.signal is not None:
-            raise StopTraining
+    def should_stop(self) -> bool:
+        """Return whether a signal has come."""
+        return self.signal is not None
 
 
-def synced_stop(obey: Callable[[], None], group: World, progress: Progress) -> Callable[[], None]:
-    """Stopping as a group: every few steps all ask whether one wishes to, and then all do."""
-    if group.size == 1:
-        return obey
-    wished, asked = False, -1
+def synced_stop(
+    should_stop: Callable[[], bool], world: World, progress: Progress
+) -> Callable[[], bool]:
+    """Return a ``should_stop`` that becomes true at the same step in all processes.
 
-    def obey_together() -> None:
-        nonlocal wished, asked
-        try:
-            obey()
-        except StopTraining:
-            wished = True
-        if progress.step % _ASK_EVERY == 0 and progress.step != asked:
-            asked = progress.step
-            if group.sum(mx.array([float(wished)])).item():
-                raise StopTraining
+    Every few steps they ask each other whether one is to stop.
+    """
+    if world.size == 1:
+        return should_stop
+    stopping, asked = False, -1
 
-    return obey_together
+    def all_stop() -> bool:
+        nonlocal stopping, asked
+        stopping = stopping or should_stop()
+        if progress.step % _ASK_EVERY or progress.step == asked:
+            return False
+        asked = progress.step
+        return bool(world.sum(mx.array([float(stopping)])).item())
+
+    return all_stop
 
 
 @contextmanager
 def stop_signal(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopSignal]:
-    """Inside, the first signal is a wish; the next ends the process at once, as signals do.
+    """Record the first signal; let the next one end the process at once, as signals do.
 
-    A signal that the parent process has switched off stays so.
+    A signal that the parent process ignores stays ignored.
     """
-    wish = StopSignal()
+    stop = StopSignal()
 
     def receive(number: int, _: object) -> None:
-        wish.signal = signal.Signals(number)
+        stop.signal = signal.Signals(number)
         for other in before:
             signal.signal(other, signal.SIG_DFL)
         os.write(2, b"\nstopping after this step; a second Ctrl-C ends at once, unsaved\n")
@@ -69,7 +70,7 @@ def stop_signal(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopS
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, receive)
     try:
-        yield wish
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

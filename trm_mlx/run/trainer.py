@@ -1,4 +1,4 @@
-"""The training run as an object: data, model and their state at one moment; `loop` takes it on."""
+"""A training run as an object: build a `Trainer`, then `fit`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,31 +7,31 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import total_steps
 from trm_mlx.distributed import SINGLE, World
-from trm_mlx.errors import located
 from trm_mlx.evaluate import build_evaluators
-from trm_mlx.evaluate.evaluate import check_savable, evaluate, write_files, write_outputs
-from trm_mlx.models.model import build_model
-from trm_mlx.run.checkpoint import (
-    Progress,
-    check_resumable,
-    prune,
-    read_evaluators,
-    read_state,
-    restore,
-    save_checkpoint,
-    start_from,
+from trm_mlx.evaluate.evaluate import (
+    EvaluationStep,
+    check_savable,
+    evaluate,
+    write_files,
+    write_outputs,
 )
-from trm_mlx.run.folder import RunFolder, check_newest, named
+from trm_mlx.models.model import RecursiveReasoner, build_model
+from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
+from trm_mlx.run.folder import RunFolder, check_newest, fill_names
 from trm_mlx.run.health import check_numbers
 from trm_mlx.run.log import Report, check_wandb, mean_metrics
+from trm_mlx.run.resume import check_resumable, restore, restore_evaluators, start_from
 from trm_mlx.run.signals import StopTraining, synced_stop
 from trm_mlx.train.batches import open_data, train_stream
 from trm_mlx.train.curriculum import recursion_at
-from trm_mlx.train.step import EvaluationStep, Training, averaged, compiles
+from trm_mlx.train.step import TrainState, averaged
+
+Results = dict[str, dict[str, float]]  # {set or evaluator: {metric: mean}}
 
 
 class Trainer:
@@ -40,8 +40,8 @@ class Trainer:
     Args:
         config: the run.
         resume: a run folder or one of its ``step_*`` folders, to continue bit for bit.
-        group: the processes of the run. Each of them needs the data and, to resume, the checkpoint
-            at the same path; one writes.
+        world: the processes of the run. Each of them needs the data and, to resume, the checkpoint
+            at the same path; the main one writes.
 
     Raises:
         InputError: data, configuration and checkpoint that do not go together, before anything is
@@ -49,61 +49,136 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, resume: str | Path | None = None, group: World = SINGLE
+        self, config: TrainConfig, resume: str | Path | None = None, world: World = SINGLE
     ):
-        self.group = group
         check_savable(config.eval_save_outputs)
         check_wandb(config)
+        self.world = world
         self.data, self.test_data = open_data(config)
-        self.config = config = named(config, group)
+        self.config = config = fill_names(config, world)
         self.run = Path(config.checkpoint_path)
-        self.progress = Progress()
-        self.resumed = None
+        self.progress, self.resumed = Progress(), None
         if resume is not None:
             self.resumed, self.progress, saved = read_state(resume)
             check_resumable(self.resumed, self.progress, saved, config)
         check_newest(self.run, self.resumed)
         sizes = self.data.metadata
         self.total_steps = total_steps(sizes, config.epochs, config.global_batch_size)
+        self.evaluators = build_evaluators(config.evaluators, self.test_data)
         model_config = ModelConfig.of(
             config.arch,
             vocab_size=sizes.vocab_size,
             seq_len=sizes.seq_len,
             num_puzzle_identifiers=sizes.num_puzzle_identifiers,
         )
-        self.evaluators = build_evaluators(config.evaluators, self.test_data)
-        model = build_model(model_config, config.seed)
-        self.training = Training(model, config, self.total_steps, group)
-        self.evaluation = EvaluationStep(self.model, config.loss, compiles(config))
+        self.state = TrainState(
+            build_model(model_config, config.seed), config, self.total_steps, world
+        )
+        compiled = device.compiles(config.compile)
+        self.evaluation = EvaluationStep(self.model, config.loss, compiled)
         self.carry = None
+        self._warnings: list[str] = []  # what the checkpoint lacks
+        if self.resumed is not None:
+            self._restore()
+        elif config.load_checkpoint is not None:
+            start_from(config.load_checkpoint, self.state)
+        self.stream = train_stream(self.data, self.test_data, config, self.progress.position, world)
+        if world.size > 1:
+            self._sync()
         self._folder = RunFolder(self.run)
         self._saved = self._moment
-        self._remarks: list[str] = []  # on what the checkpoint lacks
-        if self.resumed is not None:
-            carry = restore(self.resumed, self.training)
-            self.carry = None if carry is None else tree_map(group.shard, carry)
-            if carry is None:
-                self._remarks.append(f"{self.resumed} has no carry: every row begins a new puzzle")
-            if group.is_main:
-                self._restore_evaluators(read_evaluators(self.resumed, self.progress))
-        elif config.load_checkpoint is not None:
-            start_from(config.load_checkpoint, self.training)
-        self.stream = train_stream(self.data, self.test_data, config, self.progress.position, group)
-        self._agree()
 
     @property
-    def model(self):
-        return self.training.model
+    def model(self) -> RecursiveReasoner:
+        return self.state.model
 
     def parameters(self) -> dict[str, mx.array]:
-        """Every trained array by name, the puzzle embeddings included."""
+        """Return every trained array by name, the puzzle embeddings included."""
         trained = dict(tree_flatten(self.model.trainable_parameters()))
         if "puzzle_emb" in self.model:
             trained["puzzle_emb.weights"] = self.model.puzzle_emb.weights
         return trained
 
+    @property
+    def finished(self) -> bool:
+        """Whether every epoch is trained and evaluated."""
+        return self.progress.interval == self.config.epochs // self.config.epochs_per_interval
+
+    def open(self) -> None:
+        """Take the run folder for this process; `fit` does it, unless it is done.
+
+        Raises:
+            InputError: see `RunFolder.open`.
+        """
+        if self.world.is_main:
+            self._folder.open(self.config, self.resumed)
+
+    def fit(self, should_stop: Callable[[], bool] = lambda: False) -> Results:
+        """Train to the end and return the last evaluation, ``{set: {metric: mean}}``.
+
+        The metrics of task evaluators stand among the sets, by the evaluator's name.
+
+        Args:
+            should_stop: called after every step and evaluated batch; where it returns True, the run
+                saves a checkpoint of this moment and is not `finished`.
+
+        Raises:
+            InputError: the run folder cannot be taken or written, or a metric is NaN or infinite.
+        """
+        self.open()
+        config, progress, results = self.config, self.progress, {}
+        should_stop = synced_stop(should_stop, self.world, progress)
+        remedy = f"continue with resume={self.run}, once it holds a step_* folder"
+        try:
+            with self.world.reraise_lost_peer(remedy), self._open_report() as report:
+                try:
+                    while not self.finished:
+                        if should_stop():
+                            raise StopTraining
+                        self._train_interval(report, should_stop)
+                        number = progress.interval + 1
+                        last = number * config.epochs_per_interval == config.epochs
+                        evaluated = last or number > config.min_eval_interval
+                        if evaluated:
+                            results = self._evaluate(report, should_stop)
+                        progress.interval = number
+                        if last or (evaluated and config.checkpoint_every_eval):
+                            self._checkpoint(report)
+                except StopTraining:
+                    if self._moment != self._saved:
+                        self._checkpoint(report)
+        finally:
+            self._folder.close()
+        return results
+
+    def _train_interval(self, report: Report, should_stop: Callable[[], bool]) -> None:
+        """Dispatch step t, fetch batch t+1 in a thread, report step t-1; to the interval's end."""
+        progress = self.progress
+        if progress.position == self._interval_end:  # stopped in or before its evaluation
+            return
+        progress.results = {}
+        if progress.position is not None:  # the thread of an interrupted interval has gone further
+            self.stream.position = dict(progress.position)
+        waiting, stopped = None, False
+        for batch, position in prefetch(self.stream):
+            if progress.step >= self.total_steps:
+                break
+            metrics = self.train_step(batch)
+            progress.position = position
+            if waiting is not None:
+                self._report_step(report, *waiting)
+            waiting = progress.step, metrics
+            stopped = should_stop()
+            if stopped:
+                break
+        if waiting is not None:
+            self._report_step(report, *waiting)
+        if stopped:
+            raise StopTraining
+        progress.position = self._interval_end
+
     def train_step(self, batch: dict[str, np.ndarray | mx.array]) -> dict[str, mx.array]:
-        """One supervision step and update, dispatched but not waited for.
+        """Dispatch one supervision step and update, without waiting for it.
 
         Args:
             batch: ``inputs [B, S]``, ``labels [B, S]`` and ``puzzle_identifiers [B]``, int32: this
@@ -120,222 +195,116 @@ class Trainer:
         recursion = None
         if self.config.depth_curriculum:
             recursion = recursion_at(self.config.arch, self.progress.step, self.total_steps)
-        self.carry, metrics = self.training.step(self.carry, batch, key, recursion)
+        self.carry, metrics = self.state.step(self.carry, batch, key, recursion)
         self.progress.step += 1
         # Everything the next step reads, or its graph would grow from step to step.
-        mx.async_eval(self.training.state, self.carry, metrics)
+        mx.async_eval(self.state.arrays, self.carry, metrics)
         return metrics
 
-    @property
-    def finished(self) -> bool:
-        """Whether every epoch is trained and evaluated."""
-        return self.progress.interval == self.config.epochs // self.config.epochs_per_interval
+    def _report_step(self, report: Report, step: int, sums: dict[str, mx.array]) -> None:
+        metrics = mean_metrics(sums, self.config.global_batch_size)
+        check_numbers(step, metrics, self.run)
+        report.train(step, metrics)
 
-    @property
-    def interval_end(self) -> dict[str, int]:
-        """The data position at which the interval begun is trained."""
-        return {
-            "epoch": (self.progress.interval + 1) * self.config.epochs_per_interval,
-            "offset": 0,
+    def _evaluate(self, report: Report, should_stop: Callable[[], bool]) -> Results:
+        """Evaluate the averaged weights, report the results and write what evaluators write."""
+        step, examples = self.progress.step, int(self.test_data.puzzle_indices[-1])
+
+        def tick(rows: int) -> None:
+            bar.update(rows)
+            if should_stop():
+                raise StopTraining
+
+        with averaged(self.state), report.evaluating(examples) as bar:
+            results, outputs = evaluate(
+                self.evaluation,
+                self.test_data,
+                save=self.config.eval_save_outputs,
+                evaluators=self.evaluators,
+                tick=tick,
+                world=self.world,
+            )
+        report.evaluation(step, results)
+        if self.world.is_main:
+            if outputs:
+                write_outputs(self.run / f"outputs_{step:07d}.npz", outputs)
+            for evaluator in self.evaluators:
+                metrics, files = evaluator.result()
+                report.evaluator(step, evaluator.name, metrics)
+                write_files(self.run / f"evaluation_{step:07d}", files)
+                results[evaluator.name] = metrics
+        self.progress.results = {
+            f"{part}/{name}": value
+            for part, metrics in results.items()
+            for name, value in metrics.items()
         }
+        return results
 
-    @property
-    def unsaved(self) -> bool:
-        """Whether the run has moved on since it was last saved, resumed or begun."""
-        return self._moment != self._saved
-
-    def open(self) -> None:
-        """Take the run folder for this process; `fit` does it, unless it is done.
-
-        Raises:
-            InputError: see `RunFolder.open`.
-        """
-        if self.group.is_main:
-            self._folder.open(self.config, self.resumed)
-
-    def fit(self, obey: Callable[[], None] = lambda: None) -> dict[str, dict[str, float]]:
-        """Train to the end and return the last evaluation, ``{set: {metric: mean}}``.
-
-        The metrics of task evaluators stand among the sets, by the evaluator's name.
-
-        Args:
-            obey: called after every step and evaluated batch; where it raises `StopTraining`, the
-                run saves a checkpoint of this moment and is not `finished`.
-
-        Raises:
-            InputError: the run folder cannot be taken or written, or a metric is NaN or infinite.
-        """
-        self.open()
-        try:
-            with (
-                self.group.reraise_lost_peer(
-                    f"continue with resume={self.run}, once it holds a step_* folder"
-                ),
-                self._report_from_here() as report,
-            ):
-                while self._remarks:
-                    report.say(self._remarks.pop(0))
-                return Loop(self, report, obey).run()
-        finally:
-            self._folder.close()
+    def _checkpoint(self, report: Report) -> None:
+        """Save, and delete the checkpoints the run need not keep once that is on the disk."""
+        report.sync()
+        folder = self.save()
+        if folder is not None:
+            report.print(f"step {self.progress.step}: saved {folder}")
+            if self.config.keep_checkpoints is not None:
+                prune(self.run, self.config.keep_checkpoints, self.config.keep_best)
 
     def save(self) -> Path | None:
-        """Write a checkpoint of this moment and return its folder, in the process that leads.
+        """Write a checkpoint of this moment and return its folder, in the main process.
 
-        It holds the carry of the global batch, so that any number of processes can go on from it.
+        It holds the carry of the global batch, so that any number of processes can continue it.
 
         Raises:
             InputError: it cannot be written, or the state holds NaN or infinity.
         """
-        carry = self.group.gather(self.carry)
+        carry = self.world.gather(self.carry)
         mx.eval(carry)
-        if self.group.is_main:
-            states = {evaluator.name: evaluator.state() for evaluator in self.evaluators}
-            states = {name: state for name, state in states.items() if state}
-            self.resumed = save_checkpoint(self.run, self.training, carry, self.progress, states)
         self._saved = self._moment
-        return self.resumed if self.group.is_main else None
-
-    def _report_from_here(self) -> Report:
-        evaluated = self.progress.position != self.interval_end
-        place, silent = self.progress.step, not self.group.is_main
-        return Report(self.run, self.config, place, self.total_steps, evaluated, silent)
-
-    def _restore_evaluators(self, states: dict[str, dict[str, np.ndarray]]) -> None:
-        for evaluator in self.evaluators:
-            if evaluator.name in states:
-                with located(self.resumed):
-                    evaluator.restore(states[evaluator.name])
-            elif evaluator.state():
-                self._remarks.append(f"{self.resumed} has no votes: {evaluator.name} counts anew")
+        if not self.world.is_main:
+            return None
+        kept = {evaluator.name: evaluator.state() for evaluator in self.evaluators}
+        kept = {name: arrays for name, arrays in kept.items() if arrays}
+        self.resumed = save_checkpoint(self.run, self.state, carry, self.progress, kept)
+        return self.resumed
 
     @property
     def _moment(self) -> tuple[int, int]:
         """What tells two checkpoints of a run apart."""
         return self.progress.step, self.progress.interval
 
-    def _agree(self) -> None:
-        """Make all processes start from one state; InputError if they resume from different ones.
+    @property
+    def _interval_end(self) -> dict[str, int]:
+        """The data position at which the current interval is trained."""
+        return {
+            "epoch": (self.progress.interval + 1) * self.config.epochs_per_interval,
+            "offset": 0,
+        }
 
-        Weights drawn on machines of different kinds may differ in their last digits.
+    def _restore(self) -> None:
+        carry = restore(self.resumed, self.state)
+        if carry is None:
+            self._warnings.append(f"{self.resumed} has no carry: every row begins a new puzzle")
+        else:
+            self.carry = tree_map(self.world.shard, carry)
+        if self.world.is_main:
+            self._warnings += restore_evaluators(self.resumed, self.progress, self.evaluators)
+
+    def _sync(self) -> None:
+        """Make all processes start from one state: weights drawn on two machines may differ.
+
+        Raises:
+            InputError: they resume from different checkpoints.
         """
-        if self.group.size == 1:
-            return
         position = self.progress.position or {"epoch": 0, "offset": 0}
         place = [self.progress.step, self.progress.interval, *position.values()]
         remedy = f"give every machine the same {self.run}, in a shared folder or as a copy"
-        self.group.check_same("step, interval and data position", place, remedy)
-        self.training.follow()
+        self.world.check_same("step, interval and data position", place, remedy)
+        self.state.copy_from_main()
 
-
-class Loop:
-    """Takes a run from where its trainer stands to the end; see `Trainer.fit`."""
-
-    def __init__(self, trainer: "Trainer", report: Report, obey: Callable[[], None]):
-        self.trainer, self.report = trainer, report
-        self.obey = synced_stop(obey, trainer.group, trainer.progress)
-
-    def run(self) -> dict[str, dict[str, float]]:
-        """Train, and return the last evaluation; where `StopTraining` is raised, save and end."""
-        results: dict[str, dict[str, float]] = {}
-        try:
-            while not self.trainer.finished:
-                self.obey()
-                self._train_interval()
-                results = self._finish_interval() or results
-        except StopTraining:
-            if self.trainer.unsaved:
-                self._checkpoint()
-        return results
-
-    def _train_interval(self) -> None:
-        """Dispatch step t, then report step t-1 while it runs; data comes from a thread."""
-        trainer, progress = self.trainer, self.trainer.progress
-        if progress.position == trainer.interval_end:  # stopped in or before its evaluation
-            return
-        progress.results = {}
-        if progress.position is not None:  # the thread of a stretch before has gone further
-            trainer.stream.position = dict(progress.position)
-        waiting = None
-        for batch, position in prefetch(trainer.stream):
-            if progress.step >= trainer.total_steps:
-                break
-            metrics = trainer.train_step(batch)
-            progress.position = position
-            if waiting is not None:
-                self._tell(*waiting)
-            waiting = progress.step, metrics
-            try:
-                self.obey()
-            except StopTraining:
-                self._tell(*waiting)
-                raise
-        if waiting is not None:
-            self._tell(*waiting)
-        progress.position = trainer.interval_end
-
-    def _tell(self, step: int, sums: dict[str, mx.array]) -> None:
-        metrics = mean_metrics(sums, self.trainer.config.global_batch_size)
-        check_numbers(step, metrics, self.trainer.run)
-        self.report.train(step, metrics)
-
-    def _finish_interval(self) -> dict | None:
-        """Evaluate and save, where an interval that has been trained asks for it."""
-        config, progress = self.trainer.config, self.trainer.progress
-        number = progress.interval + 1
-        last = number * config.epochs_per_interval == config.epochs
-        results = None
-        if last or number > config.min_eval_interval:
-            results = self._evaluate()
-            progress.results = _flat(results)
-        progress.interval = number
-        if last or (results and config.checkpoint_every_eval):
-            self._checkpoint()
-        return results
-
-    def _evaluate(self) -> dict[str, dict[str, float]]:
-        trainer, report, step = self.trainer, self.report, self.trainer.progress.step
-        examples = int(trainer.test_data.puzzle_indices[-1])
-
-        def tick(rows: int) -> None:
-            bar.update(rows)
-            self.obey()
-
-        with averaged(trainer.training), report.evaluating(examples) as bar:
-            results, outputs = evaluate(
-                trainer.evaluation,
-                trainer.test_data,
-                save=trainer.config.eval_save_outputs,
-                evaluators=trainer.evaluators,
-                tick=tick,
-                group=trainer.group,
-            )
-        report.evaluation(step, results)
-        if not trainer.group.is_main:
-            return results
-        if outputs:
-            write_outputs(trainer.run / f"outputs_{step:07d}.npz", outputs)
-        for evaluator in trainer.evaluators:
-            metrics, files = evaluator.result()
-            report.judgement(step, evaluator.name, metrics)
-            write_files(trainer.run / f"evaluation_{step:07d}", files)
-            results[evaluator.name] = metrics
-        return results
-
-    def _checkpoint(self) -> None:
-        """Save, and delete what the run need not keep once that is on the disk."""
-        config = self.trainer.config
-        self.report.sync()
-        folder = self.trainer.save()
-        if folder is None:
-            return
-        self.report.say(f"step {self.trainer.progress.step}: saved {folder}")
-        if config.keep_checkpoints is not None:
-            prune(self.trainer.run, config.keep_checkpoints, config.keep_best)
-
-
-def _flat(results: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Metrics as the log names them, ``set/metric``."""
-    return {
-        f"{part}/{name}": value for part, found in results.items() for name, value in found.items()
-    }
+    def _open_report(self) -> Report:
+        evaluated = self.progress.position != self._interval_end
+        step, silent = self.progress.step, not self.world.is_main
+        report = Report(self.run, self.config, step, self.total_steps, evaluated, silent)
+        while self._warnings:
+            report.print(self._warnings.pop(0))
+        return report

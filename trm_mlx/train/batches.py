@@ -1,4 +1,4 @@
-"""Where the puzzles of a run come from: dataset folders, or the generator of a task.
+"""The puzzles of a run and their batches: from dataset folders, or from a task's generator.
 
 ``generate:TASK`` in the place of a folder makes new puzzles for every batch and, for testing, a
 fixed set of held-out ones (``tasks/holdout.py`` says which). Here tasks and data meet.
@@ -27,8 +27,8 @@ from trm_mlx.train.augment import Augmentation
 GENERATE = "generate:"
 
 
-class Generator(NamedTuple):
-    """The training side of a task's puzzles, and what a dataset of them would say of itself."""
+class GeneratedPuzzles(NamedTuple):
+    """The training puzzles of a task, made for every batch, with the metadata of such a dataset."""
 
     task: Task
     metadata: DatasetMetadata
@@ -43,8 +43,8 @@ class Generator(NamedTuple):
         }
 
 
-def open_data(config: TrainConfig) -> tuple[PuzzleDataset | Generator, PuzzleDataset]:
-    """The puzzles of a run, for training and for evaluation.
+def open_data(config: TrainConfig) -> tuple[PuzzleDataset | GeneratedPuzzles, PuzzleDataset]:
+    """Open the puzzles of a run, for training and for evaluation.
 
     Raises:
         InputError: see `open_train` and `open_test`; or they are not of one kind.
@@ -54,8 +54,8 @@ def open_data(config: TrainConfig) -> tuple[PuzzleDataset | Generator, PuzzleDat
     return train, test
 
 
-def open_train(config: TrainConfig) -> PuzzleDataset | Generator:
-    """The training puzzles of a run.
+def open_train(config: TrainConfig) -> PuzzleDataset | GeneratedPuzzles:
+    """Open the training puzzles of a run.
 
     Raises:
         InputError: they cannot be read, or not be mixed.
@@ -74,11 +74,11 @@ def open_train(config: TrainConfig) -> PuzzleDataset | Generator:
             "puzzles need none; set augment=false"
         )
     name = generated[0].removeprefix(GENERATE)
-    return Generator(get(name), _metadata(name, config.puzzles_per_epoch))
+    return GeneratedPuzzles(get(name), _metadata(name, config.puzzles_per_epoch))
 
 
 def open_test(config: TrainConfig) -> PuzzleDataset:
-    """The puzzles that a run is evaluated on.
+    """Open the puzzles that a run is evaluated on.
 
     Raises:
         InputError: as `open_split_of`, or there are none but the training puzzles.
@@ -94,10 +94,10 @@ def open_test(config: TrainConfig) -> PuzzleDataset:
 
 
 def open_split_of(paths: Sequence[str], split: str, test_puzzles: int) -> PuzzleDataset:
-    """A split of several dataset folders or tasks, ``generate:TASK``, together.
+    """Open a split of several dataset folders or tasks, ``generate:TASK``, as one dataset.
 
     Args:
-        test_puzzles: how many different ones to generate at most, always the same.
+        test_puzzles: the most distinct puzzles to generate, the same ones in every run.
 
     Raises:
         InputError: one cannot be read, or is generated but not asked for its test split.
@@ -114,31 +114,33 @@ def open_split_of(paths: Sequence[str], split: str, test_puzzles: int) -> Puzzle
 
 
 def train_stream(
-    data: PuzzleDataset | Generator,
+    data: PuzzleDataset | GeneratedPuzzles,
     test_data: PuzzleDataset,
     config: TrainConfig,
     position: Position | None,
-    group: World = SINGLE,
+    world: World = SINGLE,
 ) -> TrainStream | GeneratedStream:
-    """The batches of a run, from a position on: of each, the rows of this process.
+    """Return the batches of a run from a position on: of each, the rows of this process.
 
     Raises:
         InputError: the batch does not divide among the processes, or does not fit the data.
     """
     size, interval, seed = config.global_batch_size, config.epochs_per_interval, config.seed
-    if isinstance(data, Generator):
-        rows_of_rank(size, *group)
+    if isinstance(data, GeneratedPuzzles):
+        rows_of_rank(size, shard=world)
 
-        def part(rows: int, rng: np.random.Generator) -> Batch:
-            return {name: group.shard(array) for name, array in data.batch(rows, rng).items()}
+        def own_rows(rows: int, rng: np.random.Generator) -> Batch:
+            return {name: world.shard(array) for name, array in data.batch(rows, rng).items()}
 
-        return GeneratedStream(part, config.puzzles_per_epoch, size, interval, seed, position)
-    change = None
+        return GeneratedStream(own_rows, config.puzzles_per_epoch, size, interval, seed, position)
+    augmentation = None
     if config.augment:
         sizes = data.metadata
         task = fitting(sizes.vocab_size, sizes.seq_len, sizes.task)
-        change = Augmentation.of(task, data, test_data, config.reveal_cells)
-    return TrainStream(data, size, interval, seed, *group, position=position, change=change)
+        augmentation = Augmentation.of(task, data, test_data, config.reveal_cells)
+    return TrainStream(
+        data, size, interval, seed, shard=world, position=position, change=augmentation
+    )
 
 
 def _metadata(name: str, puzzles: int) -> DatasetMetadata:
@@ -147,7 +149,7 @@ def _metadata(name: str, puzzles: int) -> DatasetMetadata:
 
 
 def _generate_test(path: str, count: int) -> Split:
-    """Up to ``count`` held-out puzzles, the same for every run."""
+    """Generate up to ``count`` held-out puzzles, the same in every run."""
     name = path.removeprefix(GENERATE)
     task = get(name)
     puzzles = draw_distinct(task, count, np.random.default_rng(0), testing=True)
@@ -159,7 +161,7 @@ def _generate_test(path: str, count: int) -> Split:
 
 
 def _tokens(task: Task, puzzles: Puzzles) -> tuple[np.ndarray, np.ndarray]:
-    """Checked inputs and labels; somebody's own task may not do what it says."""
+    """Return inputs and labels, checked: a user's own task may break its promises."""
     tokens = task.encode(puzzles.questions), task.encode(puzzles.answers)
     for array in tokens:
         if array.shape != (len(puzzles.ratings), task.seq_len):

@@ -36,6 +36,8 @@ def softmax_cross_entropy(
     return nn.losses.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
+Metrics = dict[str, mx.array]
+
 LOSSES = {
     "stablemax_cross_entropy": stablemax_cross_entropy,
     "softmax_cross_entropy": softmax_cross_entropy,

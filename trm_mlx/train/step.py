@@ -1,4 +1,4 @@
-"""One optimisation step and one evaluation step, compiled where that pays."""
+"""The training step: gradients of a batch, then one update of all weights; it may be compiled."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,21 +15,18 @@ from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, random_starts
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
-from trm_mlx.train.losses import act_metrics, row_losses, step_weights, total_loss
+from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights, total_loss
 from trm_mlx.train.memory import plan
 from trm_mlx.train.optim import build_optimizer, moving_average, sign_descent, warmup_cosine
 
-Metrics = dict[str, mx.array]
 
+class TrainState:
+    """Model, optimizer and moving average, and the step that advances them together.
 
-class Training:
-    """Model, optimizer and moving average, and the function that advances them together.
+    Every process of a ``world`` holds all of them, and its own rows of the carry and of the batch.
+    All make the update of the global batch, and so stay equal.
 
-    In a group, every process holds all of them, and its own rows of the carry and of the batch. All
-    make the update of the whole batch, and so stay equal.
-
-    Restored state must be put in place before the first `step`: compiling captures the arrays
-    that are there then.
+    Restore saved arrays before the first `step`: compiling captures the arrays that are there then.
     """
 
     def __init__(
@@ -37,9 +34,9 @@ class Training:
         model: RecursiveReasoner,
         config: TrainConfig,
         total_steps: int,
-        group: World = SINGLE,
+        world: World = SINGLE,
     ):
-        self.model, self.config, self.group = model, config, group
+        self.model, self.config, self.world = model, config, world
         model.train()
         model.unfreeze()
         if config.freeze_weights:
@@ -47,23 +44,24 @@ class Training:
         self.optimizer = build_optimizer(config, total_steps)
         self.optimizer.init(model.trainable_parameters())
         self.average = tree_map(mx.array, model.trainable_parameters()) if config.ema else {}
-        self.plan = plan(config, model, group.size)
+        self.plan = plan(config, model, world.size)
         self._puzzle_rate = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
+        self._compiles = device.compiles(config.compile)
         self._steps: dict[Recursion, Callable] = {}
 
     @property
-    def state(self) -> list:
+    def arrays(self) -> list:
         """Everything a step changes besides the carry."""
         return [self.model.state, self.optimizer.state, self.average]
 
-    def follow(self) -> None:
-        """Take over the weights, the optimizer and the average of the process that leads."""
-        state = [self.model.parameters(), self.optimizer.state, self.average]
-        weights, self.optimizer.state, average = self.group.broadcast(state)
+    def copy_from_main(self) -> None:
+        """Replace the weights, optimizer state and average by those of the main process."""
+        own = [self.model.parameters(), self.optimizer.state, self.average]
+        weights, self.optimizer.state, average = self.world.broadcast(own)
         self.model.update(weights)
         self.optimizer.init(self.model.trainable_parameters())
         self.average.update(average)
-        mx.eval(self.state)
+        mx.eval(self.arrays)
 
     def step(
         self, carry: Carry, batch: Batch, key: mx.array, recursion: Recursion | None = None
@@ -71,7 +69,9 @@ class Training:
         """Advance by one supervision step and one update of every weight.
 
         Args:
-            carry: rows in progress; batch: rows for those that halted; key: this step's randomness.
+            carry: rows in progress.
+            batch: rows for those that halted.
+            key: the randomness of this step.
             recursion: what the model does in this step, if not what it does otherwise.
 
         Returns:
@@ -79,36 +79,49 @@ class Training:
         """
         recursion = recursion or self.model.recursion
         if recursion not in self._steps:
-            self._steps[recursion] = self._built()
+            self._steps[recursion] = self._build()
         with self.model.recursing(recursion):
             return self._steps[recursion](carry, batch, key)
 
-    def _built(self) -> Callable:
-        """The step, compiled as a whole or, where it waits for messages, in its two halves."""
+    def _build(self) -> Callable:
+        """Compile the step as a whole or, where it waits for messages, in its two halves."""
 
         def compiled(function: Callable) -> Callable:
             plain = kernels_cpu.disabled()(function)
-            return mx.compile(plain, inputs=self.state, outputs=self.state)
+            return mx.compile(plain, inputs=self.arrays, outputs=self.arrays)
 
-        if not compiles(self.config):
-            return partial(self._update, self.gradients, self._applied)
-        if self.group.waits:
-            return partial(self._update, compiled(self.gradients), compiled(self._applied))
-        return compiled(partial(self._update, self.gradients, self._applied))
+        if not self._compiles:
+            return partial(self._advance, self.gradients, self._update)
+        if self.world.waits:
+            return partial(self._advance, compiled(self.gradients), compiled(self._update))
+        return compiled(partial(self._advance, self.gradients, self._update))
+
+    def _advance(
+        self, gradients_of: Callable, update: Callable, carry: Carry, batch: Batch, key: mx.array
+    ) -> tuple[Carry, Metrics]:
+        carry, metrics, gradients, puzzles = gradients_of(carry, batch, key)
+        if self.world.size > 1:
+            gradients, metrics = self.world.sum([gradients, metrics])
+            if puzzles:
+                puzzles = self.world.gather(puzzles, after=metrics["count"])
+        return carry, update(metrics, gradients, puzzles)
 
     def gradients(self, carry: Carry, batch: Batch, key: mx.array):
-        """Gradients of loss / global_batch_size over these rows, without updating anything.
+        """Compute gradients of loss / global_batch_size over these rows; update nothing.
 
         A batch too large for the memory goes through in several passes whose gradients are added.
 
         Returns:
-            ``(carry, metrics, gradients of the weights as a tree, puzzles)``: the puzzle rows'
-            ``identifiers [B]`` and ``gradients [B, E]``, or nothing for a model without them.
+            ``(carry, metrics, gradients, puzzles)``: gradients of the weights as a tree, and of the
+            puzzle rows ``identifiers [B]`` and ``gradients [B, E]``, an empty dict for a model
+            without them.
         """
         begins, carry = carry.halted, self.model.reset_halted(carry, batch)
         if self.config.random_starts:
             key, start_key = mx.random.split(key)
-            carry = random_starts(carry, begins, self.config.random_starts, start_key, self.group)
+            carry = random_starts(
+                carry, begins, self.config.random_starts, start_key, shard=self.world
+            )
         passes, total = [], None
         for start in range(0, len(carry.steps), self.plan.rows):
             rows = slice(start, start + self.plan.rows)
@@ -117,13 +130,13 @@ class Training:
             total = weights if total is None else tree_map(mx.add, total, weights)
             passes.append((states, outputs, losses, puzzles))
         states, outputs, losses, puzzles = _joined(passes)
-        carry = self.model.halt(carry, states, outputs, key, self.group)
+        carry = self.model.halt(carry, states, outputs, key, shard=self.world)
         rows = {"identifiers": carry.batch["puzzle_identifiers"], "gradients": puzzles}
         metrics = act_metrics(carry, outputs, losses)
         return carry, metrics, total, {} if puzzles is None else rows
 
     def _pass(self, carry: Carry, rows: slice, after: dict | None):
-        """States, outputs, losses and gradients of some rows, begun when ``after`` is there."""
+        """Return states, outputs, losses and gradients of some rows, begun after ``after``."""
         config, model, recompute = self.config, self.model, self.plan.recompute
         carry = tree_map(lambda array: array[rows], carry)
         if after is not None:
@@ -132,21 +145,16 @@ class Training:
                 zip(carry.states, mx.depends(list(carry.states.values()), waited_for), strict=True)
             )
             carry = carry._replace(states=states)
-        puzzles = model.puzzle_rows(carry.batch)
-        states = model.no_grad_updates(carry.states, carry.batch, puzzles)
+        puzzles, finish = model.supervision_step(carry)
 
         def objective(trained: dict):
             model.update(trained["weights"])
-            puzzles = trained.get("puzzles")
-            new_states, outputs = model.grad_updates_and_heads(
-                states, carry.batch, puzzles, True, recompute
-            )
-            outputs |= model.bootstrap_target(carry, new_states, puzzles)
+            states, outputs = finish(trained.get("puzzles"), in_grad=True, recompute=recompute)
             labels = carry.batch["labels"]
             losses = row_losses(outputs, labels, config.loss, config.label_smoothing)
             weights = step_weights(config.loss_weights, carry.steps)
             loss = total_loss(losses, weights, config.q_loss_weight) / config.global_batch_size
-            return loss, (new_states, outputs, losses)
+            return loss, (states, outputs, losses)
 
         weights = model.trainable_parameters()
         trained = {"weights": weights} | ({} if puzzles is None else {"puzzles": puzzles})
@@ -154,17 +162,8 @@ class Training:
         model.update(weights)
         return *made, gradients
 
-    def _update(
-        self, compute: Callable, apply: Callable, carry: Carry, batch: Batch, key: mx.array
-    ) -> tuple[Carry, Metrics]:
-        carry, metrics, gradients, puzzles = compute(carry, batch, key)
-        gradients, metrics = self.group.sum([gradients, metrics])
-        if puzzles:
-            puzzles = self.group.gather(puzzles, after=metrics["count"])
-        return carry, apply(metrics, gradients, puzzles)
-
-    def _applied(self, metrics: Metrics, gradients: dict, puzzles: dict) -> Metrics:
-        """Update everything by the gradients of the global batch; the metrics with the rates."""
+    def _update(self, metrics: Metrics, gradients: dict, puzzles: dict) -> Metrics:
+        """Update everything by the gradients of the global batch; add the rate to the metrics."""
         config, model = self.config, self.model
         if config.grad_clip is not None:
             gradients, metrics["grad_norm"] = optim.clip_grad_norm(gradients, config.grad_clip)
@@ -185,13 +184,13 @@ class Training:
 
 
 @contextmanager
-def averaged(training: Training) -> Iterator[None]:
-    """The model with its averaged weights, if the run keeps an average, and back afterwards.
+def averaged(state: TrainState) -> Iterator[None]:
+    """Give the model its averaged weights, if the run keeps an average, and restore its own after.
 
-    A context manager: ``with averaged(trainer.training): ...`` around what uses the model.
+    A context manager: ``with averaged(trainer.state): ...`` around what uses the model.
     """
-    model, weights = training.model, tree_map(mx.array, training.model.trainable_parameters())
-    model.update(training.average)
+    model, weights = state.model, tree_map(mx.array, state.model.trainable_parameters())
+    model.update(state.average)
     try:
         yield
     finally:
@@ -199,7 +198,7 @@ def averaged(training: Training) -> Iterator[None]:
 
 
 def _joined(passes: list):
-    """The results of several passes as those of one: row by row."""
+    """Concatenate the results of several passes row by row."""
     if len(passes) == 1:
         return passes[0]
 
@@ -207,25 +206,3 @@ def _joined(passes: list):
         return None if parts[0] is None else mx.concatenate(parts)
 
     return tree_map(join, *passes)
-
-
-def compiles(config: TrainConfig) -> bool:
-    """Whether the step is compiled as a whole."""
-    return device.compiles(config.compile)
-
-
-class EvaluationStep:
-    """(carry, batch) -> (carry, outputs, metrics) of one supervision step, nothing updated."""
-
-    def __init__(self, model: RecursiveReasoner, loss: str, compiled: bool = False):
-        self.model, self.loss = model, loss
-        run = kernels_cpu.disabled()(self._run)
-        self._step = mx.compile(run, inputs=model.state) if compiled else self._run
-
-    def __call__(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
-        return self._step(carry, batch)
-
-    def _run(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
-        carry, outputs = self.model(carry, batch)
-        losses = row_losses(outputs, carry.batch["labels"], self.loss)
-        return carry, outputs, act_metrics(carry, outputs, losses, skip_unlabelled=True)

@@ -1,0 +1,143 @@
+"""Continue a run from its checkpoint, or start a new one from the weights of another."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from trm_mlx.config import ModelConfig, TrainConfig
+from trm_mlx.config_io import train_config
+from trm_mlx.errors import InputError, located
+from trm_mlx.evaluate.evaluate import Evaluator
+from trm_mlx.models.act import Carry
+from trm_mlx.models.checkpoint_files import (
+    EMA_FILE,
+    MODEL_FILE,
+    assign_weights,
+    find_checkpoint,
+    read_config,
+    read_model_weights,
+    read_weights,
+)
+from trm_mlx.run.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Progress, evaluators_file
+from trm_mlx.run.folder import check_newest
+from trm_mlx.train.step import TrainState
+
+# What, besides the architecture, must stay as it was for a run to be the same run.
+FIXED = (
+    "global_batch_size", "epochs_per_interval", "puzzles_per_epoch", "augment", "seed", "optimizer",
+    "ema", "freeze_weights",
+)  # fmt: skip
+
+
+def check_resumable(folder: Path, progress: Progress, saved: dict, config: TrainConfig) -> None:
+    """Refuse to continue a run as another run, or from the middle of its own past.
+
+    Raises:
+        InputError: naming what differs and how to go on.
+    """
+    before = train_config(saved)
+    pairs = [(name, getattr(config, name), getattr(before, name)) for name in FIXED]
+    for field in dataclasses.fields(config.arch):
+        sides = (getattr(side.arch, field.name) for side in (config, before))
+        pairs.append((f"arch.{field.name}", *sides))
+    for name, ours, theirs in pairs:
+        if ours != theirs:
+            raise InputError(
+                f"{name}={ours} cannot resume {folder}, trained with {theirs}: leave it as it "
+                f"was, or start a new run with load_checkpoint={folder}"
+            )
+    if progress.interval * config.epochs_per_interval >= config.epochs:
+        raise InputError(
+            f"{folder} has finished its {config.epochs} epochs: continue with a larger epochs="
+        )
+    check_newest(Path(config.checkpoint_path), folder)
+
+
+def restore(folder: Path, state: TrainState) -> Carry | None:
+    """Put a checkpoint's model, optimizer and average into ``state``; return its carry.
+
+    The carry is the largest file by far. Where it was not copied along, None is returned: every row
+    then begins a new puzzle, and all else continues as it was.
+
+    Must come before the first training step, which captures these arrays.
+
+    Raises:
+        InputError: a file is damaged or does not belong to this run.
+    """
+    model, rows = state.model, state.config.global_batch_size
+    _check_same_model(read_config(folder), model.config, folder)
+    assign_weights(model, read_weights(folder / MODEL_FILE), str(folder))
+    state.optimizer.state = _read_tree(folder / OPTIMIZER_FILE, state.optimizer.state)
+    state.optimizer.init(model.trainable_parameters())
+    if state.average:
+        state.average.update(_read_tree(folder / EMA_FILE, state.average))
+    if not (folder / CARRY_FILE).exists():
+        return None
+    puzzle = mx.zeros((rows, model.config.seq_len), mx.int32)
+    batch = {"inputs": puzzle, "labels": puzzle, "puzzle_identifiers": mx.zeros((rows,), mx.int32)}
+    return Carry(**_read_tree(folder / CARRY_FILE, model.initial_carry(batch)._asdict()))
+
+
+def _read_tree(path: Path, like: dict) -> dict:
+    """Return the tree stored in ``path``, if it has the names and shapes of ``like``."""
+    stored = read_weights(path)
+    expected = {name: array.shape for name, array in tree_flatten(like)}
+    if {name: array.shape for name, array in stored.items()} != expected:
+        raise InputError(f"{path} does not hold this run's arrays: resume from an earlier step")
+    return tree_unflatten(stored)
+
+
+def _check_same_model(theirs: ModelConfig, ours: ModelConfig, folder: Path) -> None:
+    name = theirs.difference(ours)
+    if name is not None:
+        raise InputError(
+            f"{folder} was trained with {name}={getattr(theirs, name)}, this run has "
+            f"{name}={getattr(ours, name)}: make them agree"
+        )
+
+
+def start_from(folder: str | Path, state: TrainState) -> None:
+    """Start from the weights of a checkpoint of the same architecture, averaged if it has those.
+
+    Where the number of puzzle identifiers differs, every puzzle embedding becomes the mean row.
+
+    Raises:
+        InputError: another architecture, by the first field or array that differs.
+    """
+    folder, model = find_checkpoint(folder), state.model
+    _check_same_model(read_config(folder), model.config, folder)
+    weights = read_model_weights(folder)
+    table = weights.get("puzzle_emb.weights")
+    if table is not None and table.shape[0] != model.config.num_puzzle_identifiers:
+        mean = mx.mean(table, axis=0, keepdims=True)
+        weights["puzzle_emb.weights"] = mx.repeat(mean, model.config.num_puzzle_identifiers, axis=0)
+    assign_weights(model, weights, str(folder))
+    if state.average:
+        state.average.update(tree_map(mx.array, model.trainable_parameters()))
+
+
+def restore_evaluators(
+    folder: Path, progress: Progress, evaluators: Sequence[Evaluator]
+) -> list[str]:
+    """Put a checkpoint's evaluator states in place; return warnings about those it lacks.
+
+    Raises:
+        InputError: the file is damaged, or belongs to another dataset.
+    """
+    path, states = folder / evaluators_file(progress), {}
+    if path.exists():
+        states = tree_map(np.array, tree_unflatten(read_weights(path)))
+    if not all(isinstance(state, dict) for state in states.values()):
+        raise InputError(f"{path} is damaged: resume from an earlier step")
+    missing = []
+    for evaluator in evaluators:
+        if evaluator.name in states:
+            with located(folder):
+                evaluator.restore(states[evaluator.name])
+        elif evaluator.state():
+            missing.append(f"{folder} has no votes: {evaluator.name} counts anew")
+    return missing
