@@ -244,11 +244,11 @@ def test_memory_of_a_training_step_does_not_grow_with_the_cycles():
         batch = {"inputs": rows, "labels": rows, "puzzle_identifiers": mx.zeros(64, mx.int32)}
         state = TrainState(model, config, 10)
         carry = model.initial_carry(batch)
-        mx.eval(state.state, carry)
+        mx.eval(state.arrays, carry)
         mx.clear_cache()
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        mx.eval(state.step(carry, batch, mx.random.key(0)), state.state)
+        mx.eval(state.step(carry, batch, mx.random.key(0)), state.arrays)
         return mx.get_peak_memory() - before
 
     assert peak(6) < 1.1 * peak(2)

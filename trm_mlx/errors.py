@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Characters of an unbroken word that a message shows whole, and of the message.
-_LONGEST_WORD, _LONGEST_MESSAGE = 200, 380
+_LONGEST_WORD, _LONGEST_MESSAGE = 200, 600
 _WORD_START, _MESSAGE_START, _MESSAGE_END = 60, 190, 150
 
 
