@@ -387,6 +387,14 @@ def small_run(dataset, run, **changes):
     )  # fmt: skip
 
 
+def test_arc_is_the_default_on_its_data_and_nothing_elsewhere(dataset, tmp_path):
+    (evaluator,) = Trainer(small_run(dataset, tmp_path / "run", evaluators=None)).evaluators
+    assert isinstance(evaluator, ArcEvaluator)
+    assert Trainer(small_run(dataset, tmp_path / "none", evaluators=[])).evaluators == []
+    generated = small_run("generate:sudoku4x4", tmp_path / "other", evaluators=None)
+    assert Trainer(generated).evaluators == []
+
+
 def votes_in(trainer):
     (evaluator,) = trainer.evaluators
     return sum(count for answers in evaluator.votes.values() for count, _ in answers.values())

@@ -71,10 +71,12 @@ arch=trm data_paths=[data/maze-30x30-hard-1k] evaluators=[] epochs=50000 eval_in
 @pytest.mark.parametrize("command", PUBLISHED.strip().replace("\n    ", " ").splitlines())
 def test_published_commands(command):
     config = load_config(command.split())
-    assert config.evaluators == ()
-    assert (config.lr, config.puzzle_emb_lr) == (1e-4, 1e-4)
-    assert (config.epochs, config.eval_interval, config.global_batch_size) == (50000, 5000, 768)
-    assert config.ema is True
+    arc = "arc1concept" in command
+    assert config.evaluators == (None if arc else ())
+    assert (config.lr, config.global_batch_size, config.ema) == (1e-4, 768, True)
+    assert config.puzzle_emb_lr == (1e-2 if arc else 1e-4)
+    assert (config.epochs, config.eval_interval) == ((100_000, 10_000) if arc else (50_000, 5000))
+    assert config.weight_decay == config.puzzle_emb_weight_decay == (0.1 if arc else 1.0)
     assert config.arch.mlp_t is ("arch.mlp_t=True" in command)
     assert config.arch.prefix == 16
 
@@ -86,7 +88,7 @@ def test_numbers_as_yaml_and_people_write_them(text):
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
 def test_every_yaml_file_loads(path):
-    assert read_yaml(path)
+    assert isinstance(read_yaml(path), dict)
     if path.parent.name == "arch":
         assert arch_config(path.stem).name == path.stem
     elif path.parent.name == "experiment":
@@ -97,9 +99,48 @@ def test_every_yaml_file_loads(path):
 
 def test_defaults_of_file_and_class_agree():
     """Python users, who skip cfg_pretrain.yaml, must not get another run by it."""
-    by_file = load_config([DATA])
-    by_class = TrainConfig(arch=arch_config(), data_paths=by_file.data_paths)
-    assert dataclasses.replace(by_file, eval_interval=None) == by_class
+    assert load_config([DATA]) == TrainConfig(data_paths=("data/sudoku",))
+    assert ArchConfig() == arch_config() == arch_config("trm") == load_config([DATA]).arch
+
+
+# The published config/cfg_pretrain.yaml and config/arch/trm.yaml, but for the data: data_paths
+# stays required, and evaluators is null, which is [arc@ARC] where there is data for it.
+PUBLISHED_RUN = {
+    "global_batch_size": 768, "epochs": 100_000, "eval_interval": 10_000,
+    "checkpoint_every_eval": True, "min_eval_interval": 0, "lr": 1e-4, "lr_min_ratio": 1.0,
+    "lr_warmup_steps": 2000, "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1,
+    "puzzle_emb_weight_decay": 0.1, "puzzle_emb_lr": 1e-2, "seed": 0, "ema": False,
+    "ema_rate": 0.999, "freeze_weights": False, "loss": "stablemax_cross_entropy",
+    "optimizer": "adam_atan2", "data_paths_test": (),
+}  # fmt: skip
+PUBLISHED_TRM = {
+    "name": "trm", "hidden_size": 512, "num_heads": 8, "expansion": 4, "H_cycles": 3,
+    "L_cycles": 6, "H_layers": 0, "L_layers": 2, "mlp_t": False, "pos_encodings": "rope",
+    "puzzle_emb_len": 16, "halt_max_steps": 16, "halt_exploration_prob": 0.1,
+    "no_ACT_continue": True,
+}  # fmt: skip
+
+
+def test_defaults_are_the_published_ones():
+    config = TrainConfig(data_paths=("data/sudoku",))
+    assert {name: getattr(config, name) for name in PUBLISHED_RUN} == PUBLISHED_RUN
+    assert {name: getattr(config.arch, name) for name in PUBLISHED_TRM} == PUBLISHED_TRM
+    assert config.arch.puzzle_dims == 512
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
+def test_no_yaml_file_repeats_a_default(path):
+    values = read_yaml(path)
+    if path.parent.name == "arch":
+        assert values.get("name", "trm") == path.stem
+        values = {"arch": values}
+    arch = arch_config(values.get("arch", {}).get("name", "trm"))
+    base = arch if path.parent.name == "experiment" else ArchConfig()
+    config = train_config({"data_paths": ["data/sudoku"], **values})
+    defaults = {**to_dict(TrainConfig(data_paths=("none",))), "arch": None}
+    repeated = [key for key in values if to_dict(config)[key] == defaults[key]]
+    repeated += [k for k in values.get("arch", {}) if getattr(config.arch, k) == getattr(base, k)]
+    assert repeated == []
 
 
 @pytest.mark.parametrize("name", ARCHS)
@@ -231,10 +272,10 @@ def test_null_puzzle_width_means_hidden_size():
         ("arch={1: 2}", "unknown key arch.1"),
         ("arch=trn", "arch=trn: no such file; choose one of " + ", ".join(ARCHS)),
         ("experiment=x", "experiment=x: no such file; choose one of "),
-        ("epochs.x=1", "epochs.x"),
+        ("epochs.x=1", "epochs={'x': 1}: expected a whole number"),
         ("data_paths.x=1", "data_paths.x"),
-        ("eval_interval=30000", "does not divide epochs=50000: set eval_interval=25000"),
-        ("eval_interval=0", "eval_interval=0 does not divide epochs=50000: set eval_interval=1"),
+        ("eval_interval=30000", "does not divide epochs=100000: set eval_interval=25000"),
+        ("eval_interval=0", "eval_interval=0 does not divide epochs=100000: set eval_interval=1"),
         ("epochs=-1", "epochs=-1: must be greater than 0"),
         ("global_batch_size=0", "global_batch_size=0: must be greater than 0"),
         ("evaluators=[chess]", "evaluators.name=chess: choose one of arc, arc@ARC"),
@@ -242,7 +283,7 @@ def test_null_puzzle_width_means_hidden_size():
         ("optimizer=sgd", "optimizer=sgd: choose one of adam_atan2, adamw"),
         ("arch.pos_encodings=alibi", "choose one of rope, learned, none"),
         ("arch.forward_dtype=float64", "choose one of auto, float32, bfloat16, float16"),
-        ("arch.hidden_size=0", "arch.hidden_size=0: must be greater than 0"),
+        ("arch.hidden_size=0", "arch.hidden_size=0: must be from 1 to 1048576"),
         ("arch.num_heads=1024", "arch.num_heads=1024 is more than arch.hidden_size=512"),
         ("arch.hidden_size=24", "rope needs an even number"),
         ("arch.puzzle_emb_ndim=100000", "arch.puzzle_emb_len=0 or at least 196"),
@@ -323,6 +364,9 @@ def test_help_lists_every_option():
     for declared, prefix in ((TrainConfig, ""), (ArchConfig, "arch.")):
         for field in dataclasses.fields(declared):
             assert field.name == "arch" or f"  {prefix}{field.name} " in text
+    for line in ("weight decay  [a number; default 0.1]", "[a list like [a,b]; default []]"):
+        assert line in text
+    assert "[auto | true | false; default auto]" in text
 
 
 KEYS = st.sampled_from(

@@ -1,7 +1,8 @@
-"""What can be configured: frozen dataclasses, the single declaration of every option.
+"""Every option, declared once: frozen dataclasses whose defaults are the published ones.
 
-A field's type says how its value is read and its help text is what ``--help`` prints; reading is
-``config_io.py``'s business.
+A field's type says how its value is read (by ``config_io.py``), its help text is what ``--help``
+prints. The defaults are those of TRM's ``config/cfg_pretrain.yaml`` and ``config/arch/trm.yaml``;
+the files under ``config/`` hold only what differs from them.
 """
 
 import dataclasses
@@ -11,78 +12,67 @@ from typing import Any
 
 from trm_mlx.errors import InputError
 
+_REQUIRED = dataclasses.MISSING
 
-def _option(text: str, choices: tuple[str, ...] = (), **kwargs: Any) -> Any:
-    return field(metadata={"help": text, "choices": choices}, **kwargs)
+
+def _option(default: Any, text: str, **limits: Any) -> Any:
+    """A field with its help; of ``limits``, ``above``, ``low`` and ``high`` bound its value."""
+    return field(default=default, metadata={"help": text, **limits})
+
+
+def _size(default: Any, text: str, most: int, least: int = 1) -> Any:
+    """A whole number with an end: a config.json of a few bytes must not ask for gigabytes."""
+    return _option(default, text, low=least, high=most)
+
+
+def _choice(text: str, *choices: str) -> Any:
+    """A field that takes one of ``choices``, by default the first."""
+    return _option(choices[0], text, choices=choices)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchConfig:
     """A model up to the sizes its data decides. Names and defaults are the published ones."""
 
-    name: str = _option("variant: trm, trm_singlez, trm_hier6, hrm, transformers_baseline")
-    hidden_size: int = _option("width D of every state", default=512)
-    num_heads: int = _option("attention heads", default=8)
-    expansion: float = _option("SwiGLU expansion; inner width = expansion * D * 2/3", default=4.0)
-    H_cycles: int = _option("outer cycles of a supervision step", default=3)
-    L_cycles: int = _option("reasoning updates per outer cycle", default=6)
-    H_layers: int = _option("blocks of H_level (hrm, transformers_baseline)", default=0)
-    L_layers: int = _option("blocks of L_level (all but transformers_baseline)", default=2)
-    mlp_t: bool = _option("mix tokens with a SwiGLU instead of attention", default=False)
-    pos_encodings: str = _option(
-        "position encoding", choices=("rope", "learned", "none"), default="rope"
-    )
+    name: str = _option("trm", "variant: trm, trm_singlez, trm_hier6, hrm, transformers_baseline")
+    hidden_size: int = _size(512, "width D of every state", 2**20)
+    num_heads: int = _size(8, "attention heads", 2**20)
+    expansion: float = _option(4.0, "SwiGLU expansion; inner width = expansion * D * 2/3", above=0)
+    H_cycles: int = _size(3, "outer cycles of a supervision step", 2**16)
+    L_cycles: int = _size(6, "reasoning updates per outer cycle", 2**16)
+    H_layers: int = _size(0, "blocks of H_level (hrm, transformers_baseline)", 1024, least=0)
+    L_layers: int = _size(2, "blocks of L_level (all but transformers_baseline)", 1024, least=0)
+    mlp_t: bool = _option(False, "mix tokens with a SwiGLU instead of attention")
+    pos_encodings: str = _choice("position encoding", "rope", "learned", "none")
     puzzle_emb_ndim: int | None = _option(
-        "width of a puzzle's learned embedding; null: hidden_size, 0: none", default=None
+        None, "width of a puzzle's learned embedding; null: hidden_size, 0: none", low=0
     )
-    puzzle_emb_len: int = _option(
-        "prefix positions for the puzzle embedding; 0: as many as its width fills", default=0
+    puzzle_emb_len: int = _size(
+        16, "prefix positions of the puzzle embedding; 0: as many as it fills", 2**20, least=0
     )
-    halt_max_steps: int = _option("supervision steps a puzzle gets at most", default=16)
+    halt_max_steps: int = _size(16, "supervision steps a puzzle gets at most", 2**16)
     halt_exploration_prob: float = _option(
-        "chance that a row must run a random minimum of steps", default=0.1
+        0.1, "chance of a random minimum of steps", low=0, high=1
     )
-    no_ACT_continue: bool = _option("halt on q_halt > 0, without a continue target", default=True)
+    no_ACT_continue: bool = _option(True, "halt on q_halt > 0, without a continue target")
     bootstrap_q_continue: bool = _option(
-        "train q_continue on the next step's q values (unless no_ACT_continue)", default=True
+        True, "train q_continue on the next step's q values (unless no_ACT_continue)"
     )
-    forward_dtype: str = _option(
+    forward_dtype: str = _choice(
         "dtype of activations; auto: bfloat16 on a GPU, float32 on the CPU",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
+        *("auto", "float32", "bfloat16", "float16"),
     )
 
     def __post_init__(self) -> None:
-        _check_choices(self, "arch.")
-        _check_positive(
-            self, "arch.", "hidden_size", "num_heads", "expansion", "H_cycles", "L_cycles",
-            "halt_max_steps",
-        )  # fmt: skip
+        _check(self, ArchConfig, "arch.")
         if self.hidden_size < self.num_heads:
             raise InputError(
                 f"arch.num_heads={self.num_heads} is more than arch.hidden_size={self.hidden_size}"
             )
         if self.pos_encodings == "rope" and not self.mlp_t and self.head_dims % 2:
             raise InputError(
-                f"arch.num_heads={self.num_heads} gives heads of "
-                f"{self.head_dims} dimensions; "
+                f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
                 "rope needs an even number: change arch.num_heads or arch.hidden_size"
-            )
-        # Beyond any machine's memory or patience, and no wait or overflow for a mistyped size.
-        _check_range(
-            self, "arch.", 0, 2**20, "hidden_size", "num_heads", "expansion", "puzzle_emb_len"
-        )
-        _check_range(self, "arch.", 0, 2**16, "H_cycles", "L_cycles", "halt_max_steps")
-        _check_range(self, "arch.", 0, 1024, "H_layers", "L_layers")
-        if self.H_cycles * self.L_cycles > 2**20:
-            raise InputError(
-                f"arch.H_cycles={self.H_cycles} times arch.L_cycles={self.L_cycles} updates are "
-                f"too many for a supervision step: at most {2**20}"
-            )
-        _check_range(self, "arch.", 0, 1, "halt_exploration_prob")
-        if self.puzzle_dims < 0:
-            raise InputError(
-                f"arch.puzzle_emb_ndim={self.puzzle_dims}: must be at least 0, or null"
             )
         if self.puzzle_dims > self.prefix * self.hidden_size:
             raise InputError(
@@ -112,15 +102,15 @@ class ArchConfig:
 class ModelConfig(ArchConfig):
     """Everything needed to build a model: an `ArchConfig` and the sizes its data decides."""
 
-    vocab_size: int = _option("tokens, V")
-    seq_len: int = _option("positions of a puzzle, S")
-    num_puzzle_identifiers: int = _option("rows of the puzzle-embedding table, N")
+    vocab_size: int = _size(_REQUIRED, "tokens, V", 2**20)
+    seq_len: int = _size(_REQUIRED, "positions of a puzzle, S", 2**20)
+    num_puzzle_identifiers: int = _size(
+        _REQUIRED, "rows of the puzzle-embedding table, N", 2**31 - 1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(self, "", "vocab_size", "seq_len", "num_puzzle_identifiers")
-        _check_range(self, "", 1, 2**20, "vocab_size", "seq_len")
-        _check_range(self, "", 1, 2**31 - 1, "num_puzzle_identifiers")
+        _check(self, ModelConfig, "")
 
     @property
     def length(self) -> int:
@@ -153,11 +143,11 @@ class ModelConfig(ArchConfig):
 class EvaluatorConfig:
     """One task evaluator. The names with @ are the published ones."""
 
-    name: str = _option("task evaluator", choices=("arc", "arc@ARC", "rules"))
-    aggregated_voting: bool = _option("keep the votes of earlier evaluations", default=False)
+    name: str = _option(_REQUIRED, "task evaluator", choices=("arc", "arc@ARC", "rules"))
+    aggregated_voting: bool = _option(False, "keep the votes of earlier evaluations")
 
     def __post_init__(self) -> None:
-        _check_choices(self, "evaluators.")
+        _check(self, EvaluatorConfig, "evaluators.")
 
     @property
     def task(self) -> str:
@@ -169,125 +159,103 @@ class EvaluatorConfig:
 class TrainConfig:
     """One training run: its architecture and all that ``python pretrain.py --help`` lists."""
 
-    arch: ArchConfig
+    arch: ArchConfig = field(default_factory=ArchConfig)
+
     data_paths: tuple[str, ...] = _option(
-        "dataset folders, several are mixed; or generate:TASK (data=X is short for data_paths=[X])"
+        (), "dataset folders (mixed) or generate:TASK; data=X means [X]"
     )
-    data_paths_test: tuple[str, ...] = _option(
-        "dataset folders to evaluate on, or generate:TASK; empty: data_paths", default=()
-    )
-    augment: bool = _option(
-        "show a random image of a puzzle under its task's symmetries, every time", default=False
-    )
+    data_paths_test: tuple[str, ...] = _option((), "the same, to evaluate on; empty: data_paths")
+    augment: bool = _option(False, "show a random symmetric image of a puzzle, every time")
     reveal_cells: int = _option(
-        "show from 0 to this many more cells of the answer in a puzzle, a ladder of difficulty; "
-        "needs augment=true",
-        default=0,
+        0, "show up to this many more cells of the answer in a puzzle; needs augment=true", low=0
     )
-    puzzles_per_epoch: int = _option("of generate:TASK, new ones in every epoch", default=10_000)
-    test_puzzles: int = _option("of generate:TASK, held out", default=1000)
-    evaluators: tuple[EvaluatorConfig, ...] = _option(
-        "task evaluators to run: [rules], [arc], or [{name: arc, aggregated_voting: true}]",
-        default=(),
+    puzzles_per_epoch: int = _option(10_000, "of generate:TASK, new ones in every epoch", above=0)
+    test_puzzles: int = _option(1000, "of generate:TASK, held out", above=0)
+
+    evaluators: tuple[EvaluatorConfig, ...] | None = _option(
+        None,
+        "task evaluators: [rules], [{name: arc, aggregated_voting: true}], []; null: arc for ARC",
     )
-    global_batch_size: int = _option("rows per step, over all processes", default=768)
-    batch_size: str = _option(
-        "rows computed at once, their gradients added up; auto: as many as memory holds",
-        default="auto",
-    )
-    grad_checkpoint: str = _option(
-        "compute products of the forward pass again in the backward pass, to keep less; "
-        "auto: where memory is short",
-        choices=("auto", "true", "false"),
-        default="auto",
-    )
-    epochs: int = _option("visits to every group of puzzles", default=50000)
+    epochs: int = _option(100_000, "visits to every group of puzzles", above=0)
     eval_interval: int | None = _option(
-        "epochs between evaluations, a divisor of epochs; null: once, at the end", default=None
+        10_000, "epochs between evaluations, divides epochs; null: one, at the end"
     )
-    min_eval_interval: int = _option("first interval that evaluates", default=0)
-    checkpoint_every_eval: bool = _option("save at every evaluation, not only last", default=True)
-    keep_checkpoints: int | None = _option("newest checkpoints to keep; null: all", default=None)
+    min_eval_interval: int = _option(0, "first interval that evaluates")
+    checkpoint_every_eval: bool = _option(True, "save at every evaluation, not only last")
+    keep_checkpoints: int | None = _option(None, "newest checkpoints to keep; null: all", above=0)
     keep_best: str | None = _option(
-        "also keep the best by this metric of evaluations, such as all/exact_accuracy: the "
-        "lowest of a loss, the highest of others",
-        default=None,
+        None, "also keep the best by a metric, such as all/exact_accuracy; the lowest of a loss"
     )
     eval_save_outputs: tuple[str, ...] = _option(
-        "arrays to save at an evaluation: inputs, labels, puzzle_identifiers, logits, preds, "
-        "q_halt_logits, q_continue_logits",
-        default=(),
+        (),
+        "arrays to save: inputs, labels, puzzle_identifiers, logits, preds, q_halt_logits, "
+        "q_continue_logits",
     )
-    loss: str = _option(
-        "loss on the answer tokens",
-        choices=("stablemax_cross_entropy", "softmax_cross_entropy"),
-        default="stablemax_cross_entropy",
+
+    global_batch_size: int = _option(768, "rows per step, over all processes", above=0)
+    batch_size: str = _option("auto", "rows computed at once; auto: as many as memory holds")
+    grad_checkpoint: str = _choice(
+        "recompute the forward pass in the backward; auto: where memory is short",
+        "auto",
+        "true",
+        "false",
+    )
+    loss: str = _choice(
+        "loss on the answer tokens", "stablemax_cross_entropy", "softmax_cross_entropy"
     )
     loss_weights: tuple[float, ...] = _option(
-        "weights of the losses of supervision steps 1, 2, ..., the last for all later ones; "
-        "empty: all 1",
-        default=(),
+        (), "weights of the losses of steps 1, 2, ..., the last for all later ones; empty: all 1"
     )
-    label_smoothing: float = _option("share of the target spread over all tokens", default=0.0)
-    q_loss_weight: float = _option("weight of the halting head's losses", default=0.5)
+    label_smoothing: float = _option(
+        0.0, "share of the target spread over all tokens", low=0, high=1
+    )
+    q_loss_weight: float = _option(0.5, "weight of the halting head's losses", low=0)
     random_starts: float = _option(
-        "share of puzzles that start from random states instead of the model's own", default=0.0
+        0.0, "share of puzzles that start from random states", low=0, high=1
     )
     depth_curriculum: bool = _option(
-        "recurse less at first: a third of H_cycles and L_cycles until 30 % of the steps, two "
-        "thirds until 60 %",
-        default=False,
+        False, "recurse less at first: 1/3 of the cycles until 30 % of the steps, 2/3 until 60 %"
     )
-    optimizer: str = _option(
+
+    optimizer: str = _choice(
         "optimizer of the weights; muon: of the blocks' matrices, adamw for the rest",
-        choices=("adam_atan2", "adamw", "muon"),
-        default="adam_atan2",
+        "adam_atan2",
+        "adamw",
+        "muon",
     )
-    lr: float = _option("learning rate of the weights", default=1e-4)
-    lr_min_ratio: float = _option("end of the cosine as a share of lr; 1: constant", default=1.0)
-    lr_decay_share: float = _option(
-        "last share of the run in which the rates fall; before, they are constant", default=1.0
+    lr: float = _option(1e-4, "learning rate of the weights", low=0)
+    lr_min_ratio: float = _option(
+        1.0, "end of the cosine as a share of lr; 1: constant", low=0, high=1
     )
-    lr_warmup_steps: int = _option("steps of linear warm-up", default=2000)
-    beta1: float = _option("decay of the first moment", default=0.9)
-    beta2: float = _option("decay of the second moment", default=0.95)
-    weight_decay: float = _option("decoupled weight decay of the weights", default=1.0)
-    muon_lr: float = _option("learning rate of muon", default=0.02)
-    muon_weight_decay: float = _option("decoupled weight decay of muon", default=0.005)
-    puzzle_emb_lr: float = _option("learning rate of the puzzle embeddings", default=1e-4)
-    puzzle_emb_weight_decay: float = _option("weight decay of the puzzle embeddings", default=1.0)
-    grad_clip: float | None = _option("largest global gradient norm; null: no limit", default=None)
-    ema: bool = _option("keep an exponential moving average and evaluate it", default=False)
-    ema_rate: float = _option("decay of the moving average", default=0.999)
-    freeze_weights: bool = _option("train the puzzle embeddings only", default=False)
-    seed: int = _option("seed of weights, data order and exploration", default=0)
-    compile: str = _option(
-        "mx.compile the whole step; auto: on a Mac",
-        choices=("auto", "true", "false"),
-        default="auto",
-    )
-    load_checkpoint: str | None = _option("checkpoint folder to start from", default=None)
+    lr_decay_share: float = _option(1.0, "last share of the run, in which rates fall")
+    lr_warmup_steps: int = _option(2000, "steps of linear warm-up", low=0)
+    beta1: float = _option(0.9, "decay of the first moment")
+    beta2: float = _option(0.95, "decay of the second moment")
+    weight_decay: float = _option(0.1, "decoupled weight decay", low=0)
+    muon_lr: float = _option(0.02, "learning rate of muon", low=0)
+    muon_weight_decay: float = _option(0.005, "weight decay of muon", low=0)
+    puzzle_emb_lr: float = _option(1e-2, "learning rate of puzzle embeddings", low=0)
+    puzzle_emb_weight_decay: float = _option(0.1, "weight decay of puzzle embeddings", low=0)
+    grad_clip: float | None = _option(None, "largest global gradient norm; null: no limit", above=0)
+    ema: bool = _option(False, "keep an exponential moving average and evaluate it")
+    ema_rate: float = _option(0.999, "decay of the moving average", low=0, high=1)
+    freeze_weights: bool = _option(False, "train the puzzle embeddings only")
+
+    seed: int = _option(0, "seed of weights, data order and exploration", low=0, high=2**63 - 1)
+    compile: str = _choice("mx.compile the whole step; auto: on a Mac", "auto", "true", "false")
+    load_checkpoint: str | None = _option(None, "checkpoint folder to start from")
     checkpoint_path: str | None = _option(
-        "run folder; null: checkpoints/PROJECT_NAME/RUN_NAME", default=None
+        None, "run folder; null: checkpoints/PROJECT_NAME/RUN_NAME"
     )
-    project_name: str | None = _option("null: the first dataset's name", default=None)
-    run_name: str | None = _option("null: variant and time of day", default=None)
-    wandb: bool = _option("report to Weights & Biases too", default=False)
+    project_name: str | None = _option(None, "null: the first dataset's name")
+    run_name: str | None = _option(None, "null: variant and time of day")
+    wandb: bool = _option(False, "report to Weights & Biases too")
 
     def __post_init__(self) -> None:
-        _check_choices(self, "")
-        _check_positive(
-            self, "", "global_batch_size", "epochs", "puzzles_per_epoch", "test_puzzles"
-        )
-        if self.batch_size != "auto" and not (
-            self.batch_size.isdecimal() and int(self.batch_size) > 0
-        ):
-            raise InputError(f"batch_size={self.batch_size}: write a whole number above 0, or auto")
-        _check_range(self, "", 0, 1, "ema_rate", "lr_min_ratio", "label_smoothing", "random_starts")
-        _check_range(
-            self, "", 0, math.inf, "lr", "puzzle_emb_lr", "lr_warmup_steps", "reveal_cells"
-        )
-        _check_range(self, "", 0, math.inf, "muon_lr", "muon_weight_decay", "q_loss_weight")
+        _check(self, TrainConfig, "")
+        rows = self.batch_size
+        if rows != "auto" and not (rows.isdecimal() and int(rows) > 0):
+            raise InputError(f"batch_size={rows}: write a whole number above 0, or auto")
         if not 0 < self.lr_decay_share <= 1:
             raise InputError(
                 f"lr_decay_share={self.lr_decay_share}: must be greater than 0, and at most 1"
@@ -296,15 +264,11 @@ class TrainConfig:
             raise InputError(
                 f"reveal_cells={self.reveal_cells} is done while training: set augment=true too"
             )
-        if self.keep_checkpoints is not None:
-            _check_positive(self, "", "keep_checkpoints")
-        elif self.keep_best is not None:
+        if self.keep_checkpoints is None and self.keep_best is not None:
             raise InputError(
                 f"keep_best={self.keep_best} without keep_checkpoints, which keeps "
                 "every checkpoint: set keep_checkpoints=1, or more"
             )
-        _check_range(self, "", 0, math.inf, "weight_decay", "puzzle_emb_weight_decay")
-        _check_range(self, "", 0, 2**63 - 1, "seed")
         for name in ("beta1", "beta2"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
@@ -316,8 +280,6 @@ class TrainConfig:
         for weight in self.loss_weights:
             if not 0 <= weight < math.inf:
                 raise InputError(f"loss_weights: {weight} is no weight, write numbers from 0 up")
-        if self.grad_clip is not None and not self.grad_clip > 0:
-            raise InputError(f"grad_clip={self.grad_clip}: must be greater than 0, or null")
         if self.freeze_weights and not self.arch.puzzle_dims:
             raise InputError(
                 "freeze_weights=true with arch.puzzle_emb_ndim=0 leaves nothing to train: "
@@ -328,8 +290,7 @@ class TrainConfig:
         interval = self.eval_interval
         if interval is not None and (interval < 1 or self.epochs % interval):
             raise InputError(
-                f"eval_interval={interval} does not divide "
-                f"epochs={self.epochs}: "
+                f"eval_interval={interval} does not divide epochs={self.epochs}: "
                 f"set eval_interval={_nearest_divisor(self.epochs, interval)}"
             )
 
@@ -338,28 +299,26 @@ class TrainConfig:
         return self.eval_interval or self.epochs
 
 
-def _check_choices(config: Any, prefix: str) -> None:
-    for item in dataclasses.fields(config):
-        choices = item.metadata.get("choices")
-        value = getattr(config, item.name)
-        if choices and value not in choices:
-            raise InputError(f"{prefix}{item.name}={value}: choose one of {', '.join(choices)}")
-
-
-def _check_positive(config: Any, prefix: str, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise InputError(f"{prefix}{name}={getattr(config, name)}: must be greater than 0")
-
-
-def _check_range(config: Any, prefix: str, low: float, high: float, *names: str) -> None:
-    for name in names:
-        if not low <= getattr(config, name) <= high:
-            wanted = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise InputError(f"{prefix}{name}={getattr(config, name)}: must be {wanted}")
+def _check(config: Any, declared: type, prefix: str) -> None:
+    """Check the fields of ``declared`` against their choices and bounds; None passes."""
+    for item in dataclasses.fields(declared):
+        value, limits = getattr(config, item.name), item.metadata
+        wrong = None
+        if value is None or not limits:
+            continue
+        if "choices" in limits and value not in limits["choices"]:
+            wrong = f"choose one of {', '.join(limits['choices'])}"
+        elif "above" in limits and not value > limits["above"]:
+            wrong = f"must be greater than {limits['above']}"
+        elif "high" in limits and not limits["low"] <= value <= limits["high"]:
+            wrong = f"must be from {limits['low']} to {limits['high']}"
+        elif "low" in limits and not limits["low"] <= value:
+            wrong = f"must be at least {limits['low']}"
+        if wrong:
+            raise InputError(f"{prefix}{item.name}={value}: {wrong}")
 
 
 def _nearest_divisor(whole: int, wish: int) -> int:
-    last = min(math.isqrt(whole), 10**6)  # enough for any run, and no wait for a mistyped one
+    last = min(math.isqrt(whole), 10**6)  # no wait for a mistyped number of epochs
     divisors = {d for i in range(1, last + 1) if whole % i == 0 for d in (i, whole // i)}
     return min(divisors, key=lambda divisor: (abs(divisor - wish), divisor))

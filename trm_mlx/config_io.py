@@ -1,8 +1,8 @@
 """Configurations from YAML files and ``key=value`` words in Hydra's spelling.
 
-The YAML files under ``config/`` hold the values: ``cfg_pretrain.yaml`` the defaults of a run,
-``arch/NAME.yaml`` one variant each, ``experiment/NAME.yaml`` one recipe each. A key that the
-dataclasses of ``config.py`` do not know is an error that names the nearest one.
+The dataclasses of ``config.py`` hold the defaults, the YAML files under ``config/`` what differs:
+``cfg_pretrain.yaml`` for every run, ``arch/NAME.yaml`` for one variant, ``experiment/NAME.yaml``
+for one recipe. An unknown key is an error that names the nearest one.
 """
 
 import dataclasses
@@ -52,7 +52,11 @@ def load_config(overrides: typing.Sequence[str] = (), base: dict | None = None) 
 
 
 def train_config(values: dict) -> TrainConfig:
-    """Check nested to_dict values, complete ``arch`` from its file, and freeze them."""
+    """A run's configuration from nested dictionaries, ``arch`` completed from its file.
+
+    Raises:
+        InputError: an unknown key or choice, or a value of the wrong type.
+    """
     values = dict(values)
     arch = values.get("arch", "trm")
     if isinstance(arch, str):
@@ -79,7 +83,7 @@ def typed_overrides(words: typing.Sequence[str]) -> dict[str, Any]:
 
 
 def typed_fields(values: typing.Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values for some fields of a `ModelConfig`, checked and typed."""
+    """Values for some fields of a `ModelConfig`, checked and typed."""
     kinds = typing.get_type_hints(ModelConfig)
     _check_known(values, kinds, "")
     return {key: _typed(key, value, kinds[key]) for key, value in values.items()}
@@ -94,21 +98,34 @@ def to_dict(config: Any) -> dict:
 
 
 def read_model_config(values: dict) -> ModelConfig:
-    """A `ModelConfig` from the to_dict values of a checkpoint's ``config.json``."""
+    """A `ModelConfig` from what a checkpoint's ``config.json`` holds."""
     return _build(ModelConfig, values, "")
 
 
 def describe_options() -> str:
-    """The text of ``--help``: every option with its type, default and meaning."""
+    """The text of ``--help``: every option with its meaning, type and default."""
     lines = []
     for prefix, declared in (("", TrainConfig), ("arch.", ArchConfig)):
         kinds = typing.get_type_hints(declared)
         for item in dataclasses.fields(declared):
             if item.name == "arch":
                 continue
-            kind = " | ".join(item.metadata["choices"]) or _type_name(kinds[item.name])
-            lines.append(f"  {prefix + item.name:28} {item.metadata['help']}  [{kind}]")
+            choices = item.metadata.get("choices", ())
+            kind = " | ".join(choices) or _type_name(kinds[item.name])
+            default = _shown(item.default)
+            lines.append(
+                f"  {prefix + item.name:28} {item.metadata['help']}  [{kind}; default {default}]"
+            )
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A default as one types it."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_shown, value))}]"
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
 
 
 def _read_choice(group: str, name: Any) -> dict:
@@ -185,7 +202,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         if math.isfinite(number):
             return number
     elif wanted is str and isinstance(value, bool | int | float):
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        return _shown(value)
     elif type(value) is wanted and not (wanted is float and not math.isfinite(value)):
         return value
     raise InputError(f"{key}={value!r}: expected {_type_name(kind)}")
@@ -206,36 +223,23 @@ def _type_name(kind: Any) -> str:
     return names.get(kind, "null")
 
 
-_DEEPEST = 20  # levels of a YAML value
-_WIDEST = 4096  # bits of a whole number; Python refuses to print one of 4,300 digits
-
-
 class _Loader(yaml.SafeLoader):
-    """YAML without dates, as a run may be named after one, and without what can blow up: aliases,
-    and nesting deeper than any configuration."""
-
-    _depth = 0
+    """YAML without dates, as a run may be named after one, and without aliases, which multiply."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [pair for pair in resolvers if pair[0] != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_yaml_int(self, node: yaml.Node) -> int:
-        number = super().construct_yaml_int(node)
-        if number.bit_length() > _WIDEST:
-            raise yaml.YAMLError(f"a whole number of more than {_WIDEST} bits")
-        return number
-
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not read here, write the value again")
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise yaml.YAMLError(f"nested more than {_DEEPEST} deep")
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
+        return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: yaml.Node) -> int:
+        number = super().construct_yaml_int(node)
+        str(number)  # a ValueError beyond 4,300 digits, which no message could show
+        return number
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)

@@ -134,6 +134,11 @@ class ArcEvaluator:
             self._earlier = unpacked(state, list(self._questions))
 
 
+def has_arc_files(data: PuzzleDataset) -> bool:
+    """Whether every folder of the data is one of ``trm build arc``."""
+    return all((part.folder.parent / PUZZLES_FILE).is_file() for part in data.parts)
+
+
 def _read_tests(path: Path) -> dict[str, list[Test]]:
     """Read the tests of every puzzle in a ``test_puzzles.json``."""
     tests = {}
