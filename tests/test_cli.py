@@ -551,7 +551,9 @@ def test_a_right_answer_exits_with_0(place, capsys, monkeypatch):
     def solve(solver, inputs, identifiers):
         answer = Sudoku(4).encode(Sudoku(4).parse("1234341221434321"))
         for _ in inputs:
-            yield Solution(answer, 1, 0.9, True, 1, 1, None, ())
+            yield Solution(
+                answer=answer, steps=1, confidence=0.9, halted=True, residual=0.0, evaluations=1
+            )
 
     monkeypatch.setattr(Solver, "solve", solve)
     assert main(["solve", PUZZLE, "--checkpoint", str(place / "run")]) == 0

@@ -11,7 +11,8 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.models.act import Carry
 from trm_mlx.models.model import build_model
-from trm_mlx.solve.search import SELECTORS, Attempt, Perturbation
+from trm_mlx.solve.scheduler import Scheduler
+from trm_mlx.solve.search import SELECTORS, Perturbation, Trajectory
 from trm_mlx.tasks.sudoku import Sudoku
 
 TASK = Sudoku(4)
@@ -28,35 +29,42 @@ def model():
     return build_model(ModelConfig.of(arch, seq_len=16, vocab_size=6, num_puzzle_identifiers=1))
 
 
-def attempt(answer, confidence=0.1, halted=False, steps=3, residual=1.0, passes=None):
-    return Attempt(np.array([answer]), steps, confidence, halted, residual, passes)
+def ended(answer, confidence=0.1, halted=False, steps=3, residual=1.0, passes=None):
+    return Trajectory(
+        answer=np.array([answer]),
+        steps=steps,
+        confidence=confidence,
+        halted=halted,
+        residual=residual,
+        passes=passes,
+    )
 
 
-# Selectors: which attempt is chosen, and after how many of them enough is known
+# Selectors: which trajectory is chosen, and after how many of them enough is known
 
 
 @pytest.mark.parametrize(
-    ("select", "attempts", "chosen", "enough"),
+    ("select", "done", "chosen", "enough"),
     [
-        ("q", [attempt(1, 0.2), attempt(2, 0.9, True), attempt(3, 0.95, True)], 2, 2),
-        ("q", [attempt(1, 0.2), attempt(2, 0.4), attempt(3, 0.3)], 1, 3),
-        ("first", [attempt(1, 0.9, True, 3), attempt(2, 0.6, True, 2), attempt(3)], 1, 3),
-        ("first", [attempt(1, 0.6, True, 1), attempt(2, 0.9, True, 1)], 0, 1),
-        ("first", [attempt(1, 0.1), attempt(2, 0.3), attempt(3, 0.2)], 1, 3),
-        ("mode", [attempt(1, 0.9), attempt(2), attempt(2, 0.2)], 2, 3),
-        ("mode", [attempt(1, 0.2), attempt(1, 0.1), attempt(2, 0.9)], 0, 2),
-        ("mode", [attempt(1), attempt(2, 0.3), attempt(3)], 1, 3),
-        ("mode", [attempt(1), attempt(1), attempt(2), attempt(2, 0.9)], 3, 4),
-        ("residual", [attempt(1, 0.9, True), attempt(2, residual=0.5), attempt(3)], 1, 3),
-        ("rule", [attempt(1, 0.9, passes=False), attempt(2, passes=True), attempt(3)], 1, 2),
-        ("rule", [attempt(a, a / 10, passes=False) for a in (1, 3, 2)], 1, 3),
+        ("q", [ended(1, 0.2), ended(2, 0.9, True), ended(3, 0.95, True)], 2, 2),
+        ("q", [ended(1, 0.2), ended(2, 0.4), ended(3, 0.3)], 1, 3),
+        ("first", [ended(1, 0.9, True, 3), ended(2, 0.6, True, 2), ended(3)], 1, 3),
+        ("first", [ended(1, 0.6, True, 1), ended(2, 0.9, True, 1)], 0, 1),
+        ("first", [ended(1, 0.1), ended(2, 0.3), ended(3, 0.2)], 1, 3),
+        ("mode", [ended(1, 0.9), ended(2), ended(2, 0.2)], 2, 3),
+        ("mode", [ended(1, 0.2), ended(1, 0.1), ended(2, 0.9)], 0, 2),
+        ("mode", [ended(1), ended(2, 0.3), ended(3)], 1, 3),
+        ("mode", [ended(1), ended(1), ended(2), ended(2, 0.9)], 3, 4),
+        ("residual", [ended(1, 0.9, True), ended(2, residual=0.5), ended(3)], 1, 3),
+        ("rule", [ended(1, 0.9, passes=False), ended(2, passes=True), ended(3)], 1, 2),
+        ("rule", [ended(a, a / 10, passes=False) for a in (1, 3, 2)], 1, 3),
     ],
 )
-def test_selectors(select, attempts, chosen, enough):
-    search = SearchConfig(trajectories=len(attempts), restarts=True, select=select)
-    assert SELECTORS[select].choose(attempts) == chosen
-    lengths = range(1, len(attempts) + 1)
-    assert min(n for n in lengths if search.settled(attempts[:n], max_steps=3)) == enough
+def test_selectors(select, done, chosen, enough):
+    search = SearchConfig(trajectories=len(done), restarts=True, select=select)
+    assert SELECTORS[select].choose(done) == chosen
+    lengths = range(1, len(done) + 1)
+    assert min(n for n in lengths if search.settled(done[:n], max_steps=3)) == enough
 
 
 # What makes trajectories differ
@@ -120,22 +128,21 @@ class Copier:
         return carry, {**outputs, "logits": logits, "q_halt_logits": certainty}
 
 
-def test_symmetries_are_undone(model):
+def test_symmetries_are_undone(model, monkeypatch):
     """A model that copies its question must return every puzzle as it was."""
     search = SearchConfig(trajectories=3, symmetries=True, select="residual")
     solver = Solver(Copier(model, -1.0), task=TASK, search=search, intermediates=True)
     seen = set()
-    stream = solver._stream.run
+    record = Scheduler.record
 
-    def run(jobs, rows, watch):
-        for finished in stream(jobs, rows):
-            seen.add(finished.answer.tobytes())
-            yield finished
+    def spy(scheduler, job, trajectory):
+        seen.add(trajectory.answer.tobytes())
+        record(scheduler, job, trajectory)
 
-    solver._stream.run = run
+    monkeypatch.setattr(Scheduler, "record", spy)
     for question, solution in zip(INPUTS, solver.solve(INPUTS), strict=True):
         np.testing.assert_array_equal(solution.answer, question)
-        np.testing.assert_array_equal(solution.thoughts[-1].answer, question)
+        np.testing.assert_array_equal(solution.outputs[-1].answer, question)
     assert len(seen) > 2 * len(INPUTS), "the model saw no images"
 
 

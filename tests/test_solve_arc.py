@@ -1,5 +1,6 @@
 """``trm solve`` on ARC: a puzzle of the dataset of a checkpoint, shown and drawn."""
 
+import dataclasses
 import json
 import re
 
@@ -100,12 +101,12 @@ def test_a_puzzle_by_its_name(place, capsys, index):
     (solution,) = solver.solve([tokens], [identifier])
     (other,) = solver.solve([tokens])
     assert not np.array_equal(
-        solution.thoughts[0].cell_confidence, other.thoughts[0].cell_confidence
+        solution.outputs[0].cell_confidence, other.outputs[0].cell_confidence
     ), "the embedding counts"
-    for number, thought in enumerate(solution.thoughts, start=1):
-        line = ARC().line(ARC().decode(thought.answer))
+    for number, step in enumerate(solution.outputs, start=1):
+        line = ARC().line(ARC().decode(step.answer))
         assert re.search(
-            rf"^step +{number} .* halting {thought.confidence:.3f}  {line}$", output, re.M
+            rf"^step +{number} .* halting {step.confidence:.3f}  {line}$", output, re.M
         )
     assert "label missed, stopped at step 3 with probability 0.000" in output
     assert "trajectories 1, network evaluations 3, chosen by q" in output
@@ -131,11 +132,11 @@ def test_an_answer_that_is_the_label(place, capsys, monkeypatch, tmp_path):
     _, _, label = named(place, "ab12", 0)
     real = Solver.solve
 
-    def knowing(solver, inputs, identifiers, watch=None):
-        for solution in real(solver, inputs, identifiers, watch):
-            last = solution.thoughts[-1]._replace(answer=label.astype(np.int32))
-            thoughts = (*solution.thoughts[:-1], last)
-            yield solution._replace(answer=last.answer, thoughts=thoughts, halted=True)
+    def knowing(solver, inputs, identifiers, on_step=None):
+        for solution in real(solver, inputs, identifiers, on_step):
+            last = solution.outputs[-1]._replace(answer=label.astype(np.int32))
+            outputs = (*solution.outputs[:-1], last)
+            yield dataclasses.replace(solution, answer=last.answer, outputs=outputs, halted=True)
 
     monkeypatch.setattr(Solver, "solve", knowing)
     words = ["--data", place / "data", "--name", "ab12", "--save", tmp_path / "out.html"]

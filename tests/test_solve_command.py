@@ -242,7 +242,7 @@ def test_shown_steps_are_those_of_the_chosen_trajectory(checkpoint, capsys):
     solver = Solver(model, halt_threshold=1, task=TASK, search=search, intermediates=True)
     (solution,) = solver.solve(TASK.encode(QUESTIONS[:1]))
     steps = [line.split()[-1] for line in output.splitlines() if line.startswith("step")]
-    assert steps == [TASK.line(TASK.decode(thought.answer)) for thought in solution.thoughts]
+    assert steps == [TASK.line(TASK.decode(output.answer)) for output in solution.outputs]
     assert "trajectories 3, network evaluations 9, chosen by residual" in output
 
 

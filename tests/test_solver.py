@@ -12,6 +12,8 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.evaluate.evaluate import EvaluationStep, run_to_halt
 from trm_mlx.models.model import build_model
+from trm_mlx.solve import batcher
+from trm_mlx.solve.batcher import Batcher
 
 STEPS = 5
 INPUTS = np.random.default_rng(0).integers(0, 6, (13, 9))
@@ -59,7 +61,7 @@ def test_any_batch_size_solves_as_one_by_one(model, batch_size):
         assert solution.steps == solution.evaluations == steps
         assert solution.confidence == pytest.approx(probability, abs=1e-4)
         assert solution.halted == (solution.confidence > 0.5)
-        assert (solution.trajectories, solution.passes, solution.thoughts) == (1, None, ())
+        assert (solution.trajectories, solution.passes, solution.outputs) == (1, None, ())
     # The test is about rows that halt at different times.
     assert len({solution.steps for solution in solutions}) >= 2
 
@@ -92,7 +94,7 @@ def test_fixed_steps_are_the_published_evaluation_bit_by_bit(model):
             np.testing.assert_array_equal(solution.answer, answers[row])
             assert solution.confidence == confidence[row]
             for name, state in carry.states.items():
-                np.testing.assert_array_equal(solution.thoughts[-1].states[name], state[row])
+                np.testing.assert_array_equal(solution.outputs[-1].states[name], state[row])
 
 
 def test_more_steps_than_trained(model):
@@ -116,11 +118,11 @@ def test_intermediates_are_every_step_of_the_answer(model):
     refinements = list(trm_mlx.refine(model, INPUTS, IDENTIFIERS))
     solver = Solver(model, batch_size=4, intermediates=True)
     for row, solution in enumerate(solver.solve(INPUTS, IDENTIFIERS)):
-        assert len(solution.thoughts) == solution.steps
-        for thought, refinement in zip(solution.thoughts, refinements, strict=False):
-            np.testing.assert_array_equal(thought.answer, refinement.answers[row])
-            assert thought.confidence == pytest.approx(refinement.halt_probability[row], abs=1e-4)
-            for name, state in thought.states.items():
+        assert len(solution.outputs) == solution.steps
+        for output, refinement in zip(solution.outputs, refinements, strict=False):
+            np.testing.assert_array_equal(output.answer, refinement.answers[row])
+            assert output.confidence == pytest.approx(refinement.halt_probability[row], abs=1e-4)
+            for name, state in output.states.items():
                 np.testing.assert_allclose(state, refinement.states[name][row], atol=1e-4)
 
 
@@ -136,6 +138,79 @@ def test_compiled_is_the_same():
     for plain, compiled in zip(*results, strict=True):
         np.testing.assert_array_equal(plain.answer, compiled.answer)
         assert plain.confidence == pytest.approx(compiled.confidence, abs=1e-4)
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What a batch does, in order: its launched steps, and those that are read."""
+    made, order = batcher.batch_step, []
+
+    def counting(*options):
+        step = made(*options)
+
+        def launch(*arguments):
+            order.append("launch")
+            return step(*arguments)
+
+        return launch
+
+    read = Batcher._read
+    monkeypatch.setattr("trm_mlx.solve.solver.batch_step", counting)
+    monkeypatch.setattr(Batcher, "_read", lambda *a: order.append("read") or read(*a))
+    return order
+
+
+def test_a_lone_puzzle_launches_its_own_steps_only(model, events):
+    """It is handed out after them, and the end is known without another step."""
+    taken = set()
+    for inputs, identifier in zip(INPUTS, IDENTIFIERS, strict=True):
+        events.clear()
+        (solution,) = Solver(model).solve([inputs], [identifier])
+        assert events == ["launch", "read"] * solution.steps
+        taken.add(solution.steps)
+    assert len(taken) >= 2
+    # Further trajectories are not begun before they are needed.
+    search = SearchConfig(trajectories=9, restarts=True)
+    events.clear()
+    (solution,) = Solver(model, search=search).solve(INPUTS[:1], IDENTIFIERS[:1])
+    assert events.count("launch") == solution.evaluations
+
+
+def test_several_puzzles_keep_the_device_busy(model, events):
+    """A step is read when the next one is launched, but for the steps of the last puzzle."""
+    solutions = Solver(model, batch_size=1).solve(INPUTS, IDENTIFIERS)
+    steps = [solution.steps for solution in solutions]
+    many = ["launch", "launch", "read"] + ["launch", "read"] * (sum(steps[:-1]) - 1)
+    assert events[: len(many)] == many
+    assert events.count("launch") == sum(steps)
+
+
+def test_fixed_steps_keep_the_device_busy(model, events):
+    """Where no row halts early it is known that the next step is needed."""
+    (_,) = Solver(model, halt_threshold=None).solve(INPUTS[:1])
+    assert events == ["launch", *["launch", "read"] * (STEPS - 1), "read"]
+
+
+def test_one_compiled_step_a_model(monkeypatch):
+    """However many solvers there are; and none for a single puzzle, unless it is asked for."""
+    arch = arch_config("trm", hidden_size=8, num_heads=1, L_layers=1, H_cycles=1, L_cycles=1)
+    model = build_model(ModelConfig.of(arch, seq_len=4, vocab_size=3, num_puzzle_identifiers=1))
+    inputs = np.random.default_rng(0).integers(0, 3, (5, 4))
+    compiled = []
+
+    def spy(function, inputs):
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr("mlx.core.compile", spy)
+    monkeypatch.setattr("trm_mlx.device.compiles", lambda: True)
+    list(Solver(model).solve(inputs[:1]))
+    assert len(compiled) == 0
+    for threshold in (0.5, 0.6):
+        list(Solver(model, halt_threshold=threshold).solve(inputs))
+    assert len(compiled) == 1
+    list(Solver(model, intermediates=True).solve(inputs))
+    assert len(compiled) == 2
 
 
 def test_reads_and_answers_as_needed(model):
@@ -156,12 +231,14 @@ def test_reads_and_answers_as_needed(model):
 def test_rows(model, monkeypatch, batch_size, rows):
     """By default no more rows than puzzles: on a CPU each costs its time."""
     seen = []
-    solver = Solver(model, batch_size=batch_size)
-    run = solver._stream.run
-    monkeypatch.setattr(
-        solver._stream, "run", lambda jobs, n, watch: seen.append(n) or run(jobs, n, watch)
-    )
-    assert len(list(solver.solve(INPUTS[:3]))) == 3
+
+    class Spy(Batcher):
+        def __init__(self, model, step, scheduler, rows, threshold):
+            seen.append(rows)
+            super().__init__(model, step, scheduler, rows, threshold)
+
+    monkeypatch.setattr("trm_mlx.solve.solver.Batcher", Spy)
+    assert len(list(Solver(model, batch_size=batch_size).solve(INPUTS[:3]))) == 3
     assert seen == [rows]
 
 

@@ -1,4 +1,4 @@
-"""Films of solutions: on the terminal, as pictures and as a page; ``trm solve --watch, --save``."""
+"""Recordings: on the terminal, as pictures and as a page; ``trm solve --watch, --save``."""
 
 import io
 import json
@@ -19,8 +19,9 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.solve.batcher import StepOutput, Stream
+from trm_mlx.solve import batcher
 from trm_mlx.solve.scheduler import Solution, StepEvent
+from trm_mlx.solve.search import StepOutput
 from trm_mlx.tasks import get
 from trm_mlx.tasks.arc import ARC, canvas_of
 from trm_mlx.tasks.base import Task
@@ -36,9 +37,9 @@ STEPS = ("12.. .... .... ...4", "1323 3... .... ...4", "1342 4213 2431 3124")
 DRAWN = ["sudoku4x4", "sudoku6x6", "sudoku9x9", "maze9x9", "addition3", "arc"]
 
 
-def film(task, question, boards):
-    """A film of given boards; the n-th step is sure of its cells by n / steps."""
-    thoughts = tuple(
+def record(task, question, boards):
+    """A recording of given boards; the n-th step is sure of its cells by n / steps."""
+    outputs = tuple(
         StepOutput(
             task.encode(board).astype(np.int32),
             number / len(boards),
@@ -47,8 +48,15 @@ def film(task, question, boards):
         )
         for number, board in enumerate(boards, start=1)
     )
-    steps = len(thoughts)
-    solution = Solution(thoughts[-1].answer, steps, 1.0, True, 1, steps, None, thoughts)
+    solution = Solution(
+        answer=outputs[-1].answer,
+        steps=len(outputs),
+        confidence=1.0,
+        halted=True,
+        residual=0.0,
+        outputs=outputs,
+        evaluations=len(outputs),
+    )
     return recording_of(task, question, solution, Verdict(True, "rules satisfied"))
 
 
@@ -58,19 +66,19 @@ def board(text):
 
 @pytest.fixture
 def sudoku():
-    return film(SUDOKU, QUESTION, [board(step) for step in STEPS])
+    return record(SUDOKU, QUESTION, [board(step) for step in STEPS])
 
 
-def any_film(name):
+def any_recording(name):
     if name == "arc":
         grids = np.random.default_rng(0).integers(0, 10, (3, 5, 7)).astype(np.uint8)
         question, *boards = map(canvas_of, grids)
-        return film(ARC(), question, boards)
+        return record(ARC(), question, boards)
     task = get(name)
     puzzles = task.generate(1, np.random.default_rng(0))
     question, answer = puzzles.questions[0], puzzles.answers[0]
     half = np.where(np.arange(len(answer)) % 2, answer, question)
-    return film(task, question, [half, answer])
+    return record(task, question, [half, answer])
 
 
 def test_marks(sudoku):
@@ -81,19 +89,19 @@ def test_marks(sudoku):
     assert second.marks[:5].tolist() == [
         Mark.GIVEN, Mark.WRONG, Mark.NEW, Mark.WRONG, Mark.WRONG,
     ]  # fmt: skip
-    changed = film(SUDOKU, QUESTION, [board(STEPS[0]), board("13.. .... .... ...4")])
+    changed = record(SUDOKU, QUESTION, [board(STEPS[0]), board("13.. .... .... ...4")])
     assert changed.frames[2].marks[1] == Mark.CHANGED
 
 
 def shown(made, delay, trajectories=1):
-    """What `Screen` makes of the steps of a film, all of them of the first trajectory."""
+    """What `Screen` makes of the steps of a recording, all of them of the first trajectory."""
     first, *frames = made.frames
-    scene = ScreenContext(made.task, first.values, len(frames), trajectories)
-    with Screen(scene, delay) as screen:
+    context = ScreenContext(made.task, first.values, len(frames), trajectories)
+    with Screen(context, delay) as screen:
         for frame in frames:
-            thought = StepOutput(made.task.encode(frame.values), frame.halting, frame.cells, {})
-            screen.watch(StepEvent(0, 0, frame.step, thought))
-        screen.rest(made, 0)
+            output = StepOutput(made.task.encode(frame.values), frame.halting, frame.cells, {})
+            screen.on_step(StepEvent(0, 0, frame.step, output))
+        screen.finish(made, 0)
 
 
 def test_plain_frames(sudoku, capsys):
@@ -138,11 +146,11 @@ def test_no_colour_where_it_is_not_wanted(sudoku, clock, monkeypatch):
 
 def test_a_slow_model_is_not_slowed_down(sudoku, clock, monkeypatch):
     now, waits = clock
-    reel = terminal.FrameBuilder.next
+    make = terminal.FrameBuilder.next
 
-    def slow(self, glimpse):
+    def slow(self, output, trajectory):
         now[0] += 0.2
-        return reel(self, glimpse)
+        return make(self, output, trajectory)
 
     monkeypatch.setattr(terminal.FrameBuilder, "next", slow)
     monkeypatch.setattr("sys.stdout", Terminal())
@@ -152,13 +160,13 @@ def test_a_slow_model_is_not_slowed_down(sudoku, clock, monkeypatch):
 
 def test_trajectories_in_turns(capsys):
     """As a batch of several rows works on them; marks follow each trajectory for itself."""
-    scene = ScreenContext(SUDOKU, QUESTION, 2, 2)
+    context = ScreenContext(SUDOKU, QUESTION, 2, 2)
     boards = {(0, 1): STEPS[0], (1, 1): STEPS[2], (0, 2): STEPS[1], (1, 2): STEPS[2]}
-    with Screen(scene, 0) as screen:
+    with Screen(context, 0) as screen:
         for (trajectory, step), text in boards.items():
             answer = SUDOKU.encode(board(text))
-            screen.watch(StepEvent(0, trajectory, step, StepOutput(answer, 0.5, np.ones(16), {})))
-        screen.rest(film(SUDOKU, QUESTION, [board(STEPS[0]), board(STEPS[1])]), 0)
+            screen.on_step(StepEvent(0, trajectory, step, StepOutput(answer, 0.5, np.ones(16), {})))
+        screen.finish(record(SUDOKU, QUESTION, [board(STEPS[0]), board(STEPS[1])]), 0)
     output = capsys.readouterr().out
     headings = re.findall(r"^trajectory (\d)/2\nstep +(\d)/2 +(\d+) changed", output, re.M)
     assert headings == [
@@ -197,9 +205,9 @@ class Plain(Task):
 
 
 def test_tasks_of_ones_own(tmp_path):
-    own = film(Plain(), np.array([0, 0, 1]), [np.array([2, 1, 1])])
-    scene = ScreenContext(own.task, own.frames[0].values, 1, 1)
-    assert terminal.plain(scene, own.frames[1]).endswith("<2 1 1>")
+    own = record(Plain(), np.array([0, 0, 1]), [np.array([2, 1, 1])])
+    context = ScreenContext(own.task, own.frames[0].values, 1, 1)
+    assert terminal.plain(context, own.frames[1]).endswith("<2 1 1>")
     with pytest.raises(InputError, match="no pictures of plain"):
         save(own, tmp_path / "out.html")
     assert not any(tmp_path.iterdir())
@@ -209,7 +217,7 @@ def test_tasks_of_ones_own(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "gif"])
 def test_pictures(tmp_path, name, suffix):
     image_module = pytest.importorskip("PIL.Image")
-    made = any_film(name)
+    made = any_recording(name)
     save(made, tmp_path / f"out.{suffix}")
     with image_module.open(tmp_path / f"out.{suffix}") as image:
         assert 300 < image.width < 1000
@@ -242,7 +250,7 @@ def test_pixels(tmp_path, sudoku):
 def test_a_cell_given_back_is_not_filled():
     pytest.importorskip("PIL")
 
-    back = film(SUDOKU, QUESTION, [board(STEPS[0]), QUESTION])
+    back = record(SUDOKU, QUESTION, [board(STEPS[0]), QUESTION])
     assert back.frames[-1].marks[1] == Mark.CHANGED
     assert image.settled(back).marks[1] == Mark.GIVEN
 
@@ -250,7 +258,7 @@ def test_a_cell_given_back_is_not_filled():
 def test_arc_has_its_colours(tmp_path):
     image_module = pytest.importorskip("PIL.Image")
     grid = np.arange(10, dtype=np.uint8).reshape(2, 5)
-    save(film(ARC(), canvas_of(grid), [canvas_of(grid)]), tmp_path / "out.png")
+    save(record(ARC(), canvas_of(grid), [canvas_of(grid)]), tmp_path / "out.png")
     with image_module.open(tmp_path / "out.png") as image:
         seen = [
             "#{:02x}{:02x}{:02x}".format(*image.getpixel((28 + c * 79 + 40, 64 + r * 79 + 40)))
@@ -262,7 +270,7 @@ def test_arc_has_its_colours(tmp_path):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_page(tmp_path, name):
-    made = any_film(name)
+    made = any_recording(name)
     save(made, tmp_path / "out.html")
     text = (tmp_path / "out.html").read_text("utf-8")
     assert not re.search(r"https?:|//[a-z]|src=|<link|@import|{{", text)
@@ -305,18 +313,18 @@ def test_watch_and_save(checkpoint, tmp_path, capsys):
 
 def test_steps_are_shown_as_they_are_computed(checkpoint, monkeypatch, capsys):
     """Step t + 1 is under way while step t is shown; nothing beyond it has begun."""
-    advance, dispatched, seen = Stream._advance, [], []
+    made, launched, seen = batcher.batch_step, [], []
 
-    def counting(stream, carry, pool):
-        dispatched.append(1)
-        return advance(stream, carry, pool)
+    def counting(*options):
+        step = made(*options)
+        return lambda *arguments: launched.append(1) or step(*arguments)
 
     def spy(screen, trajectory, frame):
-        seen.append((trajectory, frame.step, len(dispatched)))
+        seen.append((trajectory, frame.step, len(launched)))
         return show(screen, trajectory, frame)
 
     show = Screen._show
-    monkeypatch.setattr(Stream, "_advance", counting)
+    monkeypatch.setattr("trm_mlx.solve.solver.batch_step", counting)
     monkeypatch.setattr(Screen, "_show", spy)
     solve(checkpoint, "--halt-threshold", "none", "--max-steps", 5, "--watch")
     assert seen == [(0, 0, 0), (0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 5), (0, 5, 5)]

@@ -24,11 +24,9 @@ def model():
 
 def test_confidence_of_every_cell(model):
     (solution,) = Solver(model, halt_threshold=None, intermediates=True).solve(INPUTS[:1])
-    for thought, refinement in zip(
-        solution.thoughts, trm_mlx.refine(model, INPUTS[:1]), strict=True
-    ):
-        np.testing.assert_allclose(thought.cell_confidence, refinement.confidence[0], atol=1e-5)
-        assert thought.cell_confidence.dtype == np.float32
+    for output, refinement in zip(solution.outputs, trm_mlx.refine(model, INPUTS[:1]), strict=True):
+        np.testing.assert_allclose(output.cell_confidence, refinement.confidence[0], atol=1e-5)
+        assert output.cell_confidence.dtype == np.float32
 
 
 def test_nothing_is_computed_unasked(model, monkeypatch):
@@ -36,42 +34,44 @@ def test_nothing_is_computed_unasked(model, monkeypatch):
         raise AssertionError("nobody asked for the confidence of cells")
 
     monkeypatch.setattr("trm_mlx.solve.batcher.cell_confidence", refused)
-    assert next(Solver(model, compiled=False).solve(INPUTS[:1])).thoughts == ()
+    assert next(Solver(model, compiled=False).solve(INPUTS[:1])).outputs == ()
     with pytest.raises(AssertionError, match="nobody asked"):
         next(Solver(model, compiled=False, intermediates=True).solve(INPUTS[:1]))
 
 
 def test_steps_are_seen_as_they_come(model):
-    """Every step of every trajectory, before the solution; the chosen one's are its thoughts."""
+    """Every step of every trajectory, before the solution; the chosen one's are its outputs."""
     search = SearchConfig(trajectories=3, symmetries=True, select="residual")
     solver = Solver(model, halt_threshold=None, search=search, task=TASK, intermediates=True)
     seen = []
-    solutions = solver.solve(INPUTS[:1], watch=seen.append)
+    solutions = solver.solve(INPUTS[:1], on_step=seen.append)
     solution = next(solutions)
-    assert [(g.trajectory, g.step) for g in seen] == [(t, s) for t in range(3) for s in (1, 2, 3)]
-    assert {glimpse.puzzle for glimpse in seen} == {0}
+    assert [(event.trajectory, event.step) for event in seen] == [
+        (t, s) for t in range(3) for s in (1, 2, 3)
+    ]
+    assert {event.puzzle for event in seen} == {0}
     chosen = [
-        [glimpse.thought for glimpse in seen if glimpse.trajectory == trajectory]
+        [event.output for event in seen if event.trajectory == trajectory]
         for trajectory in range(3)
     ]
     same = [
         all(
             np.array_equal(a.cell_confidence, b.cell_confidence)
-            for a, b in zip(one, solution.thoughts, strict=True)
+            for a, b in zip(one, solution.outputs, strict=True)
         )
         for one in chosen
     ]
     assert same == [trajectory == solution.trajectory for trajectory in range(3)]
     with pytest.raises(InputError, match="intermediates=True"):
-        next(Solver(model).solve(INPUTS[:1], watch=seen.append))
+        next(Solver(model).solve(INPUTS[:1], on_step=seen.append))
 
 
-def test_thoughts_without_states(model):
+def test_outputs_without_states(model):
     solver = Solver(model, halt_threshold=None, intermediates=True, states=False)
     (solution,) = solver.solve(INPUTS[:1])
-    assert [thought.states for thought in solution.thoughts] == [{}] * 3
+    assert [output.states for output in solution.outputs] == [{}] * 3
     (full,) = Solver(model, halt_threshold=None, intermediates=True).solve(INPUTS[:1])
-    assert all(thought.states for thought in full.thoughts)
+    assert all(output.states for output in full.outputs)
     np.testing.assert_array_equal(solution.answer, full.answer)
 
 

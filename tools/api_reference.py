@@ -23,7 +23,7 @@ sys.path.insert(0, str(CHECKOUT))
 PUBLIC = {
     "Models": ("load", "build_model", "RecursiveReasoner", "models.act:Carry"),
     "Solving": (
-        "Solver", "solve.scheduler:Solution", "solve.batcher:StepOutput",
+        "Solver", "solve.scheduler:Solution", "solve.search:Trajectory", "solve.search:StepOutput",
         "solve.scheduler:StepEvent", "SearchConfig", "solve.search:DEFAULT_SEARCH", "predict",
         "refine", "solve.refine:Refinement", "solve.evaluate:measure",
     ),

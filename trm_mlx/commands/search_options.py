@@ -1,7 +1,7 @@
-"""The options of ``trm solve`` and ``trm eval`` that say how much computation a puzzle gets.
+"""The options of ``trm solve`` and ``trm eval`` for test-time compute.
 
 An option left out is absent from the parsed arguments: the defaults are those of `Solver` and
-`SearchConfig`, stated there alone. Where no option of a search is given, ``trm solve`` is thorough.
+`SearchConfig`, stated there alone. Where none is given, ``trm solve`` uses `DEFAULT_SEARCH`.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, default: SearchConfig)
         "--trajectories",
         type=int,
         metavar="K",
-        help="attempts at a puzzle, at most: a plain one, and others with --noise, --restarts "
+        help="trajectories of a puzzle, at most: a plain one, and others with --noise, --restarts "
         f"or --symmetries, in any combination; {_described(default)} where none of these options "
         "is given (default: 1)",
     )
@@ -52,7 +52,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, default: SearchConfig)
 
 
 def _described(search: SearchConfig) -> str:
-    """A search as the options that ask for it."""
+    """A search as command-line options."""
     fields = dataclasses.fields(SearchConfig)
     changed = {
         f.name: getattr(search, f.name) for f in fields if getattr(search, f.name) != f.default

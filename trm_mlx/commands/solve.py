@@ -1,6 +1,6 @@
-"""``single_inference.py`` and ``trm solve``: puzzles in, every step of their solution out.
+"""``single_inference.py`` and ``trm solve``: prints every step of the solution of a puzzle.
 
-With ``-o``, a CSV file in and a CSV file out.
+With ``-o`` it solves a CSV file into a CSV file.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Solve and print or write.
+    """Solve puzzles, and print or write the answers.
 
     The exit status is 1 if an answer shown breaks the rules or, where there are none, is not the
     label; or if a row of a CSV file is no puzzle.
@@ -102,8 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _default_search(task: Task, questions: list[Question]) -> SearchConfig:
-    """As thorough as can be. Without rules nothing says which trajectory is right; and where a
-    puzzle has an embedding of its own, its images have none."""
+    """`DEFAULT_SEARCH` as far as it applies: without rules nothing tells which trajectory is right,
+    and the images of a puzzle with an embedding of its own have none."""
     if not has_rules(task):
         return SearchConfig()
     own = any(question.identifier for question in questions)
@@ -117,18 +117,18 @@ def _solve_table(solver: Solver, task: Task, source: Path, target: Path) -> int:
             bar.write(line, file=sys.stderr)
 
         tally = solve_table(solver, task, source, target, complain, bar.update)
-    attempted = max(tally.rows - tally.unreadable, 1)
+    puzzles = max(tally.rows - tally.unreadable, 1)
     print(
         f"{target}: {tally.rows} rows, {tally.solved} solved, {tally.unreadable} unreadable; "
-        f"{tally.trajectories / attempted:.2f} trajectories and "
-        f"{tally.evaluations / attempted:.2f} network evaluations a puzzle, "
+        f"{tally.trajectories / puzzles:.2f} trajectories and "
+        f"{tally.evaluations / puzzles:.2f} network evaluations a puzzle, "
         f"chosen by {solver.search.select}"
     )
     return 1 if tally.unreadable else 0
 
 
 def _check_views(arguments: argparse.Namespace) -> None:
-    """Refuse before any work what --watch and --save could not do."""
+    """Check the options of views before any work."""
     if not 0 <= arguments.delay <= 60:
         raise InputError(f"--delay {arguments.delay}: must lie between 0 and 60 seconds")
     if arguments.output is not None and (arguments.watch or arguments.save):
@@ -140,32 +140,32 @@ def _check_views(arguments: argparse.Namespace) -> None:
 
 
 def _watch(solver: Solver, arguments: argparse.Namespace, question: Question) -> bool:
-    """Print the steps of one puzzle while they come; returns what `_report` does."""
+    """Print the steps of one puzzle as they come; returns what `_report` does."""
     task = solver.task
-    scene = ScreenContext(task, question.values, solver.max_steps, solver.search.trajectories)
-    with Screen(scene, arguments.delay) as screen:
+    context = ScreenContext(task, question.values, solver.max_steps, solver.search.trajectories)
+    with Screen(context, arguments.delay) as screen:
         tokens = task.encode(question.values)
-        (solution,) = solver.solve([tokens], [question.identifier], screen.watch)
-        film = _film(task, question, solution)
-        screen.rest(film, solution.trajectory)
-    return _report(solver, arguments, question, solution, film)
+        (solution,) = solver.solve([tokens], [question.identifier], screen.on_step)
+        recording = _record(task, question, solution)
+        screen.finish(recording, solution.trajectory)
+    return _report(solver, arguments, question, solution, recording)
 
 
 def _show(
     solver: Solver, arguments: argparse.Namespace, question: Question, solution: Solution
 ) -> bool:
-    """Print the steps of one puzzle that is solved; returns what `_report` does."""
-    task, film = solver.task, _film(solver.task, question, solution)
+    """Print the steps of one solution; returns what `_report` does."""
+    task, recording = solver.task, _record(solver.task, question, solution)
     print(f"{task.render(question.values)}\n")
-    for frame in film.frames[1:]:
+    for frame in recording.frames[1:]:
         print(
             f"step {frame.step:2}  {frame.changes:3} cells changed  "
             f"halting {frame.halting:.3f}  {task.line(frame.values)}"
         )
-    return _report(solver, arguments, question, solution, film)
+    return _report(solver, arguments, question, solution, recording)
 
 
-def _film(task: Task, question: Question, solution: Solution) -> Recording:
+def _record(task: Task, question: Question, solution: Solution) -> Recording:
     answer = task.decode(solution.answer)
     verdict = judged(task, question.values, answer, question.label)
     return recording_of(task, question.values, solution, verdict)
@@ -176,15 +176,15 @@ def _report(
     arguments: argparse.Namespace,
     question: Question,
     solution: Solution,
-    film: Recording,
+    recording: Recording,
 ) -> bool:
-    """Save the film, print the answer and what it cost; whether the answer is right."""
+    """Save the recording, print the answer and its cost; returns whether the answer is right."""
     if arguments.save is not None:
-        save(film, arguments.save)
-    answer = film.task.decode(solution.answer)
-    print(f"\n{film.task.render(answer, givens=question.values)}\n")
+        save(recording, arguments.save)
+    answer = recording.task.decode(solution.answer)
+    print(f"\n{recording.task.render(answer, givens=question.values)}\n")
     print(
-        f"{film.verdict.words}, "
+        f"{recording.verdict.words}, "
         f"{'halted' if solution.halted else 'stopped'} at step {solution.steps} "
         f"with probability {solution.confidence:.3f}"
     )
@@ -192,7 +192,7 @@ def _report(
         f"trajectories {solution.trajectories}, network evaluations {solution.evaluations}, "
         f"chosen by {solver.search.select}"
     )
-    if question.label is not None and has_rules(film.task):
+    if question.label is not None and has_rules(recording.task):
         print(matched(question.label, answer).words)
     print()
-    return film.verdict.right
+    return recording.verdict.right

@@ -24,18 +24,18 @@ Emit = Callable[[Event], None]
 
 
 class Cancelled(Exception):
-    """Nobody waits for this job any more."""
+    """The client of this job is gone."""
 
 
 class Full(Exception):
-    """As many jobs wait as may."""
+    """The queue is full."""
 
 
 class Job:
-    """Something to compute: ``work(tell)`` calls ``tell`` with every event, as it comes.
+    """A computation: ``work(emit)`` calls ``emit`` with every event, as it comes.
 
-    ``events`` gives them to whoever waits, and None at the end; an `InputError` is an event of kind
-    ``error``.
+    ``events`` holds them for the thread that waits, and None at the end; an `InputError` becomes
+    an event of kind ``error``.
     """
 
     def __init__(self, work: Callable[[Emit], None]):
@@ -44,12 +44,12 @@ class Job:
         self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
 
     def cancel(self) -> None:
-        """End with the next event that is told."""
+        """End with the next event."""
         self._cancelled.set()
 
     def run(self) -> None:
         try:
-            self._work(self._tell)
+            self._work(self._emit)
         except Cancelled:
             pass
         except InputError as error:
@@ -57,14 +57,14 @@ class Job:
         finally:
             self.events.put(None)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         if self._cancelled.is_set():
             raise Cancelled
         self.events.put(event)
 
 
 class Line:
-    """Jobs that wait, at most ``room``, besides the one under way."""
+    """Jobs that wait, at most ``room``, besides the running one."""
 
     def __init__(self, room: int):
         self._room = room
@@ -73,7 +73,7 @@ class Line:
         self._changed = threading.Condition()
 
     def join(self, job: Job) -> int:
-        """Let a job wait; how many are before it. Raises `Full`."""
+        """Append a job; returns the number of jobs before it. Raises `Full`."""
         with self._changed:
             if len(self._jobs) >= self._room:
                 raise Full
@@ -82,47 +82,47 @@ class Line:
             return len(self._jobs) - 1 + self._busy
 
     def leave(self, job: Job) -> None:
-        """Nobody waits for this job: it is dropped, or ends after its step."""
+        """Drop a job whose client is gone; a running one ends after its step."""
         job.cancel()
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
 
     def take(self) -> Job:
-        """The job that has waited longest, as soon as there is one; the one before it is done."""
+        """Wait for the next job and remove it from the queue; the one before it is done."""
         with self._changed:
             self._busy = False
-            # Not for ever at once: Ctrl-C just before it begins would not end a wait for a lock.
+            # With a timeout: Ctrl-C just before the wait begins would not end it.
             while not self._changed.wait_for(lambda: self._jobs, timeout=0.5):
                 pass
             self._busy = True
             return self._jobs.popleft()
 
     def serve(self) -> None:
-        """Work on one job after the other, for ever."""
+        """Run one job after the other, forever."""
         while True:
             self.take().run()
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of waiting jobs."""
         return len(self._jobs)
 
 
-def generate(offer: ModelEntry, tell: Emit) -> None:
-    """One event, ``puzzle``, with the text of a new puzzle."""
+def generate(offer: ModelEntry, emit: Emit) -> None:
+    """Emit one event, ``puzzle``, with the text of a new puzzle."""
     (question,) = offer.task.generate(1, np.random.default_rng()).questions
-    tell({"kind": "puzzle", "text": offer.task.render(question)})
+    emit({"kind": "puzzle", "text": offer.task.render(question)})
 
 
 def warm_up(shelf: ModelRegistry, offer: ModelEntry) -> None:
-    """Load a model and let it take one step, so that the first puzzle need not wait for that."""
+    """Load a model and run one step of it, so that the first puzzle need not wait for either."""
     blank = np.zeros((1, offer.task.seq_len), np.uint8)
     solver = Solver(shelf.model(offer), max_steps=1, intermediates=True, states=False)
     next(solver.solve(offer.task.encode(blank)))
 
 
-def solve(shelf: ModelRegistry, request: SolveRequest, question: np.ndarray, tell: Emit) -> None:
-    """A ``step`` event after every supervision step, then one ``end``.
+def solve(shelf: ModelRegistry, request: SolveRequest, question: np.ndarray, emit: Emit) -> None:
+    """Emit a ``step`` event after every supervision step, then one ``end``.
 
     ``question`` is cell values ``[S]``. Steps are counted from 1, trajectories from 0.
     """
@@ -138,14 +138,14 @@ def solve(shelf: ModelRegistry, request: SolveRequest, question: np.ndarray, tel
         intermediates=True,
         states=False,
     )
-    reel = FrameBuilder(task, question)
+    frames = FrameBuilder(task, question)
 
-    def watch(glimpse: StepEvent) -> None:
-        frame = reel.next(glimpse)
-        tell(
+    def on_step(event: StepEvent) -> None:
+        frame = frames.next(event.output, event.trajectory)
+        emit(
             {
                 "kind": "step",
-                "trajectory": glimpse.trajectory,
+                "trajectory": event.trajectory,
                 "step": frame.step,
                 "halting": round(frame.halting, 4),
                 "changes": frame.changes,
@@ -154,9 +154,9 @@ def solve(shelf: ModelRegistry, request: SolveRequest, question: np.ndarray, tel
             }
         )
 
-    (solution,) = solver.solve(task.encode(question)[None], watch=watch)
+    (solution,) = solver.solve(task.encode(question)[None], on_step=on_step)
     verdict = judged(task, question, task.decode(solution.answer))
-    tell(
+    emit(
         {
             "kind": "end",
             "trajectory": solution.trajectory,

@@ -1,15 +1,14 @@
-"""Many jobs through a batch of few rows: a row that halts takes the next job with its next step.
+"""Continuous batching: a row that halts takes the next job of the queue with its next step.
 
 Which row takes which job is decided on the device, by the carry that also serves training
-(``models/act.py``): the batch brings a pool of waiting jobs, and the n-th halted row takes the n-th
-of them. So the host dispatches step t + 1 before it has read which rows halted in step t, and the
-device never waits. Rows without a job hold job number -1.
+(``models/act.py``): each step gets a pool of queued jobs, and the n-th halted row takes the n-th
+of them. So step t + 1 can be launched before the host reads step t, and the device never waits.
+Jobs are numbered in the order of the queue; -1 is a row without a job.
 """
 
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -17,252 +16,207 @@ import numpy as np
 from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, halting_logit
 from trm_mlx.models.model import Batch, RecursiveReasoner
-from trm_mlx.solve.refine import cell_confidence
+from trm_mlx.solve.scheduler import Job, Scheduler
+from trm_mlx.solve.search import Perturbation, StepOutput, Trajectory
 
-NO_KEY = np.zeros(2, np.uint32)
-
-
-class Job(NamedTuple):
-    """One puzzle to work on once. ``tag`` is the caller's and comes back with the result."""
-
-    inputs: np.ndarray  # tokens [S]
-    identifier: int  # of the puzzle embedding
-    limit: int  # supervision steps at most
-    perturbed: bool = False
-    key: np.ndarray = NO_KEY  # uint32 [2], the job's own randomness
-    tag: Any = None
+Step = Callable[[Carry, Batch, mx.array], tuple[Carry, Batch]]
 
 
-class StepOutput(NamedTuple):
-    """A puzzle after one supervision step.
+def cell_confidence(logits: mx.array) -> mx.array:
+    """The probability of the likeliest token of every cell, float32 ``[B, S]``."""
+    return mx.softmax(logits.astype(mx.float32), axis=-1).max(axis=-1)
 
-    answer: tokens ``[S]``; confidence: probability that the model gives to being right;
-    cell_confidence: probability of each token, float32 ``[S]``; states: every state, float32
-    ``[L, D]``, by name, where they are kept.
+
+def batch_step(
+    model: RecursiveReasoner, perturb: Perturbation, keep_outputs: bool, keep_states: bool
+) -> Step:
+    """One supervision step of every row, after the halted rows have taken jobs.
+
+    Returns:
+        ``(carry, pool, bound) -> (carry, arrays)``; a row halts where its halting logit exceeds
+        ``bound``. The arrays have an entry a row, with ``cell_confidence`` only if outputs are
+        kept; ``vacant`` rows take a job with the next step.
     """
 
-    answer: np.ndarray
-    confidence: float
-    cell_confidence: np.ndarray
-    states: dict[str, np.ndarray]
+    def step(carry: Carry, pool: Batch, bound: mx.array) -> tuple[Carry, Batch]:
+        fresh = carry.halted
+        turn = mx.maximum(mx.cumsum(fresh.astype(mx.int32)) - 1, 0)
+        carry = model.reset_halted(carry, {name: rows[turn] for name, rows in pool.items()})
+        carry = carry._replace(halted=mx.zeros_like(fresh))
+        carry = carry._replace(states=perturb(carry, fresh))
+        before, jobs = carry.states, carry.batch
+        carry, outputs = model(carry, jobs)
+        logit = halting_logit(model.config, outputs)
+        halted = logit > bound
+        vacant = halted | (carry.steps >= jobs["limit"]) | (jobs["number"] < 0)
+        arrays = {
+            "vacant": vacant,
+            "number": jobs["number"],
+            "answer": mx.argmax(outputs["logits"], axis=-1),
+            "steps": carry.steps,
+            "confidence": mx.sigmoid(logit),
+            "halted": halted,
+            "residual": _root_mean_square(before, carry.states),
+        }
+        if keep_outputs:
+            arrays["cell_confidence"] = cell_confidence(outputs["logits"])
+        if keep_states:
+            arrays |= {name: state.astype(mx.float32) for name, state in carry.states.items()}
+        return carry._replace(halted=vacant), arrays
+
+    return step
 
 
-class Finished(NamedTuple):
-    """What came of a job.
-
-    answer: tokens ``[S]``; steps: supervision steps taken; confidence: as in `StepOutput`; halted:
-    whether the model stopped by itself, not at the limit; residual: root mean square change of
-    the states in the last step; thoughts: every step, where they were asked for.
-    """
-
-    job: Job
-    answer: np.ndarray
-    steps: int
-    confidence: float
-    halted: bool
-    residual: float
-    thoughts: tuple[StepOutput, ...]
+def compiled_step(model: RecursiveReasoner, *options: object) -> Step:
+    """`batch_step`, compiled: once a model, for however many solvers."""
+    # In __dict__, not as an attribute: nn.Module takes a dict for parameters.
+    steps = model.__dict__.setdefault("_compiled_steps", {})
+    key = (model.recursion, *options)
+    if key not in steps:
+        step = kernels_cpu.disabled()(batch_step(model, *options))
+        steps[key] = mx.compile(step, inputs=model.state)
+    return steps[key]
 
 
-class Reading(NamedTuple):
-    """What the host may want to know of a step, one entry a row."""
-
-    vacant: mx.array  # takes a job with the next step
-    number: mx.array  # of the job, -1 for none
-    answer: mx.array
-    steps: mx.array
-    confidence: mx.array
-    halted: mx.array
-    residual: mx.array
-    cells: Batch  # "confidence" of each token [B, S]; empty unless thoughts are kept
-    states: Batch  # likewise, unless states are
-
-
-Watch = Callable[[Job, int, StepOutput], None]  # with the step's number, from 1
-
-
-class Desk:
-    """Hands jobs to the rows of a batch and takes in their results.
-
-    ``watch`` is told every thought that is kept, as it comes.
-    """
-
-    def __init__(self, jobs: Iterator[Job | None], rows: int, seq_len: int, watch: Watch | None):
-        self._jobs, self._rows, self._seq_len, self._watch = jobs, rows, seq_len, watch
-        self._count = self._steps = 0
-        self._waiting: deque[int] = deque()  # job numbers, at most as many as there are rows
-        self._last: dict[int, int] = {}  # the last step that a job under way can take
-        self._known: dict[int, Job] = {}
-        self._thoughts: dict[int, list[StepOutput]] = {}
-        self._pool: Batch | None = None
-
-    def fill(self) -> None:
-        """Let jobs wait, as many as the rows could take at once."""
-        while len(self._waiting) < self._rows and (job := next(self._jobs, None)) is not None:
-            self._known[self._count] = job
-            self._waiting.append(self._count)
-            self._count += 1
-            self._pool = None
-
-    def goes_on(self) -> bool:
-        """Whether there may be anything to do after the step under way."""
-        return bool(self._waiting) or any(last > self._steps for last in self._last.values())
-
-    def pool(self) -> Batch:
-        """The waiting jobs, padded to the number of rows."""
-        if self._pool is None:
-            jobs = [self._known[number] for number in self._waiting]
-            inputs = np.zeros((self._rows, self._seq_len), np.int32)
-            identifiers, limits = np.zeros((2, self._rows), np.int32)
-            numbers = np.full(self._rows, -1, np.int32)
-            keys = np.zeros((self._rows, 2), np.uint32)
-            perturbed = np.zeros(self._rows, bool)
-            if jobs:
-                here = slice(len(jobs))
-                inputs[here] = np.stack([job.inputs for job in jobs])
-                identifiers[here] = [job.identifier for job in jobs]
-                limits[here] = [job.limit for job in jobs]
-                numbers[here] = self._waiting
-                keys[here] = np.stack([job.key for job in jobs])
-                perturbed[here] = [job.perturbed for job in jobs]
-            self._pool = {
-                "inputs": mx.array(inputs),
-                "puzzle_identifiers": mx.array(identifiers),
-                "limit": mx.array(limits),
-                "number": mx.array(numbers),
-                "key": mx.array(keys),
-                "perturbed": mx.array(perturbed),
-            }
-        return self._pool
-
-    def start(self, vacant: int) -> None:
-        """Note that the step just dispatched has given ``vacant`` rows a job, while they lasted."""
-        for _ in range(min(vacant, len(self._waiting))):
-            number = self._waiting.popleft()
-            self._last[number] = self._steps + self._known[number].limit
-            self._pool = None
-        self._steps += 1
-
-    def read(self, reading: Reading, keep_thoughts: bool) -> tuple[int, list[Finished]]:
-        """How many rows take a new job with the step after this one, and what finished in it."""
-        numbers, vacant = np.asarray(reading.number), np.asarray(reading.vacant)
-        if keep_thoughts:
-            self._keep(reading, numbers)
-        ended = np.flatnonzero(vacant & (numbers >= 0))
-        if not ended.size:
-            return int(vacant.sum()), []
-        answers = np.asarray(reading.answer)[ended].astype(np.int32)
-        columns = (reading.steps, reading.confidence, reading.halted, reading.residual)
-        columns = (np.asarray(column)[ended].tolist() for column in columns)
-        finished = []
-        for number, answer, steps, confidence, halted, residual in zip(
-            numbers[ended].tolist(), answers, *columns, strict=True
-        ):
-            del self._last[number]
-            thoughts = tuple(self._thoughts.pop(number, ()))
-            job = self._known.pop(number)
-            finished.append(Finished(job, answer, steps, confidence, halted, residual, thoughts))
-        return int(vacant.sum()), finished
-
-    def _keep(self, reading: Reading, numbers: np.ndarray) -> None:
-        answers, confidence = np.asarray(reading.answer), np.asarray(reading.confidence)
-        cells = np.asarray(reading.cells["confidence"])
-        states = {name: np.asarray(state) for name, state in reading.states.items()}
-        for row in np.flatnonzero(numbers >= 0):
-            thought = StepOutput(
-                answers[row].astype(np.int32),
-                float(confidence[row]),
-                cells[row].copy(),
-                {name: state[row].copy() for name, state in states.items()},
-            )
-            number = int(numbers[row])
-            thoughts = self._thoughts.setdefault(number, [])
-            thoughts.append(thought)
-            if self._watch is not None:
-                self._watch(self._known[number], len(thoughts), thought)
-
-
-class Stream:
-    """Runs jobs through the rows of one batch.
+class Batcher:
+    """Runs the jobs of a scheduler through the rows of one batch.
 
     Args:
-        model: put into evaluation mode by `run`.
+        model: put into evaluation mode.
+        step: from `batch_step` or `compiled_step`.
         threshold: the confidence above which a row halts; None: every row runs to its limit.
-        perturb: ``(carry, fresh [B]) -> states`` before every step, as in `search.Perturbation`.
-        keep_thoughts: record every step of every job; then all of it comes to the host.
-        keep_states: the states of every step among it.
-        compiled: whether to `mx.compile` the step.
     """
 
     def __init__(
         self,
         model: RecursiveReasoner,
+        step: Step,
+        scheduler: Scheduler,
+        rows: int,
         threshold: float | None,
-        perturb: Callable[[Carry, mx.array], Batch],
-        keep_thoughts: bool,
-        keep_states: bool,
-        compiled: bool,
     ):
-        self.model, self.perturb = model, perturb
-        self.keep_thoughts, self.keep_states = keep_thoughts, keep_states
+        self._model, self._step, self._scheduler, self._rows = model, step, scheduler, rows
         self._bound = math.inf if threshold is None else _logit(threshold)
-        advance = kernels_cpu.disabled()(self._advance)
-        self._step = mx.compile(advance, inputs=model.state) if compiled else self._advance
+        self._count = self._steps = 0  # of jobs and steps so far
+        self._jobs: dict[int, Job] = {}  # queued or running
+        self._queue: deque[int] = deque()  # at most as many as there are rows
+        self._last_step: dict[int, int] = {}  # of each running job, where it does not halt
+        self._outputs: dict[int, list[StepOutput]] = {}
+        self._pool: Batch | None = None  # the queue as arrays
 
-    def run(
-        self, jobs: Iterator[Job | None], rows: int, watch: Watch | None = None
-    ) -> Iterator[Finished]:
-        """Yield results as they come; the order is that of halting.
-
-        Args:
-            jobs: asked for the next one whenever there is room. None says "nothing now, ask again
-                after the next results": what it gives may depend on the results so far.
-            rows: of the batch.
-            watch: told every thought as it comes, where thoughts are kept.
-        """
-        self.model.eval()
-        desk = Desk(jobs, rows, self.model.config.seq_len, watch)
-        carry = self.model.initial_carry(desk.pool())
-        current, vacant, finished = None, rows, []
+    def run(self) -> Iterator[None]:
+        """Work until every puzzle is solved; yields after every step that has been read."""
+        self._model.eval()
+        bound = mx.array(self._bound)
+        carry = self._model.initial_carry(self._queue_arrays())
+        current, vacant = None, self._rows
         while True:
-            desk.fill()
-            following = None
-            if desk.goes_on():
-                carry, following = self._step(carry, desk.pool())
-                mx.async_eval(carry, following)
+            self._fill_queue()
+            if not self._scheduler.unsolved:
+                return  # without waiting for a step that was launched ahead
+            ahead = None
+            if current is None or self._runs_ahead():
+                carry, ahead = self._step(carry, self._queue_arrays(), bound)
+                mx.async_eval(carry, ahead)
             if current is not None:
-                vacant, finished = desk.read(current, self.keep_thoughts)
-            if following is not None:
-                desk.start(vacant)
-            yield from finished
-            if current is None and following is None:
-                return
-            current, finished = following, []
+                vacant = self._read(current)
+            if ahead is not None:
+                self._start_jobs(vacant)
+            if current is not None:
+                yield
+            current = ahead
 
-    def _advance(self, carry: Carry, pool: Batch) -> tuple[Carry, Reading]:
-        """One supervision step of every row, after the vacant rows have taken from the pool."""
-        fresh = carry.halted
-        turn = mx.maximum(mx.cumsum(fresh.astype(mx.int32)) - 1, 0)
-        carry = self.model.reset_halted(carry, {name: rows[turn] for name, rows in pool.items()})
-        carry = carry._replace(halted=mx.zeros_like(fresh))
-        carry = carry._replace(states=self.perturb(carry, fresh))
-        before, jobs = carry.states, carry.batch
-        carry, outputs = self.model(carry, jobs)
-        certainty = halting_logit(self.model.config, outputs)
-        halted = certainty > self._bound
-        vacant = halted | (carry.steps >= jobs["limit"]) | (jobs["number"] < 0)
-        reading = Reading(
-            vacant,
-            jobs["number"],
-            mx.argmax(outputs["logits"], axis=-1),
-            carry.steps,
-            mx.sigmoid(certainty),
-            halted,
-            _root_mean_square(before, carry.states),
-            {"confidence": cell_confidence(outputs["logits"])} if self.keep_thoughts else {},
-            {n: s.astype(mx.float32) for n, s in carry.states.items() if self.keep_states},
+    def _fill_queue(self) -> None:
+        """Drop the jobs that nobody needs any more, and queue as many as the rows could take."""
+        needed = deque(number for number in self._queue if self._jobs[number].needed)
+        if len(needed) < len(self._queue):
+            self._queue, self._pool = needed, None
+        while len(self._queue) < self._rows and (job := self._scheduler.next_job()) is not None:
+            self._jobs[self._count] = job
+            self._queue.append(self._count)
+            self._count += 1
+            self._pool = None
+
+    def _runs_ahead(self) -> bool:
+        """Whether to launch the next step before the running one has been read.
+
+        A lone puzzle may end with the step that is running: then only where no row halts early.
+        """
+        continues = any(
+            last > self._steps and self._jobs[number].needed
+            for number, last in self._last_step.items()
         )
-        return carry._replace(halted=vacant), reading
+        if self._scheduler.unsolved > 1:
+            return continues or bool(self._queue)
+        return continues and self._bound == math.inf
+
+    def _queue_arrays(self) -> Batch:
+        """The queued jobs, padded to the number of rows."""
+        if self._pool is None:
+            size = self._rows
+            pool = {
+                "inputs": np.zeros((size, self._model.config.seq_len), np.int32),
+                "puzzle_identifiers": np.zeros(size, np.int32),
+                "limit": np.zeros(size, np.int32),
+                "number": np.full(size, -1, np.int32),
+                "key": np.zeros((size, 2), np.uint32),
+                "perturbed": np.zeros(size, bool),
+            }
+            for row, number in enumerate(self._queue):
+                job = self._jobs[number]
+                pool["inputs"][row] = job.inputs
+                pool["puzzle_identifiers"][row] = job.puzzle.identifier
+                pool["limit"][row] = job.limit
+                pool["number"][row] = number
+                pool["key"][row] = job.key
+                pool["perturbed"][row] = job.perturbed
+            self._pool = {name: mx.array(array) for name, array in pool.items()}
+        return self._pool
+
+    def _start_jobs(self, vacant: int) -> None:
+        """Note which jobs the vacant rows have taken with the step just launched."""
+        for _ in range(min(vacant, len(self._queue))):
+            number = self._queue.popleft()
+            self._last_step[number] = self._steps + self._jobs[number].limit
+            self._pool = None
+        self._steps += 1
+
+    def _read(self, arrays: Batch) -> int:
+        """Give the scheduler what ended with a step; how many rows the next one gives a job."""
+        read = {name: np.asarray(arrays[name]) for name in ("vacant", "number")}
+        numbers, vacant = read["number"], read["vacant"]
+        if "cell_confidence" in arrays:
+            self._keep(arrays, numbers)
+        ended = np.flatnonzero(vacant & (numbers >= 0))
+        if ended.size:
+            answers = np.asarray(arrays["answer"])[ended].astype(np.int32)
+            names = ("steps", "confidence", "halted", "residual")
+            columns = [np.asarray(arrays[name])[ended].tolist() for name in names]
+            rows = zip(numbers[ended].tolist(), answers, *columns, strict=True)
+            for number, answer, *values in rows:
+                outputs = tuple(self._outputs.pop(number, ()))
+                fields = dict(zip(names, values, strict=True))
+                trajectory = Trajectory(answer=answer, outputs=outputs, **fields)
+                del self._last_step[number]
+                self._scheduler.record(self._jobs.pop(number), trajectory)
+        return int(vacant.sum())
+
+    def _keep(self, arrays: Batch, numbers: np.ndarray) -> None:
+        """Add the outputs of a step to those of the running jobs."""
+        names = ("answer", "confidence", "cell_confidence")
+        answers, confidence, cells = (np.asarray(arrays[name]) for name in names)
+        kept = [name for name in self._model.recursion.states if name in arrays]
+        states = {name: np.asarray(arrays[name]) for name in kept}
+        for row in np.flatnonzero(numbers >= 0):
+            output = StepOutput(
+                answers[row].astype(np.int32),
+                float(confidence[row]),
+                cells[row].copy(),
+                {name: state[row].copy() for name, state in states.items()},
+            )
+            outputs = self._outputs.setdefault(int(numbers[row]), [])
+            outputs.append(output)
+            self._scheduler.emit_step(self._jobs[int(numbers[row])], len(outputs), output)
 
 
 def _root_mean_square(before: Batch, after: Batch) -> mx.array:

@@ -1,4 +1,4 @@
-"""How well a solver does on a dataset, and at what cost."""
+"""The accuracy of a solver on a dataset, and its cost."""
 
 from collections import deque
 from collections.abc import Callable, Iterator

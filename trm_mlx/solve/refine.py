@@ -1,4 +1,4 @@
-"""Watching a batch of puzzles being solved, one supervision step at a time."""
+"""All supervision steps of a batch of puzzles, one at a time."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,13 +6,14 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.errors import InputError
 from trm_mlx.models.act import halting_logit, unroll
 from trm_mlx.models.model import RecursiveReasoner
+from trm_mlx.solve.batcher import cell_confidence
+from trm_mlx.solve.solver import check_tokens
 
 
 class Refinement(NamedTuple):
-    """What a model thinks after a supervision step.
+    """A batch after a supervision step.
 
     step: counted from 1; answers: tokens ``[B, S]``; confidence: probability of each answered
     token ``[B, S]``; halt_probability: ``[B]``; halts: whether it would stop here, bool ``[B]``;
@@ -57,34 +58,12 @@ def refine(
     steps = max_steps or model.config.halt_max_steps
     loop = unroll(model, model.initial_carry(batch), batch, steps)
     for step, (carry, outputs) in enumerate(loop, start=1):
-        certainty = halting_logit(model.config, outputs)
+        logit = halting_logit(model.config, outputs)
         yield Refinement(
             step,
             np.array(mx.argmax(outputs["logits"], axis=-1)),
             np.array(cell_confidence(outputs["logits"])),
-            np.array(mx.sigmoid(certainty)),
-            np.array((certainty > 0) | (step == steps)),
+            np.array(mx.sigmoid(logit)),
+            np.array((logit > 0) | (step == steps)),
             {name: np.array(state.astype(mx.float32)) for name, state in carry.states.items()},
         )
-
-
-def cell_confidence(logits: mx.array) -> mx.array:
-    """The probability of the likeliest token of every cell, float32 ``[B, S]``."""
-    return mx.softmax(logits.astype(mx.float32), axis=-1).max(axis=-1)
-
-
-def check_tokens(model: RecursiveReasoner, inputs: np.ndarray) -> np.ndarray:
-    """``inputs [B, S]`` as int32.
-
-    Raises:
-        InputError: inputs that do not fit the model.
-    """
-    config = model.config
-    if inputs.ndim != 2 or inputs.shape[1] != config.seq_len or inputs.dtype.kind not in "iuf":
-        raise InputError(
-            f"inputs of shape {inputs.shape} do not fit a model of {config.seq_len} positions: "
-            f"pass tokens [batch, {config.seq_len}]"
-        )
-    if inputs.size and (inputs.min() < 0 or inputs.max() >= config.vocab_size):
-        raise InputError(f"a token lies outside the model's vocabulary 0..{config.vocab_size - 1}")
-    return inputs.astype(np.int32)

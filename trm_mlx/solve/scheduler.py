@@ -1,11 +1,12 @@
-"""Which trajectory of which puzzle is worked on next, and when a puzzle is done.
+"""Which trajectory of which puzzle runs next, and when a puzzle is solved.
 
 New puzzles come first, each with its plain trajectory; one whose selector is not satisfied gets
-the next. Rows that would be idle, once no puzzle is new, run further trajectories of the puzzles
-still open ahead of time. That changes no result: attempts count in the order of their trajectories,
-and those after the deciding one are dropped.
+the next. Rows that would be idle, once no puzzle is new, run further trajectories of the unsolved
+puzzles ahead of time. That changes no result: trajectories count in their order, and those after
+the deciding one are dropped.
 """
 
+import dataclasses
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,34 +14,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.solve.batcher import Finished, Job, StepOutput
-from trm_mlx.solve.search import SELECTORS, Attempt, SearchConfig
+from trm_mlx.solve.search import SELECTORS, SearchConfig, StepOutput, Trajectory
 from trm_mlx.tasks.base import Symmetry, Task
 
+NO_KEY = np.zeros(2, np.uint32)
 
-class Solution(NamedTuple):
-    """The answer to one puzzle.
 
-    answer: tokens ``[S]``; steps, confidence, halted: of the trajectory that gave it, the
-    confidence being its last halting probability; trajectories, evaluations: how many trajectories
-    the choice rests on, and their supervision steps in all; passes: whether the answer obeys the
-    rules of the task, None where no rule check took part in the choice; thoughts: every step of
-    the chosen trajectory, where the solver keeps intermediates; trajectory: its number, from 0.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solution(Trajectory):
+    """The chosen trajectory of a puzzle, and what the choice cost.
+
+    trajectory: its number, from 0; trajectories: how many the choice rests on; evaluations: their
+    supervision steps in all.
     """
 
-    answer: np.ndarray
-    steps: int
-    confidence: float
-    halted: bool
-    trajectories: int
-    evaluations: int
-    passes: bool | None
-    thoughts: tuple[StepOutput, ...]
     trajectory: int = 0
+    trajectories: int = 1
+    evaluations: int
 
 
 class StepEvent(NamedTuple):
-    """A supervision step of one puzzle, as it comes.
+    """A supervision step of one puzzle, for ``on_step``.
 
     puzzle: its number, from 0; trajectory: from 0; step: of this trajectory, from 1.
     """
@@ -48,36 +42,48 @@ class StepEvent(NamedTuple):
     puzzle: int
     trajectory: int
     step: int
-    thought: StepOutput
+    output: StepOutput
 
 
 @dataclass(eq=False)
 class _PuzzleState:
-    """A puzzle on its way."""
+    """A puzzle that has been read."""
 
     number: int
     inputs: np.ndarray
     identifier: int
-    launched: int = 0
-    finished: dict[int, Finished] = field(default_factory=dict)  # not yet counted, by trajectory
-    attempts: list[Attempt] = field(default_factory=list)
+    launched: int = 0  # trajectories
+    early: dict[int, tuple["Job", Trajectory]] = field(default_factory=dict)  # not yet counted
+    counted: list[Trajectory] = field(default_factory=list)
     evaluations: int = 0
     solution: Solution | None = None
 
 
-class _Tag(NamedTuple):
-    case: _PuzzleState
+class Job(NamedTuple):
+    """One trajectory to run."""
+
+    puzzle: _PuzzleState
     trajectory: int
-    symmetry: Symmetry | None
+    inputs: np.ndarray  # tokens [S]
+    limit: int  # supervision steps at most
+    symmetry: Symmetry | None = None  # that ``inputs`` is an image by
+    perturbed: bool = False
+    key: np.ndarray = NO_KEY  # uint32 [2], the randomness of the job
+
+    @property
+    def needed(self) -> bool:
+        """Whether its puzzle is unsolved."""
+        return self.puzzle.solution is None
 
 
 class Scheduler:
-    """The state of one `Solver.solve`.
+    """The puzzles of one `Solver.solve`.
 
     Args:
         puzzles: pairs of tokens ``[S]`` and identifier.
-        window: puzzles to have on the way at most, so that one that takes long, which holds back
-            the solutions after it, cannot fill the memory.
+        window: puzzles held at most, so that one that takes long, which holds back the solutions
+            after it, cannot fill the memory.
+        on_step: called with every step of an unsolved puzzle.
     """
 
     def __init__(
@@ -87,131 +93,110 @@ class Scheduler:
         task: Task | None,
         max_steps: int,
         window: int,
+        on_step: Callable[[StepEvent], None] | None = None,
     ):
         self._puzzles, self._search, self._task = puzzles, search, task
-        self._max_steps, self._window = max_steps, window
+        self._max_steps, self._window, self._on_step = max_steps, window, on_step
+        self.unsolved = 0  # puzzles read
         self._read = 0
         self._order: deque[_PuzzleState] = deque()  # not yet handed out
-        self._waiting: deque[_PuzzleState] = (
-            deque()
-        )  # need another trajectory, and none is under way
+        self._waiting: deque[_PuzzleState] = deque()  # need another trajectory, none is running
         self._open: OrderedDict[int, _PuzzleState] = OrderedDict()  # may get another trajectory
 
-    def jobs(self) -> Iterator[Job | None]:
-        """What to work on next, for `Stream.run`; ends never, None where there is nothing."""
-        while True:
-            case = self._next_case()
-            yield None if case is None else self._launch(case)
+    def next_job(self) -> Job | None:
+        """What to run next; None where nothing is to be done before further results."""
+        puzzle = self._next_puzzle()
+        return None if puzzle is None else self._launch(puzzle)
 
-    def record(self, finished: Finished) -> None:
-        """Take in what came of a job."""
-        case, trajectory, _ = finished.job.tag
-        if case.solution is not None:
+    def record(self, job: Job, trajectory: Trajectory) -> None:
+        """Take the result of a job, whose answer and outputs are those of the image."""
+        puzzle = job.puzzle
+        if puzzle.solution is not None:
             return
-        case.finished[trajectory] = finished
-        while case.solution is None and len(case.attempts) in case.finished:
-            self._count(case, case.finished.pop(len(case.attempts)))
-        if case.solution is None and len(case.attempts) == case.launched:
-            self._waiting.append(case)
+        puzzle.early[job.trajectory] = job, trajectory
+        while puzzle.solution is None and len(puzzle.counted) in puzzle.early:
+            self._count(*puzzle.early.pop(len(puzzle.counted)))
+        if puzzle.solution is None and len(puzzle.counted) == puzzle.launched:
+            self._waiting.append(puzzle)
 
-    def show(
-        self, watch: Callable[[StepEvent], None], job: Job, step: int, thought: StepOutput
-    ) -> None:
-        """Let ``watch`` see a thought, unless its puzzle is solved already."""
-        case, trajectory, symmetry = job.tag
-        if case.solution is None:
-            watch(StepEvent(case.number, trajectory, step, self._undo_symmetry(symmetry, thought)))
+    def emit_step(self, job: Job, step: int, output: StepOutput) -> None:
+        """Call ``on_step`` for a step of a job, unless its puzzle is solved."""
+        if self._on_step is not None and job.needed:
+            output = self._undo_symmetry(job, output)
+            self._on_step(StepEvent(job.puzzle.number, job.trajectory, step, output))
 
     def solutions(self) -> Iterator[Solution]:
-        """What is known now, in the order of the puzzles."""
+        """The solutions known so far, in the order of the puzzles."""
         while self._order and self._order[0].solution is not None:
             yield self._order.popleft().solution
 
-    def _next_case(self) -> _PuzzleState | None:
+    def _next_puzzle(self) -> _PuzzleState | None:
         while self._waiting:
-            case = self._waiting.popleft()
-            if case.launched == len(case.attempts):
-                return case
-        if len(self._order) < self._window and (puzzle := next(self._puzzles, None)) is not None:
-            case = _PuzzleState(self._read, *puzzle)
+            puzzle = self._waiting.popleft()
+            if puzzle.launched == len(puzzle.counted):
+                return puzzle
+        if len(self._order) < self._window and (tokens := next(self._puzzles, None)) is not None:
+            puzzle = _PuzzleState(self._read, *tokens)
             self._read += 1
-            self._order.append(case)
-            return case
-        if self._open:
-            _, case = self._open.popitem(last=False)
-            return case
-        return None
+            self.unsolved += 1
+            self._order.append(puzzle)
+            return puzzle
+        return self._open.popitem(last=False)[1] if self._open else None
 
-    def _launch(self, case: _PuzzleState) -> Job:
-        search, trajectory = self._search, case.launched
-        case.launched += 1
-        self._open.pop(case.number, None)
-        if case.launched < search.trajectories:
-            self._open[case.number] = case  # behind all others
-        limit = search.steps_allowed(case.attempts, self._max_steps)
-        if trajectory == 0:
-            return Job(case.inputs, case.identifier, limit, tag=_Tag(case, trajectory, None))
-        random = np.random.default_rng((search.seed, case.number, trajectory))
-        key, inputs, symmetry = random.integers(2**32, size=2, dtype=np.uint32), case.inputs, None
+    def _launch(self, puzzle: _PuzzleState) -> Job:
+        search, number, inputs = self._search, puzzle.launched, puzzle.inputs
+        puzzle.launched += 1
+        self._open.pop(puzzle.number, None)
+        if puzzle.launched < search.trajectories:
+            self._open[puzzle.number] = puzzle  # behind all others
+        limit = search.steps_allowed(puzzle.counted, self._max_steps)
+        if number == 0:
+            return Job(puzzle, number, inputs, limit)
+        random = np.random.default_rng((search.seed, puzzle.number, number))
+        key, symmetry = random.integers(2**32, size=2, dtype=np.uint32), None
         if search.symmetries:
             symmetry = self._task.sample_symmetry(random, 1)
             board = self._task.decode(inputs)[None]
             inputs = self._task.encode(symmetry.apply(board))[0]
-        tag = _Tag(case, trajectory, symmetry)
-        return Job(inputs, case.identifier, limit, perturbed=True, key=key, tag=tag)
+        return Job(puzzle, number, inputs, limit, symmetry, perturbed=True, key=key)
 
-    def _count(self, case: _PuzzleState, finished: Finished) -> None:
-        """Count the next attempt of a puzzle, and close the puzzle if its selector is satisfied."""
-        search, attempts = self._search, case.attempts
-        case.evaluations += min(finished.steps, search.steps_allowed(attempts, self._max_steps))
-        attempts.append(self._attempt(case, finished))
-        if search.settled(attempts, self._max_steps):
-            place = SELECTORS[search.select].choose(attempts)
-            chosen = attempts[place]
-            case.solution = Solution(
-                chosen.answer,
-                chosen.steps,
-                chosen.confidence,
-                chosen.halted,
-                len(attempts),
-                case.evaluations,
-                chosen.passes,
-                chosen.thoughts,
-                place,
-            )
-            case.attempts = []
-            self._open.pop(case.number, None)
-
-    def _attempt(self, case: _PuzzleState, finished: Finished) -> Attempt:
-        symmetry = finished.job.tag.symmetry
-        answer, thoughts = finished.answer, finished.thoughts
-        if symmetry is not None:
-            answer = self._undo(symmetry, answer)
-            thoughts = tuple(self._undo_symmetry(symmetry, thought) for thought in thoughts)
+    def _judge(self, job: Job, trajectory: Trajectory) -> Trajectory:
+        """A trajectory on the puzzle itself, and whether it obeys the rules if a selector asks."""
+        answer = self._undo_answer(job, trajectory.answer)
+        outputs = tuple(self._undo_symmetry(job, output) for output in trajectory.outputs)
         passes = None
         if self._search.select == "rule":
-            values = self._task.decode(np.stack([case.inputs, answer]))
+            values = self._task.decode(np.stack([job.puzzle.inputs, answer]))
             passes = bool(self._task.check(*values))
-        return Attempt(
-            answer,
-            finished.steps,
-            finished.confidence,
-            finished.halted,
-            finished.residual,
-            passes,
-            thoughts,
-        )
+        return dataclasses.replace(trajectory, answer=answer, passes=passes, outputs=outputs)
 
-    def _undo_symmetry(self, symmetry: Symmetry | None, thought: StepOutput) -> StepOutput:
-        """The thought about the puzzle itself, from that about its image."""
-        if symmetry is None:
-            return thought
-        board = self._task.decode(thought.answer)[None]
-        return thought._replace(
-            answer=self._undo(symmetry, thought.answer),
-            cell_confidence=symmetry.inverse().move(thought.cell_confidence[None], board)[0],
-        )
+    def _count(self, job: Job, trajectory: Trajectory) -> None:
+        """Count the next trajectory, and solve its puzzle if the selector is satisfied."""
+        search, puzzle, counted = self._search, job.puzzle, job.puzzle.counted
+        puzzle.evaluations += min(trajectory.steps, search.steps_allowed(counted, self._max_steps))
+        counted.append(self._judge(job, trajectory))
+        if search.settled(counted, self._max_steps):
+            chosen = SELECTORS[search.select].choose(counted)
+            puzzle.solution = Solution(
+                **vars(counted[chosen]),
+                trajectory=chosen,
+                trajectories=len(counted),
+                evaluations=puzzle.evaluations,
+            )
+            self.unsolved -= 1
+            puzzle.counted, puzzle.early = [], {}
+            self._open.pop(puzzle.number, None)
 
-    def _undo(self, symmetry: Symmetry, answer: np.ndarray) -> np.ndarray:
+    def _undo_symmetry(self, job: Job, output: StepOutput) -> StepOutput:
+        if job.symmetry is None:
+            return output
+        board = self._task.decode(output.answer)[None]
+        cells = job.symmetry.inverse().move(output.cell_confidence[None], board)[0]
+        answer = self._undo_answer(job, output.answer)
+        return output._replace(answer=answer, cell_confidence=cells)
+
+    def _undo_answer(self, job: Job, answer: np.ndarray) -> np.ndarray:
+        if job.symmetry is None:
+            return answer
         board = self._task.decode(answer)[None]
-        return self._task.encode(symmetry.inverse().apply(board))[0].astype(np.int32)
+        return self._task.encode(job.symmetry.inverse().apply(board))[0].astype(np.int32)

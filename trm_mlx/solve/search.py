@@ -1,4 +1,4 @@
-"""Test-time compute as one thing: some trajectories of the same puzzle, and a selector.
+"""Test-time compute: several trajectories of the same puzzle, and a selector among their answers.
 
 The first trajectory of a puzzle is always the plain one. Further ones differ from it by noise on a
 state before every step (PTRM, arXiv 2605.19943), by random initial states (EqR, arXiv 2605.21488),
@@ -20,10 +20,27 @@ from trm_mlx.models.act import Carry, replace_rows
 from trm_mlx.models.model import Batch
 
 
-class Attempt(NamedTuple):
-    """How one trajectory of a puzzle ended; fields as in ``desk.Finished``.
+class StepOutput(NamedTuple):
+    """A puzzle after one supervision step.
 
-    passes: whether the answer obeys the rules of its task, None where nobody asked.
+    answer: tokens ``[S]``; confidence: the halting probability; cell_confidence: probability of
+    each token, float32 ``[S]``; states: every state by name, float32 ``[L, D]``, where kept.
+    """
+
+    answer: np.ndarray
+    confidence: float
+    cell_confidence: np.ndarray
+    states: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory:
+    """The result of one trajectory of a puzzle.
+
+    answer: tokens ``[S]``; steps: supervision steps taken; confidence: the halting probability
+    after the last; halted: whether the model stopped by itself, not at the limit; residual: root
+    mean square change of the states in the last step; passes: whether the answer obeys the rules
+    of the task, None where no selector checks them; outputs: every step, where kept.
     """
 
     answer: np.ndarray
@@ -32,55 +49,55 @@ class Attempt(NamedTuple):
     halted: bool
     residual: float
     passes: bool | None = None
-    thoughts: tuple = ()
+    outputs: tuple[StepOutput, ...] = ()
 
 
 class Selector(NamedTuple):
-    """A notion of which answer is right.
+    """A rule for choosing an answer.
 
-    settled: whether more trajectories are needless, from the attempts so far and the number of
-    trajectories still allowed; choose: the place of the chosen attempt; meaning: for ``--help``.
+    settled: whether more trajectories are needless, from those so far and the number of those
+    still allowed; choose: the index of the chosen one; meaning: for ``--help``.
     """
 
     meaning: str
-    settled: Callable[[Sequence[Attempt], int], bool]
-    choose: Callable[[Sequence[Attempt]], int]
+    settled: Callable[[Sequence[Trajectory], int], bool]
+    choose: Callable[[Sequence[Trajectory]], int]
 
 
-def _best(attempts: Sequence[Attempt], *values: Callable[[Attempt], float]) -> int:
-    """The place of the attempt with the largest values, the earliest of equals."""
-    scores = [tuple(value(attempt) for value in values) for attempt in attempts]
+def _best(trajectories: Sequence[Trajectory], *values: Callable[[Trajectory], float]) -> int:
+    """The index of the trajectory with the largest values, the earliest of equals."""
+    scores = [tuple(value(trajectory) for value in values) for trajectory in trajectories]
     return scores.index(max(scores))
 
 
-def _votes(attempts: Sequence[Attempt]) -> Counter:
-    return Counter(attempt.answer.tobytes() for attempt in attempts)
+def _votes(trajectories: Sequence[Trajectory]) -> Counter:
+    return Counter(trajectory.answer.tobytes() for trajectory in trajectories)
 
 
-def _outvoted(attempts: Sequence[Attempt], left: int) -> bool:
+def _outvoted(trajectories: Sequence[Trajectory], left: int) -> bool:
     """Whether no answer can still overtake the most frequent one."""
-    first, second = ([count for _, count in _votes(attempts).most_common(2)] + [0])[:2]
+    first, second = ([count for _, count in _votes(trajectories).most_common(2)] + [0])[:2]
     return first > second + left
 
 
-def _most_frequent(attempts: Sequence[Attempt]) -> int:
-    votes = _votes(attempts)
-    return _best(attempts, lambda a: votes[a.answer.tobytes()], lambda a: a.confidence)
+def _most_frequent(trajectories: Sequence[Trajectory]) -> int:
+    votes = _votes(trajectories)
+    return _best(trajectories, lambda t: votes[t.answer.tobytes()], lambda t: t.confidence)
 
 
 SELECTORS = {
     "q": Selector(
         "the highest halting probability; enough when the model halts by itself",
-        lambda attempts, left: attempts[-1].halted,
-        lambda attempts: _best(attempts, lambda a: a.confidence),
+        lambda done, left: done[-1].halted,
+        lambda done: _best(done, lambda t: t.confidence),
     ),
     "first": Selector(
         "the first to halt, were all to run side by side",
-        lambda attempts, left: False,  # but later ones get fewer steps, see `steps_allowed`
-        lambda attempts: _best(
-            attempts,
-            lambda a: -a.steps if a.halted else -math.inf,
-            lambda a: 0 if a.halted else a.confidence,
+        lambda done, left: False,  # but later ones get fewer steps, see `steps_allowed`
+        lambda done: _best(
+            done,
+            lambda t: -t.steps if t.halted else -math.inf,
+            lambda t: 0 if t.halted else t.confidence,
         ),
     ),
     "mode": Selector(
@@ -90,20 +107,20 @@ SELECTORS = {
     ),
     "residual": Selector(
         "the smallest change of the states in the last step; runs all trajectories",
-        lambda attempts, left: False,
-        lambda attempts: _best(attempts, lambda a: -a.residual),
+        lambda done, left: False,
+        lambda done: _best(done, lambda t: -t.residual),
     ),
     "rule": Selector(
         "an answer that obeys the rules of the task, else as q; enough when one does",
-        lambda attempts, left: bool(attempts[-1].passes),
-        lambda attempts: _best(attempts, lambda a: bool(a.passes), lambda a: a.confidence),
+        lambda done, left: bool(done[-1].passes),
+        lambda done: _best(done, lambda t: bool(t.passes), lambda t: t.confidence),
     ),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """What to try on a puzzle beyond one plain trajectory.
+    """The trajectories to run on a puzzle, and how to choose among their answers.
 
     Args:
         trajectories: at most so many per puzzle, the plain one included.
@@ -112,7 +129,7 @@ class SearchConfig:
         restarts: start from Gaussian states instead of the learned ones.
         symmetries: work on a random symmetric image of the puzzle.
         select: a name in `SELECTORS`.
-        seed: of all of this; the same for every batch size.
+        seed: of all randomness; results do not depend on the batch size.
 
     Raises:
         InputError: options that contradict each other.
@@ -147,27 +164,27 @@ class SearchConfig:
                 "set trajectories to at least 2"
             )
 
-    def steps_allowed(self, attempts: Sequence[Attempt], max_steps: int) -> int:
+    def steps_allowed(self, done: Sequence[Trajectory], max_steps: int) -> int:
         """Steps of the next trajectory; more could not make it the first to halt."""
         if self.select != "first":
             return max_steps
-        return min((a.steps - 1 for a in attempts if a.halted), default=max_steps)
+        return min((t.steps - 1 for t in done if t.halted), default=max_steps)
 
-    def settled(self, attempts: Sequence[Attempt], max_steps: int) -> bool:
-        """Whether ``attempts``, in the order of their trajectories, are enough."""
-        left = self.trajectories - len(attempts)
-        if left == 0 or self.steps_allowed(attempts, max_steps) == 0:
+    def settled(self, done: Sequence[Trajectory], max_steps: int) -> bool:
+        """Whether the trajectories ``done``, in their order, are enough."""
+        left = self.trajectories - len(done)
+        if left == 0 or self.steps_allowed(done, max_steps) == 0:
             return True
-        return SELECTORS[self.select].settled(attempts, left)
+        return SELECTORS[self.select].settled(done, left)
 
 
-# For a puzzle that is to be solved, by a task whose rules can be checked: most need one trajectory.
+# For tasks whose rules can be checked; most puzzles need one trajectory.
 DEFAULT_SEARCH = SearchConfig(trajectories=16, restarts=True, symmetries=True, select="rule")
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """The states of the perturbed rows before a step; a row's randomness is its job's alone."""
+    """Restarts and noise of the perturbed rows; a row's randomness depends on its job alone."""
 
     noisy: tuple[str, ...]  # states that get noise
     noise: float
@@ -175,7 +192,7 @@ class Perturbation:
 
     @classmethod
     def of(cls, search: SearchConfig, states: Sequence[str]) -> "Perturbation":
-        """For a model with these states.
+        """The perturbation that a search asks for, of a model with these states.
 
         Raises:
             InputError: it has none that ``noise_on`` names.
@@ -188,10 +205,10 @@ class Perturbation:
         return cls(noisy if search.noise else (), search.noise, search.restarts)
 
     def __call__(self, carry: Carry, fresh: mx.array) -> Batch:
-        """The states to go on from; ``fresh [B]``: rows that have just begun."""
+        """The states before a step; ``fresh [B]``: rows that take their first step."""
         states, perturbed = dict(carry.states), carry.batch["perturbed"]
         if self.restarts:
-            # Step 0 of a row's randomness, the noise before step t has the t-th.
+            # Moment 0 of a row's key; the noise before step t has moment t.
             drawn = _gaussian(carry, mx.zeros_like(carry.steps), len(states))
             for place, (name, state) in enumerate(states.items()):
                 start = drawn[:, place].astype(state.dtype)

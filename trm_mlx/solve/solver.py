@@ -1,12 +1,11 @@
 """The solver: puzzles in, answers out, with as much computation for each as it needs.
 
-Puzzles stream through a batch of fixed size (``stream.py``); what is tried on each, and which
-answer is taken, is a `SearchConfig`.
+Puzzles stream through a batch of fixed size (``batcher.py``); what is tried on each
+(``scheduler.py``), and which answer is taken, is a `SearchConfig`.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +13,7 @@ import numpy as np
 from trm_mlx import device
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.model import RecursiveReasoner
-from trm_mlx.solve.batcher import Stream
-from trm_mlx.solve.refine import check_tokens
+from trm_mlx.solve.batcher import Batcher, batch_step, compiled_step
 from trm_mlx.solve.scheduler import Scheduler, Solution, StepEvent
 from trm_mlx.solve.search import SELECTORS, Perturbation, SearchConfig
 from trm_mlx.tasks.base import Task, has_rules
@@ -35,18 +33,18 @@ class Solver:
         model: put into evaluation mode.
         max_steps: supervision steps a trajectory takes at most; the model's ``halt_max_steps`` by
             default, more are allowed.
-        halt_threshold: the halting probability above which the model's word is taken; None: every
-            trajectory takes all ``max_steps``, as in the published evaluation.
+        halt_threshold: the halting probability above which a trajectory ends; None: every one takes
+            all ``max_steps``, as in the published evaluation.
         batch_size: rows worked on at once; 256 by default (32 on the CPU), or the number of
             puzzles if those are fewer.
-        search: what to try beyond one trajectory.
-        task: knows the rules and symmetries that ``search`` may want.
-        intermediates: give every `Solution` its ``thoughts``.
-        states: give those their states too, the bulk of their memory.
-        compiled: `mx.compile` the step; by default on Metal.
+        search: the trajectories to run; one plain one by default.
+        task: has the rules and symmetries that ``search`` may need.
+        intermediates: give every `Solution` the ``outputs`` of all its steps.
+        states: keep the states in them, most of their memory.
+        compiled: `mx.compile` the step; by default on Metal, where several puzzles repay tracing.
 
     Raises:
-        InputError: a value that makes no sense, or a search that needs a task or another model.
+        InputError: a value out of range, or a search that needs a task or another model.
     """
 
     def __init__(
@@ -76,50 +74,46 @@ class Solver:
         if search.select == "rule" and not has_rules(task):
             others = ", ".join(name for name in SELECTORS if name != "rule")
             raise InputError(f"select 'rule': {task.name} has no rules; choose one of {others}")
-        self._batch_size, self._intermediates = batch_size, intermediates
-        self._stream = Stream(
-            model,
-            halt_threshold,
-            Perturbation.of(search, model.recursion.states),
-            intermediates,
-            intermediates and states,
-            device.compiles() if compiled is None else compiled,
-        )
+        self._batch_size, self._threshold = batch_size, halt_threshold
+        self._intermediates, self._compiled = intermediates, compiled
+        perturbation = Perturbation.of(search, model.recursion.states)
+        self._step_options = (perturbation, intermediates, intermediates and states)
 
     def solve(
         self,
         inputs: Iterable[np.ndarray],
         puzzle_identifiers: Iterable[int] | None = None,
-        watch: Callable[[StepEvent], None] | None = None,
+        on_step: Callable[[StepEvent], None] | None = None,
     ) -> Iterator[Solution]:
-        """One `Solution` a puzzle, in the order of the puzzles, as soon as it is known.
+        """Yield one `Solution` a puzzle, in the order of the puzzles, as soon as it is known.
 
         Args:
             inputs: tokens ``[N, S]``, or any iterable of tokens ``[S]``, which is read as needed.
             puzzle_identifiers: one a puzzle; all blank by default.
-            watch: called after every step of every trajectory, while the next one is computed.
-                What it raises ends the work.
+            on_step: called after every step of every trajectory. What it raises ends the work.
 
         Raises:
-            InputError: a puzzle that does not fit the model, by its number; ``watch`` without
+            InputError: a puzzle that does not fit the model, by its number; ``on_step`` without
                 intermediates.
         """
-        if watch is not None and not self._intermediates:
-            raise InputError("watch needs a Solver with intermediates=True")
+        if on_step is not None and not self._intermediates:
+            raise InputError("on_step needs a Solver with intermediates=True")
         puzzles = self._puzzles(inputs, puzzle_identifiers)
         rows = self._batch_size or (32 if device.device_kind() == "cpu" else 256)
-        first = list(itertools.islice(puzzles, rows))
+        first = list(itertools.islice(puzzles, max(rows, 2)))
         if not first:
             return
         if self._batch_size is None:
             rows = len(first)
-        schedule = Scheduler(
-            itertools.chain(first, puzzles), self.search, self.task, self.max_steps, 16 * rows
-        )
-        show = None if watch is None else partial(schedule.show, watch)
-        for finished in self._stream.run(schedule.jobs(), rows, show):
-            schedule.record(finished)
-            yield from schedule.solutions()
+        compiled = self._compiled
+        if compiled is None:
+            compiled = len(first) > 1 and device.compiles()
+        make_step = compiled_step if compiled else batch_step
+        puzzles = itertools.chain(first, puzzles)
+        scheduler = Scheduler(puzzles, self.search, self.task, self.max_steps, 16 * rows, on_step)
+        step = make_step(self.model, *self._step_options)
+        for _ in Batcher(self.model, step, scheduler, rows, self._threshold).run():
+            yield from scheduler.solutions()
 
     def predict(
         self, inputs: Iterable[np.ndarray], puzzle_identifiers: Iterable[int] | None = None
@@ -151,6 +145,23 @@ class Solver:
             yield Puzzle(tokens, int(identifier))
 
 
+def check_tokens(model: RecursiveReasoner, inputs: np.ndarray) -> np.ndarray:
+    """``inputs [B, S]`` as int32.
+
+    Raises:
+        InputError: inputs that do not fit the model.
+    """
+    config = model.config
+    if inputs.ndim != 2 or inputs.shape[1] != config.seq_len or inputs.dtype.kind not in "iuf":
+        raise InputError(
+            f"inputs of shape {inputs.shape} do not fit a model of {config.seq_len} positions: "
+            f"pass tokens [batch, {config.seq_len}]"
+        )
+    if inputs.size and (inputs.min() < 0 or inputs.max() >= config.vocab_size):
+        raise InputError(f"a token lies outside the model's vocabulary 0..{config.vocab_size - 1}")
+    return inputs.astype(np.int32)
+
+
 def predict(
     model: RecursiveReasoner,
     inputs: np.ndarray,
@@ -163,6 +174,6 @@ def predict(
         The answers, tokens int32 ``[N, S]``, and the supervision steps each took, int32 ``[N]``.
 
     Raises:
-        InputError: a puzzle that does not fit the model, by its number, or an option without sense.
+        InputError: a puzzle that does not fit the model, by its number, or an option out of range.
     """
     return Solver(model, max_steps=max_steps, halt_threshold=halt_threshold).predict(inputs)

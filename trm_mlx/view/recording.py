@@ -1,17 +1,17 @@
-"""A puzzle's solution as frames: what stood in every cell after every step, and what it was."""
+"""The solution of a puzzle as frames: the value and the mark of every cell after every step."""
 
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.solve.batcher import StepOutput
-from trm_mlx.solve.scheduler import Solution, StepEvent
+from trm_mlx.solve.scheduler import Solution
+from trm_mlx.solve.search import StepOutput
 from trm_mlx.tasks.base import Task, has_rules
 
 
 class Mark(IntEnum):
-    """What a cell is in a frame; of several, the highest counts."""
+    """The state of a cell in a frame; of several, the highest counts."""
 
     GIVEN = 0  # as in the question, a blank too
     KEPT = 1  # filled in earlier
@@ -79,53 +79,46 @@ def ending(steps: int, halted: bool, verdict: Verdict | None) -> str:
     return f"{'halted' if halted else 'stopped'} at step {steps}{words}"
 
 
-def recording_of(
-    task: Task, question: np.ndarray, solution: Solution, verdict: Verdict | None = None
-) -> Recording:
-    """The film of a solution that has its ``thoughts``.
-
-    Args:
-        question: cell values ``[S]``.
-        verdict: on the answer, see `judged`.
-    """
-    frames = [first_frame(question)]
-    for thought in solution.thoughts:
-        frames.append(next_frame(task, question, frames[-1], thought))
-    return Recording(task, tuple(frames), solution.halted, verdict)
-
-
 class FrameBuilder:
-    """Makes the frames of one puzzle, its question as cell values, while it is being solved."""
+    """Makes the frames of one puzzle, ``question`` in cell values ``[S]``, step by step."""
 
     def __init__(self, task: Task, question: np.ndarray):
         self._task, self._question = task, question
         self._last: dict[int, Frame] = {}  # by trajectory: those of several may come in turns
 
-    def next(self, glimpse: StepEvent) -> Frame:
-        """The frame of a step that has just come."""
-        before = self._last.get(glimpse.trajectory, first_frame(self._question))
-        frame = next_frame(self._task, self._question, before, glimpse.thought)
-        self._last[glimpse.trajectory] = frame
+    def next(self, output: StepOutput, trajectory: int = 0) -> Frame:
+        """The frame of the next step of a trajectory."""
+        before = self._last.get(trajectory) or first_frame(self._question)
+        values = self._task.decode(output.answer)
+        self._last[trajectory] = frame = Frame(
+            before.step + 1,
+            values,
+            _marks(self._task, self._question, before.values, values),
+            int((values != before.values).sum()),
+            output.cell_confidence,
+            output.confidence,
+        )
         return frame
+
+
+def recording_of(
+    task: Task, question: np.ndarray, solution: Solution, verdict: Verdict | None = None
+) -> Recording:
+    """The recording of a solution that has its ``outputs``.
+
+    Args:
+        question: cell values ``[S]``.
+        verdict: on the answer, see `judged`.
+    """
+    builder = FrameBuilder(task, question)
+    frames = (first_frame(question), *(builder.next(output) for output in solution.outputs))
+    return Recording(task, frames, solution.halted, verdict)
 
 
 def first_frame(question: np.ndarray) -> Frame:
     """The board before the first step."""
     marks = np.full(len(question), Mark.GIVEN)
     return Frame(0, question, marks, 0, np.zeros(len(question)), 0.0)
-
-
-def next_frame(task: Task, question: np.ndarray, before: Frame, thought: StepOutput) -> Frame:
-    """The board after the step that ended in ``thought``."""
-    values = task.decode(thought.answer)
-    return Frame(
-        before.step + 1,
-        values,
-        _marks(task, question, before.values, values),
-        int((values != before.values).sum()),
-        thought.cell_confidence,
-        thought.confidence,
-    )
 
 
 def _marks(task: Task, question: np.ndarray, before: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The steps of a puzzle on the terminal: in colour by Rich, or plain, without an escape code.
 
-Which of several trajectories is looked at is decided as on the page of ``trm demo``: the newest
-step, whichever it belongs to, and at the end the answer that was taken.
+Of several trajectories it shows what the page of ``trm demo`` does: the newest step, whichever it
+belongs to, and at the end the answer that was chosen.
 """
 
 import importlib.util
@@ -34,8 +34,8 @@ Piece = tuple[str, Mark | None]  # text, and the mark of the cell it shows
 
 
 class ScreenContext(NamedTuple):
-    """What all frames of a puzzle share: its question as cell values ``[S]``, and how many steps
-    a trajectory, and how many trajectories, there may be."""
+    """What all frames of a puzzle share: its question as cell values ``[S]``, the steps that a
+    trajectory may take, and the number of trajectories allowed."""
 
     task: Task
     question: np.ndarray
@@ -44,15 +44,15 @@ class ScreenContext(NamedTuple):
 
 
 class Screen:
-    """Shows the steps of one puzzle as they come: ``with Screen(scene, delay) as screen``.
+    """Shows the steps of one puzzle as they come: ``with Screen(context, delay) as screen``.
 
-    `watch` is for `Solver.solve`. On a terminal a frame stays for ``delay`` seconds at least;
-    elsewhere nothing waits.
+    `on_step` is for `Solver.solve`. On a terminal a frame stays for ``delay`` seconds at least;
+    elsewhere it does not wait.
     """
 
-    def __init__(self, scene: ScreenContext, delay: float):
-        self._scene, self._reel = scene, FrameBuilder(scene.task, scene.question)
-        self._delay = delay if _someone_looks() else 0
+    def __init__(self, context: ScreenContext, delay: float):
+        self._context, self._frames = context, FrameBuilder(context.task, context.question)
+        self._delay = delay if _on_terminal() else 0
         self._shown, self._until = (0, 0), 0.0  # trajectory and step, and how long they stay
         self._live, self._stack = None, ExitStack()
 
@@ -61,30 +61,30 @@ class Screen:
             from rich.live import Live
 
             self._live = self._stack.enter_context(Live(auto_refresh=False))
-        self._show(0, first_frame(self._scene.question))
+        self._show(0, first_frame(self._context.question))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def watch(self, glimpse: StepEvent) -> None:
+    def on_step(self, event: StepEvent) -> None:
         """Show a step."""
-        self._show(glimpse.trajectory, self._reel.next(glimpse))
+        self._show(event.trajectory, self._frames.next(event.output, event.trajectory))
 
-    def rest(self, film: Recording, trajectory: int) -> None:
-        """Come to the last frame of the film, which is that of the trajectory, and its ending."""
-        last = film.frames[-1]
+    def finish(self, recording: Recording, trajectory: int) -> None:
+        """Show the last frame of the chosen trajectory's recording, and how it ended."""
+        last = recording.frames[-1]
         if self._shown != (trajectory, last.step):
             self._show(trajectory, last)
         self._stack.close()
-        print(f"{film.ending}   ({LEGEND})")
+        print(f"{recording.ending}   ({LEGEND})")
 
     def _show(self, trajectory: int, frame: Frame) -> None:
         time.sleep(max(self._until - time.monotonic(), 0))
         if self._live is None:
-            print(plain(self._scene, frame, trajectory), end="\n\n", flush=True)
+            print(plain(self._context, frame, trajectory), end="\n\n", flush=True)
         else:
-            self._live.update(styled(self._scene, frame, trajectory), refresh=True)
+            self._live.update(styled(self._context, frame, trajectory), refresh=True)
         self._shown, self._until = (trajectory, frame.step), time.monotonic() + self._delay
 
 
@@ -94,7 +94,7 @@ def colourful() -> bool:
     Raises:
         InputError: they would be, but Rich is missing.
     """
-    if not _someone_looks() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not _on_terminal() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     if importlib.util.find_spec("rich") is None:
         raise InputError(
@@ -103,57 +103,57 @@ def colourful() -> bool:
     return True
 
 
-def plain(scene: ScreenContext, frame: Frame, trajectory: int = 0) -> str:
+def plain(context: ScreenContext, frame: Frame, trajectory: int = 0) -> str:
     """One frame as text: a line about the step, then the board."""
-    board = "\n".join("".join(text for text, _ in line) for line in pieces(scene, frame))
-    return f"{heading(scene, frame, trajectory)}\n{board}"
+    board = "\n".join("".join(text for text, _ in line) for line in pieces(context, frame))
+    return f"{heading(context, frame, trajectory)}\n{board}"
 
 
-def styled(scene: ScreenContext, frame: Frame, trajectory: int = 0):
+def styled(context: ScreenContext, frame: Frame, trajectory: int = 0):
     """One frame as a Rich renderable."""
     from rich.text import Text
 
-    text = Text(heading(scene, frame, trajectory) + "\n\n", no_wrap=True, overflow="crop")
+    text = Text(heading(context, frame, trajectory) + "\n\n", no_wrap=True, overflow="crop")
     text.highlight_regex(r"\[#+", "bright_green")
-    for line in pieces(scene, frame):
+    for line in pieces(context, frame):
         for piece, mark in line:
             text.append(piece, "dim" if mark is None else STYLES[mark])
         text.append("\n")
     return text
 
 
-def heading(scene: ScreenContext, frame: Frame, trajectory: int) -> str:
+def heading(context: ScreenContext, frame: Frame, trajectory: int) -> str:
     """``step  2/8    3 changed    0 wrong  halting [####....] 0.412``; where there may be several
     trajectories, below the number of this one."""
     if frame.step == 0:
-        return f"step  0/{scene.steps}  the question"
+        return f"step  0/{context.steps}  the question"
     filled = round(frame.halting * BAR)
-    wrong = f"{int((frame.marks == Mark.WRONG).sum()):3} wrong  " if has_rules(scene.task) else ""
+    wrong = f"{int((frame.marks == Mark.WRONG).sum()):3} wrong  " if has_rules(context.task) else ""
     line = (
-        f"step {frame.step:2}/{scene.steps}  {frame.changes:3} changed  {wrong}"
+        f"step {frame.step:2}/{context.steps}  {frame.changes:3} changed  {wrong}"
         f"halting [{'#' * filled}{'.' * (BAR - filled)}] {frame.halting:.3f}"
     )
-    several = scene.trajectories > 1
-    return f"trajectory {trajectory + 1}/{scene.trajectories}\n{line}" if several else line
+    several = context.trajectories > 1
+    return f"trajectory {trajectory + 1}/{context.trajectories}\n{line}" if several else line
 
 
-def pieces(scene: ScreenContext, frame: Frame) -> list[list[Piece]]:
+def pieces(context: ScreenContext, frame: Frame) -> list[list[Piece]]:
     """The lines of a board, in pieces that have a mark each."""
-    look = find_style(scene.task, frame.values[None])
-    if look is None:
-        lines = scene.task.render(frame.values, givens=scene.question).splitlines()
+    style = find_style(context.task, frame.values[None])
+    if style is None:
+        lines = context.task.render(frame.values, givens=context.question).splitlines()
         return [[(line, None)] for line in lines]
     lines: list[list[Piece]] = []
-    box_rows, box_columns = look.box
-    for row, cells in enumerate(look.cells(frame.values, frame.marks)):
+    box_rows, box_columns = style.box
+    for row, cells in enumerate(style.cells(frame.values, frame.marks)):
         if box_rows and row and row % box_rows == 0:
             width = 2 * box_columns + 1
-            lines.append([("+".join(["-" * width] * (look.columns // box_columns)), None)])
+            lines.append([("+".join(["-" * width] * (style.columns // box_columns)), None)])
         line: list[Piece] = []
         for column, cell in enumerate(cells):
             if box_columns and column and column % box_columns == 0:
                 line.append((" |", None))
-            symbol = cell.symbol or _empty(look.kind, look.symbols, int(frame.values[cell.index]))
+            symbol = cell.symbol or _empty(style.kind, style.symbols, int(frame.values[cell.index]))
             line.append((SIGNS[cell.mark] + symbol, cell.mark))
         lines.append(line)
     return lines
@@ -164,5 +164,5 @@ def _empty(kind: str, symbols: str, value: int) -> str:
     return "#" if wall else "."
 
 
-def _someone_looks() -> bool:
+def _on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
