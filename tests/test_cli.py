@@ -548,7 +548,7 @@ def test_a_right_answer_exits_with_0(place, capsys, monkeypatch):
     from trm_mlx.solve.solver import Solver
     from trm_mlx.tasks.sudoku import Sudoku
 
-    def solve(solver, inputs, identifiers):
+    def solve(solver, inputs, identifiers, on_step):
         answer = Sudoku(4).encode(Sudoku(4).parse("1234341221434321"))
         for _ in inputs:
             yield Solution(

@@ -6,6 +6,7 @@ With ``-o`` it solves a CSV file into a CSV file.
 import argparse
 import dataclasses
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
@@ -89,16 +90,30 @@ def run(arguments: argparse.Namespace) -> int:
     default = _default_search(task, questions)
     solver = build_solver(arguments, model, task, default, intermediates=True)
     device.announce(config.forward_dtype)
-    if arguments.watch:
-        solved = [_watch(solver, arguments, questions[0])]
-    else:
-        solutions = solver.solve(
-            (task.encode(question.values) for question in questions),
-            (question.identifier for question in questions),
-        )
-        pairs = zip(questions, solutions, strict=True)
-        solved = [_show(solver, arguments, *pair) for pair in pairs]
-    return 0 if all(solved) else 1
+    inputs = (task.encode(question.values) for question in questions)
+    identifiers = (question.identifier for question in questions)
+    with ExitStack() as stack:
+        screen = on_step = None
+        if arguments.watch:
+            steps, trajectories = solver.max_steps, solver.search.trajectories
+            context = ScreenContext(task, questions[0].values, steps, trajectories)
+            screen = stack.enter_context(Screen(context, arguments.delay))
+            on_step = screen.on_step
+        solutions = solver.solve(inputs, identifiers, on_step)
+        right = []
+        for question, solution in zip(questions, solutions, strict=True):
+            answer = task.decode(solution.answer)
+            verdict = judged(task, question.values, answer, question.label)
+            recording = recording_of(task, question.values, solution, verdict)
+            if screen is None:
+                _print_steps(recording)
+            else:
+                screen.finish(recording, solution.trajectory)
+            if arguments.save is not None:
+                save(recording, arguments.save)
+            _print_answer(recording, question, solution, solver.search.select)
+            right.append(verdict.right)
+    return 0 if all(right) else 1
 
 
 def _default_search(task: Task, questions: list[Question]) -> SearchConfig:
@@ -113,10 +128,10 @@ def _default_search(task: Task, questions: list[Question]) -> SearchConfig:
 def _solve_table(solver: Solver, task: Task, source: Path, target: Path) -> int:
     with tqdm(total=count_rows(source), unit="puzzle", disable=None) as bar:
 
-        def complain(line: str) -> None:
+        def warn(line: str) -> None:
             bar.write(line, file=sys.stderr)
 
-        tally = solve_table(solver, task, source, target, complain, bar.update)
+        tally = solve_table(solver, task, source, target, warn, bar.update)
     puzzles = max(tally.rows - tally.unreadable, 1)
     print(
         f"{target}: {tally.rows} rows, {tally.solved} solved, {tally.unreadable} unreadable; "
@@ -139,60 +154,31 @@ def _check_views(arguments: argparse.Namespace) -> None:
         check_target(arguments.save)
 
 
-def _watch(solver: Solver, arguments: argparse.Namespace, question: Question) -> bool:
-    """Print the steps of one puzzle as they come; returns what `_report` does."""
-    task = solver.task
-    context = ScreenContext(task, question.values, solver.max_steps, solver.search.trajectories)
-    with Screen(context, arguments.delay) as screen:
-        tokens = task.encode(question.values)
-        (solution,) = solver.solve([tokens], [question.identifier], screen.on_step)
-        recording = _record(task, question, solution)
-        screen.finish(recording, solution.trajectory)
-    return _report(solver, arguments, question, solution, recording)
-
-
-def _show(
-    solver: Solver, arguments: argparse.Namespace, question: Question, solution: Solution
-) -> bool:
-    """Print the steps of one solution; returns what `_report` does."""
-    task, recording = solver.task, _record(solver.task, question, solution)
-    print(f"{task.render(question.values)}\n")
-    for frame in recording.frames[1:]:
+def _print_steps(recording: Recording) -> None:
+    task, (first, *frames) = recording.task, recording.frames
+    print(f"{task.render(first.values)}\n")
+    for frame in frames:
         print(
             f"step {frame.step:2}  {frame.changes:3} cells changed  "
             f"halting {frame.halting:.3f}  {task.line(frame.values)}"
         )
-    return _report(solver, arguments, question, solution, recording)
 
 
-def _record(task: Task, question: Question, solution: Solution) -> Recording:
+def _print_answer(
+    recording: Recording, question: Question, solution: Solution, select: str
+) -> None:
+    """Print the answer, the verdict and the cost."""
+    task, verdict = recording.task, recording.verdict
     answer = task.decode(solution.answer)
-    verdict = judged(task, question.values, answer, question.label)
-    return recording_of(task, question.values, solution, verdict)
-
-
-def _report(
-    solver: Solver,
-    arguments: argparse.Namespace,
-    question: Question,
-    solution: Solution,
-    recording: Recording,
-) -> bool:
-    """Save the recording, print the answer and its cost; returns whether the answer is right."""
-    if arguments.save is not None:
-        save(recording, arguments.save)
-    answer = recording.task.decode(solution.answer)
-    print(f"\n{recording.task.render(answer, givens=question.values)}\n")
+    print(f"\n{task.render(answer, givens=question.values)}\n")
     print(
-        f"{recording.verdict.words}, "
-        f"{'halted' if solution.halted else 'stopped'} at step {solution.steps} "
+        f"{verdict.words}, {'halted' if solution.halted else 'stopped'} at step {solution.steps} "
         f"with probability {solution.confidence:.3f}"
     )
     print(
         f"trajectories {solution.trajectories}, network evaluations {solution.evaluations}, "
-        f"chosen by {solver.search.select}"
+        f"chosen by {select}"
     )
-    if question.label is not None and has_rules(recording.task):
+    if question.label is not None and has_rules(task):
         print(matched(question.label, answer).words)
     print()
-    return recording.verdict.right

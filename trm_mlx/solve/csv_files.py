@@ -1,4 +1,4 @@
-"""Solving a CSV file of any length into another: rows are read, solved and written as they come.
+"""Solves a CSV file of any length into another: rows are read, solved and written as they come.
 
 The input needs a column ``question``; the other columns are ignored. A row that is no puzzle is
 reported and kept, unsolved, so that the output has a row for each of the input.
@@ -27,7 +27,7 @@ COLUMNS = (
 
 @dataclass
 class Tally:
-    """What came of a file: rows, those solved by the rules, those that were no puzzles, and the
+    """Counts of a file: rows, those solved by the rules, those that are no puzzles, and the
     trajectories and network evaluations (supervision steps of one puzzle) spent on all."""
 
     rows: int = 0
@@ -42,20 +42,20 @@ def solve_table(
     task: Task,
     source: Path,
     target: Path,
-    complain: Callable[[str], object],
+    warn: Callable[[str], object],
     tick: Callable[[int], object] = lambda rows: None,
 ) -> Tally:
     """Solve every row of ``source`` and write ``target``, which appears when it is whole.
 
     Args:
-        complain: called with one line for every row that is no puzzle.
+        warn: called with one line for every row that is no puzzle.
         tick: called with the number of rows written.
 
     Raises:
         InputError: a file that cannot be read or written, or has no puzzles.
     """
     _check_target(source, target)
-    tally, rows = Tally(), _Rows(task, source, complain)
+    tally, rows = Tally(), _Rows(task, source, warn)
     solutions = solver.solve(rows.readable())
     try:
         with (
@@ -97,8 +97,8 @@ def count_rows(source: Path) -> int:
 class _Rows:
     """The rows of a file: those that are puzzles, and, in order, all that are not yet written."""
 
-    def __init__(self, task: Task, source: Path, complain: Callable[[str], object]):
-        self._task, self._source, self._complain = task, source, complain
+    def __init__(self, task: Task, source: Path, warn: Callable[[str], object]):
+        self._task, self._source, self._warn = task, source, warn
         self._unwritten: deque[tuple[str, np.ndarray | None]] = deque()
 
     def readable(self) -> Iterator[np.ndarray]:
@@ -108,17 +108,17 @@ class _Rows:
             try:
                 question = self._task.parse(text)
             except InputError as error:
-                self._complain(f"{self._source} line {line}: {error}")
+                self._warn(f"{self._source} line {line}: {error}")
             self._unwritten.append((text, question))
             if question is not None:
                 yield self._task.encode(question)
 
     def _broken(self, problem: str) -> None:
-        self._complain(problem)
+        self._warn(problem)
         self._unwritten.append(("", None))
 
     def until_readable(self, one: bool) -> Iterator[tuple[str, np.ndarray | None]]:
-        """Hand out the rows that were no puzzles, and with ``one`` the next that was."""
+        """Yield the rows that are no puzzles, and with ``one`` the next that is."""
         while self._unwritten:
             text, question = self._unwritten.popleft()
             yield text, question
@@ -185,7 +185,7 @@ def _word(value: bool) -> str:
 
 
 def _check_target(source: Path, target: Path) -> None:
-    """Refuses at once what would fail only when everything is solved."""
+    """Refuse at the start what would fail only after everything is solved."""
     if not target.parent.is_dir():
         raise InputError(f"{target}: there is no folder {target.parent}, create it first")
     if target.is_dir():

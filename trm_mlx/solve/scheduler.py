@@ -22,7 +22,7 @@ NO_KEY = np.zeros(2, np.uint32)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution(Trajectory):
-    """The chosen trajectory of a puzzle, and what the choice cost.
+    """The chosen trajectory of a puzzle, every field of it, and the cost of the choice.
 
     trajectory: its number, from 0; trajectories: how many the choice rests on; evaluations: their
     supervision steps in all.
