@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlx.core as mx
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,9 +22,8 @@ from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.demo import jobs, schemas
-from trm_mlx.demo.board_input import EXAMPLES, form_of, read_board
-from trm_mlx.demo.jobs import Full, Job, Line
-from trm_mlx.demo.registry import ModelRegistry
+from trm_mlx.demo.jobs import Full, Job, JobQueue
+from trm_mlx.demo.registry import ModelEntry, ModelRegistry
 from trm_mlx.demo.schemas import read_entry, read_generate, read_solve
 from trm_mlx.demo.server import Handler, Server
 from trm_mlx.models import checkpoint_files
@@ -33,7 +31,6 @@ from trm_mlx.models.checkpoint_files import bundled, save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve.search import DEFAULT_SEARCH
 from trm_mlx.tasks.arc import ARC
-from trm_mlx.view.style import find_style
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PUZZLE = "1... .... .... ...4"
@@ -55,7 +52,7 @@ def save_untrained(folder, task, steps=3):
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory):
+def models(tmp_path_factory):
     """Untrained models in the place of the bundled ones."""
     folder = tmp_path_factory.mktemp("pretrained")
     for task, name in NAMES.items():
@@ -99,7 +96,7 @@ class Client:
 
     def work(self):
         """Do the next job on this thread, as the main one of ``trm demo`` does."""
-        self.server.line.take().run()
+        self.server.jobs.take().run()
 
     def raw(self, data):
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
@@ -108,8 +105,8 @@ class Client:
 
 
 @pytest.fixture
-def client(shelf):
-    with Server(shelf, room=2) as running:
+def client(models):
+    with Server(models, max_waiting=2) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield Client(running)
@@ -148,8 +145,8 @@ def test_pages(client):
 
 def test_models(client):
     models = json.loads(client.ask("GET", "/models")[2])
-    assert [model["name"] for model in models["models"]] == ["nine", "four", "maze", "sums"]
-    layout = {"kind": "sudoku", "rows": 4, "columns": 4, "box": [2, 2]}
+    assert [model["name"] for model in models["models"]] == ["nine", "four", "sums", "maze"]
+    layout = {"rows": 4, "columns": 4, "box": [2, 2], "painted": False, "hidden": ""}
     assert models["models"][1]["layout"] == layout
     assert models["defaults"]["trajectories"] == DEFAULT_SEARCH.trajectories
     for model in models["models"]:
@@ -160,13 +157,14 @@ def test_models(client):
 
 
 def test_bundled_models_can_be_drawn():
-    assert next(iter(ModelRegistry(None).offers)).startswith("sudoku")
-    assert set(ModelRegistry(None).offers) == set(bundled())
+    assert next(iter(ModelRegistry(None).entries)).startswith("sudoku")
+    assert set(ModelRegistry(None).entries) == set(bundled())
 
 
 def test_examples_have_one_solution():
-    for name, text in EXAMPLES.items():
+    for name in ("sudoku4x4", "sudoku6x6", "sudoku9x9"):
         task = tasks.get(name)
+        text = task.board_input().example
         assert task.solve(task.parse(text)[None])[0].tolist() == [1], name
 
 
@@ -193,10 +191,9 @@ def test_examples_have_one_solution():
         ("addition2", "123+4=", [], "more than 2 digits"),
     ],
 )
-def test_what_is_wrong_is_shown_where_it_is(name, text, wrong, problem):
+def test_what_is_wrong_is_shown_where_it_is(tmp_path, name, text, wrong, problem):
     task = tasks.get(name)
-    look = find_style(task, np.zeros((1, task.seq_len), np.uint8))
-    entry = read_board(task, look, form_of(task, look), text)
+    entry = ModelEntry.of("mine", save_untrained(tmp_path / "mine", task)).read_board(text)
     assert entry.wrong == wrong
     assert problem in entry.problem
     assert len(entry.cells) == len(entry.symbols) == task.seq_len
@@ -239,10 +236,10 @@ def test_steps_come_while_the_next_are_computed(client, monkeypatch):
     """The first line of a step is read before the job goes on."""
     seen = threading.Event()
 
-    def two_steps(shelf, request, question, tell):
-        tell({"kind": "step", "number": 1})
+    def two_steps(registry, request, question, emit):
+        emit({"kind": "step", "number": 1})
         assert seen.wait(5)
-        tell({"kind": "step", "number": 2})
+        emit({"kind": "step", "number": 2})
 
     monkeypatch.setattr(jobs, "solve", two_steps)
     connection = client.start(model="four", text=PUZZLE)
@@ -262,16 +259,18 @@ def test_steps_come_while_the_next_are_computed(client, monkeypatch):
     assert numbers == [None, 1, 2]
 
 
-def test_the_chosen_trajectory_is_named(shelf):
-    told, question = [], tasks.get("sudoku4x4").parse(PUZZLE)
+def test_the_chosen_trajectory_is_named(models):
+    emitted, question = [], tasks.get("sudoku4x4").parse(PUZZLE)
     body = {"model": "four", "text": PUZZLE, "trajectories": 4, "select": "q"}
     body["halt_threshold"] = None
     request = read_solve(json.dumps(body).encode())
-    jobs.solve(shelf, request, question, told.append)
-    offer = shelf.offer("four")
-    solver = Solver(shelf.model(offer), halt_threshold=None, search=request.search, task=offer.task)
-    (solution,) = solver.solve(offer.task.encode(question)[None])
-    assert told[-1]["trajectory"] == solution.trajectory > 0
+    jobs.solve(models, request, question, emitted.append)
+    entry = models.entry("four")
+    solver = Solver(
+        models.model(entry), halt_threshold=None, search=request.search, task=entry.task
+    )
+    (solution,) = solver.solve(entry.task.encode(question)[None])
+    assert emitted[-1]["trajectory"] == solution.trajectory > 0
 
 
 def test_a_queue_that_is_full(client):
@@ -297,52 +296,52 @@ def test_a_client_that_goes_is_forgotten(client):
     connection = client.start(model="four", text=PUZZLE)
     answer = connection.getresponse()
     answer.readline()
-    line = client.server.line
-    assert len(line) == 1
+    waiting = client.server.jobs
+    assert len(waiting) == 1
     answer.close()
     connection.close()
-    wait_until(lambda: not len(line))
+    wait_until(lambda: not len(waiting))
 
 
 def test_a_job_under_way_ends_after_its_step(client, monkeypatch):
-    told, steps = [], []
+    started, steps = [], []
 
-    def endless(shelf, request, question, tell):
+    def endless(registry, request, question, emit):
         while len(steps) < 1000:
-            tell({"kind": "step"})
+            emit({"kind": "step"})
             steps.append(1)
             if len(steps) == 3:
                 answer.close()
                 connection.close()
-                wait_until(lambda: told[0]._cancelled.is_set())
+                wait_until(lambda: started[0]._cancelled.is_set())
 
     monkeypatch.setattr(jobs, "solve", endless)
     connection = client.start(model="four", text=PUZZLE)
     answer = connection.getresponse()
-    wait_until(lambda: len(client.server.line))
-    told.append(client.server.line._jobs[0])
+    wait_until(lambda: len(client.server.jobs))
+    started.append(client.server.jobs._jobs[0])
     client.work()
     assert len(steps) == 3
 
 
-def test_cancelling_ends_a_search(shelf):
+def test_cancelling_ends_a_search(models):
     """What `Solver.solve` does with a watch that raises."""
     request = read_solve(json.dumps({"model": "four", "text": PUZZLE}).encode())
     question = tasks.get("sudoku4x4").parse(PUZZLE)
-    job = Job(lambda tell: jobs.solve(shelf, request, question, lambda e: (tell(e), job.cancel())))
+    job = Job(lambda emit: jobs.solve(models, request, question, lambda e: (emit(e), job.cancel())))
     job.run()
     assert job.events.get()["step"] == 1
     assert job.events.get() is None
 
 
-def test_a_line():
-    line, jobs = Line(2), [Job(lambda tell: tell({"kind": "done"})) for _ in range(3)]
-    assert [line.join(job) for job in jobs[:2]] == [0, 1]
+def test_the_queue():
+    waiting, jobs = JobQueue(2), [Job(lambda emit: emit({"kind": "done"})) for _ in range(3)]
+    assert [waiting.join(job) for job in jobs[:2]] == [0, 1]
     with pytest.raises(Full):
-        line.join(jobs[2])
-    line.leave(jobs[0])
-    assert line.join(jobs[2]) == 1
-    threading.Thread(target=line.serve, daemon=True).start()
+        waiting.join(jobs[2])
+    waiting.leave(jobs[0])
+    assert waiting.join(jobs[2]) == 1
+    threading.Thread(target=waiting.serve, daemon=True).start()
     for job in jobs[1:]:
         assert job.events.get(timeout=5) == {"kind": "done"}
         assert job.events.get(timeout=5) is None
@@ -350,10 +349,12 @@ def test_a_line():
 
 
 def test_what_only_the_model_can_refuse_is_told(client, tmp_path):
-    client.server.shelf.offer("nine").folder.joinpath("model.safetensors").rename(tmp_path / "gone")
+    client.server.registry.entry("nine").folder.joinpath("model.safetensors").rename(
+        tmp_path / "gone"
+    )
     connection = client.start(model="nine", text="." * 81)
     client.work()
-    (tmp_path / "gone").rename(client.server.shelf.offer("nine").folder / "model.safetensors")
+    (tmp_path / "gone").rename(client.server.registry.entry("nine").folder / "model.safetensors")
     assert [event["kind"] for event in events(connection)] == ["queued", "error"]
     connection.close()
 
@@ -395,7 +396,7 @@ def test_bad_bodies(client, body, sentence):
     assert status == 400
     assert sentence in answer["error"]
     assert "\n" not in answer["error"]
-    assert not len(client.server.line)
+    assert not len(client.server.jobs)
 
 
 def test_puzzles_too_long(client):
@@ -416,11 +417,11 @@ def test_the_answer_reaches_a_client_that_is_still_sending(client):
 
 
 def test_bodies_too_large(client):
-    for size in (schemas.BODY + 1, 500_000):
+    for size in (schemas.MAX_BODY + 1, 500_000):
         status, answer = client.post("/entry", b" " * size)
         assert status == 413
         assert answer["error"] == "send at most 65536 bytes"
-    assert client.post("/entry", b" " * schemas.BODY)[0] == 400
+    assert client.post("/entry", b" " * schemas.MAX_BODY)[0] == 400
     head = f"POST /entry HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n"
     head += "Content-Type: application/json\r\n"
     assert " 413 " in client.raw(f"{head}Content-Length: {'9' * 40}\r\n\r\n".encode())

@@ -126,7 +126,7 @@ def test_distinct_puzzles_up_to_the_last():
 
 
 def test_a_side_without_puzzles(monkeypatch):
-    monkeypatch.setattr(task_split, "VAIN", 100)
+    monkeypatch.setattr(task_split, "PATIENCE", 100)
     monkeypatch.setattr(task_split, "held_out", lambda task, q, a: np.zeros(len(q), bool))
     with pytest.raises(InputError, match=r"few: none of .* puzzles is a held-out one"):
         draw(Few(), 1, rng(), testing=True)

@@ -22,13 +22,13 @@ from trm_mlx.models.model import build_model
 from trm_mlx.solve import batcher
 from trm_mlx.solve.scheduler import Solution, StepEvent
 from trm_mlx.solve.search import StepOutput
-from trm_mlx.tasks import get
+from trm_mlx.tasks import arc, get
 from trm_mlx.tasks.arc import ARC, canvas_of
 from trm_mlx.tasks.base import Task
 from trm_mlx.view import image, terminal
 from trm_mlx.view.recording import Mark, Verdict, recording_of
 from trm_mlx.view.save import save
-from trm_mlx.view.style import ARC_COLOURS, FILLS
+from trm_mlx.view.style import FILLS
 from trm_mlx.view.terminal import Screen, ScreenContext
 
 SUDOKU = get("sudoku4x4")
@@ -265,7 +265,7 @@ def test_arc_has_its_colours(tmp_path):
             for r in range(2)
             for c in range(5)
         ]
-    assert seen == list(ARC_COLOURS)
+    assert seen == list(arc.FILLS[2:])
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -274,7 +274,7 @@ def test_page(tmp_path, name):
     save(made, tmp_path / "out.html")
     text = (tmp_path / "out.html").read_text("utf-8")
     assert not re.search(r"https?:|//[a-z]|src=|<link|@import|{{", text)
-    data = json.loads(re.search(r"^const film = (.*);$", text, re.M)[1])
+    data = json.loads(re.search(r"^const recording = (.*);$", text, re.M)[1])
     assert [frame["step"] for frame in data["frames"]] == list(range(len(made.frames)))
     assert {len(frame["cells"]) for frame in data["frames"]} == {data["rows"] * data["columns"]}
     assert data["frames"][-1]["cells"][0][3] == 1

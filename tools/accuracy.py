@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx import SearchConfig, Solver, device, load
-from trm_mlx.tasks import fitting, get
+from trm_mlx.tasks import get, task_of
 from trm_mlx.tasks.base import Task
 from trm_mlx.tasks.holdout import draw_distinct
 
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measured(checkpoint: str | Path, arguments: argparse.Namespace):
     """The figures of every way that is asked for, as they come."""
     model, config = load(checkpoint)
-    task = fitting(config.vocab_size, config.seq_len)
+    task = task_of(config)
     device.announce(config.forward_dtype)
     questions = read(task, arguments)
     for number, (name, options) in enumerate(ways(config.halt_max_steps, arguments.trajectories)):

@@ -31,6 +31,7 @@ from trm_mlx.demo import schemas
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuzz_converter import converter_targets
+from trm_mlx.demo.board_input import form_of, read_board
 
 import trm_mlx
 from trm_mlx import InputError, arch_config, load_config, tasks
@@ -40,7 +41,6 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import read_yaml
 from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
 from trm_mlx.data.format import IDENTIFIERS_FILE
-from trm_mlx.demo.board_input import form_of, read_board
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve.csv_files import first_questions

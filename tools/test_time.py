@@ -16,7 +16,7 @@ from trm_mlx import SearchConfig, Solver, device, load
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.sampler import iterate_test
 from trm_mlx.solve.evaluate import measure
-from trm_mlx.tasks import fitting
+from trm_mlx.tasks import task_of
 
 METHODS = {
     "noise on z_L": {"noise_on": "z_L"},
@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model, config = load(arguments.checkpoint)
     data = PuzzleDataset([arguments.data], arguments.split)
-    task = fitting(config.vocab_size, config.seq_len)
+    task = task_of(config)
     device.announce(config.forward_dtype)
     if not arguments.json:
         print("| method | select | exact % | evaluations | trajectories | puzzles/s | rule |")

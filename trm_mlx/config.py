@@ -107,6 +107,9 @@ class ModelConfig(ArchConfig):
     num_puzzle_identifiers: int = _size(
         _REQUIRED, "rows of the puzzle-embedding table, N", 2**31 - 1
     )
+    task: str | None = _option(
+        None, "its task, a name or package.module:NAME; null: unknown, see `tasks.task_of`"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,12 +123,12 @@ class ModelConfig(ArchConfig):
     def difference(self, other: "ModelConfig") -> str | None:
         """The first field that changes what weights mean and differs; None if there is none.
 
-        Cycles, halting, dtype and the number of puzzles may differ.
+        Cycles, halting, dtype, the number of puzzles and the task may differ.
         """
         free = {
             "H_cycles", "L_cycles", "halt_max_steps", "halt_exploration_prob", "no_ACT_continue",
             "bootstrap_q_continue", "forward_dtype", "num_puzzle_identifiers", "puzzle_emb_ndim",
-            "puzzle_emb_len", "H_layers", "L_layers", "expansion",
+            "puzzle_emb_len", "H_layers", "L_layers", "expansion", "task",
         }  # fmt: skip
         meaning = [item.name for item in dataclasses.fields(self) if item.name not in free]
         for name in (*meaning, "puzzle_dims", "prefix"):
@@ -134,8 +137,8 @@ class ModelConfig(ArchConfig):
         return None
 
     @classmethod
-    def of(cls, arch: ArchConfig, **sizes: int) -> "ModelConfig":
-        """An architecture completed by ``vocab_size``, ``seq_len``, ``num_puzzle_identifiers``."""
+    def of(cls, arch: ArchConfig, **sizes: Any) -> "ModelConfig":
+        """Complete an architecture by the fields that only a `ModelConfig` has."""
         return cls(**dataclasses.asdict(arch), **sizes)
 
 

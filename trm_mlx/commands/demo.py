@@ -27,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Serve the page until Ctrl-C. The threads answer requests, this one works for them."""
+    """Serve the page until Ctrl-C: threads answer requests, this one computes."""
     if not 0 <= arguments.port <= 65535:
         raise InputError(f"--port {arguments.port}: must lie between 0 and 65535")
-    shelf = ModelRegistry(arguments.checkpoint)
-    with Server(shelf, arguments.port) as server:
+    registry = ModelRegistry(arguments.checkpoint)
+    with Server(registry, arguments.port) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(
             f"{server.url} shows models at work, on this machine only; Ctrl-C ends it", flush=True
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         if not arguments.no_browser:
             webbrowser.open(server.url)
         try:
-            warm_up(shelf, next(iter(shelf.offers.values())))
-            server.line.serve()
+            warm_up(registry, next(iter(registry.entries.values())))
+            server.jobs.serve()
         finally:
             server.shutdown()

@@ -32,7 +32,7 @@ from trm_mlx.run.checkpoint import STATE_FILE, read_state
 from trm_mlx.solve.evaluate import measure
 from trm_mlx.solve.search import SearchConfig
 from trm_mlx.solve.solver import Solver
-from trm_mlx.tasks import fitting
+from trm_mlx.tasks import task_of
 from trm_mlx.train.batches import open_split_of
 from trm_mlx.train.losses import LOSSES
 
@@ -140,9 +140,8 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
 
 
 def _solver(arguments: argparse.Namespace, model: RecursiveReasoner) -> Solver:
-    config = model.config
-    knows_task = "symmetries" in arguments or getattr(arguments, "select", None) == "rule"
-    task = fitting(config.vocab_size, config.seq_len) if knows_task else None
+    needs_task = "symmetries" in arguments or getattr(arguments, "select", None) == "rule"
+    task = task_of(model.config) if needs_task else None
     return build_solver(arguments, model, task, SearchConfig())
 
 

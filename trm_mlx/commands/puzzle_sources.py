@@ -15,7 +15,7 @@ from trm_mlx.data.format import DatasetMetadata
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import bundled, read_config
 from trm_mlx.solve.csv_files import first_questions
-from trm_mlx.tasks import fitting
+from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task
 
 
@@ -169,8 +169,7 @@ def bundled_model(suits: Callable[[Task], bool], source: str, texts: Sequence[st
     """
     tasks = {}
     for name, folder in bundled().items():
-        config = read_config(folder)
-        tasks[name] = fitting(config.vocab_size, config.seq_len)
+        tasks[name] = task_of(read_config(folder))
         if suits(tasks[name]):
             return name
     known = ", ".join(f"{name} ({task.name})" for name, task in tasks.items()) or "none"

@@ -26,7 +26,7 @@ from trm_mlx.solve.csv_files import count_rows, solve_table
 from trm_mlx.solve.scheduler import Solution
 from trm_mlx.solve.search import DEFAULT_SEARCH, SearchConfig
 from trm_mlx.solve.solver import Solver
-from trm_mlx.tasks import fitting
+from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task, has_rules
 from trm_mlx.view.recording import Recording, judged, matched, recording_of
 from trm_mlx.view.save import check_target, save
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.checkpoint = model_for(arguments, source)
     model, config = load(arguments.checkpoint)
     with located(arguments.checkpoint):
-        task = fitting(config.vocab_size, config.seq_len, rules=False)
+        task = task_of(config, rules=False)
     if not has_rules(task) and arguments.data is None:
         raise InputError(
             f"{arguments.checkpoint} solves the puzzles of the dataset it was trained on: name one "

@@ -1,7 +1,7 @@
-"""One request and its answer: who may ask, how much is read, and what every answer carries.
+"""HTTP for the page: who may ask, how much is read, and the headers of every answer.
 
-The Host header must be this machine's name, which defeats DNS rebinding, and a POST must come from
-the page itself. Whatever is refused is answered with a 4xx or 503 and one sentence.
+The Host header must be a name of this machine, which defeats DNS rebinding, and a POST must come
+from the page itself. A refusal is a 4xx or 503 with one sentence.
 """
 
 import json
@@ -10,11 +10,11 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
-from trm_mlx.demo.schemas import BODY
+from trm_mlx.demo.schemas import MAX_BODY
 from trm_mlx.errors import InputError
 
-PATIENCE = 10  # seconds that a client may take to send its request, or to read an answer
-DRAIN = 1024 * 1024  # bytes of a body too large, still read so that the client reads the answer
+TIMEOUT = 10  # seconds that a client may take to send its request, or to read an answer
+MAX_DRAINED = 1024 * 1024  # bytes of a refused body that are read, so that the client can answer
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -26,7 +26,7 @@ HEADERS = {
 }
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """A status and a sentence instead of an answer."""
 
     def __init__(self, status: HTTPStatus, sentence: str):
@@ -34,14 +34,14 @@ class Refused(Exception):
         self.status, self.sentence = status, sentence
 
 
-class Exchange(BaseHTTPRequestHandler):
-    """Answers by ``routes``: functions of the exchange, by method and path.
+class RequestHandler(BaseHTTPRequestHandler):
+    """Answers by ``routes``: methods of a subclass, by HTTP method and path.
 
-    The server it belongs to has ``hosts``, the names under which it may be asked, and its ``url``.
+    Its server has ``hosts``, the values of Host that it answers to, and its own ``url``.
     """
 
     routes: ClassVar[Mapping[str, Mapping[str, Callable[[Any], None]]]] = {}
-    timeout = PATIENCE
+    timeout = TIMEOUT
     server_version, sys_version = "trm", ""
 
     def handle(self) -> None:
@@ -51,83 +51,84 @@ class Exchange(BaseHTTPRequestHandler):
             self.close_connection = True  # the client is gone
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class refuses, in our words."""
+        """Send what the base class refuses in the form of all refusals."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
             code = HTTPStatus.METHOD_NOT_ALLOWED
         status = HTTPStatus(code)
-        self._refuse(Refused(status, f"{message or status.phrase}; open {self.server.url}"))
+        self._send_refusal(status, f"{message or status.phrase}; open {self.server.url}")
 
     def _dispatch(self) -> None:
         try:
             self._check_sender()
-            allowed = [method for method, paths in self.routes.items() if self.place in paths]
+            allowed = [method for method, paths in self.routes.items() if self.route in paths]
             if not allowed:
-                raise Refused(HTTPStatus.NOT_FOUND, f"nothing is here; open {self.server.url}")
+                raise Refusal(HTTPStatus.NOT_FOUND, f"nothing is here; open {self.server.url}")
             if self.command not in allowed:
-                raise Refused(
+                raise Refusal(
                     HTTPStatus.METHOD_NOT_ALLOWED,
                     f"{self.command} is not answered here; use {allowed[0]}",
                 )
-            self.routes[self.command][self.place](self)
+            self.routes[self.command][self.route](self)
         except InputError as error:
-            self._refuse(Refused(HTTPStatus.BAD_REQUEST, str(error)))
-        except Refused as refused:
-            self._refuse(refused)
+            self._send_refusal(HTTPStatus.BAD_REQUEST, str(error))
+        except Refusal as refusal:
+            self._send_refusal(refusal.status, refusal.sentence)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _dispatch
 
-    # What is asked for
-
     @property
-    def place(self) -> str:
-        """The path without what may follow a question mark."""
+    def route(self) -> str:
+        """The path without a query."""
         return self.path.partition("?")[0]
 
     def _check_sender(self) -> None:
         host = self.headers.get("Host", "")
         if host not in self.server.hosts:
-            raise Refused(HTTPStatus.FORBIDDEN, f"this is not {host}; open {self.server.url}")
-        if self.command == "GET":
-            return
+            raise Refusal(HTTPStatus.FORBIDDEN, f"this is not {host}; open {self.server.url}")
         origin = self.headers.get("Origin")
-        origins = {f"http://{host}" for host in self.server.hosts}
+        own = origin is None or origin in {f"http://{host}" for host in self.server.hosts}
         site = self.headers.get("Sec-Fetch-Site", "same-origin")
-        if (origin is not None and origin not in origins) or site != "same-origin":
-            raise Refused(HTTPStatus.FORBIDDEN, "only the page itself may ask for this")
+        if self.command != "GET" and not (own and site == "same-origin"):
+            raise Refusal(HTTPStatus.FORBIDDEN, "only the page itself may ask for this")
 
-    def body(self) -> bytes:
-        """The body of a POST."""
+    def read_body(self) -> bytes:
+        """Return the body of a POST.
+
+        Raises:
+            Refusal: it is no JSON, too long, or its length is not given.
+        """
         if self.headers.get_content_type() != "application/json":
             self._drain()
-            raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
+            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
         length = self.headers.get("Content-Length", "")
         if not length:
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "say the Content-Length of the body")
+            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "say the Content-Length of the body")
         if not (length.isascii() and length.isdigit()):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the Content-Length is not a number")
-        if len(length) > 9 or int(length) > BODY:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "the Content-Length is not a number")
+        if len(length) > 9 or int(length) > MAX_BODY:
             self._drain()
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send at most {BODY} bytes")
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send at most {MAX_BODY} bytes")
         body = self.rfile.read(int(length))
         if len(body) < int(length):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length")
+            raise Refusal(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length")
         return body
 
-    # Answering
+    def _drain(self) -> None:
+        """Read what was sent, or the client would see a broken connection and not the answer."""
+        left = MAX_DRAINED
+        self.connection.settimeout(0.2)
+        try:
+            while left > 0 and (chunk := self.rfile.read1(min(left, 65536))):
+                left -= len(chunk)
+        except TimeoutError:
+            pass
+        self.connection.settimeout(TIMEOUT)
 
-    def answer(self, values: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
-        content = json.dumps(values).encode()
-        self.head(status, "application/json", len(content))
-        self.wfile.write(content)
-
-    def _refuse(self, refused: Refused) -> None:
-        self.answer({"error": refused.sentence}, refused.status)
-
-    def head(self, status: HTTPStatus, kind: str, length: int | None = None) -> None:
-        """What precedes the content; without a length, that ends when the connection does."""
+    def send_head(self, status: HTTPStatus, kind: str, length: int | None = None) -> None:
+        """Send status and headers; without a length the content ends with the connection."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         if length is not None:
@@ -136,13 +137,14 @@ class Exchange(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _drain(self) -> None:
-        """Read what was sent, or the client would see a broken connection and not the answer."""
-        left = DRAIN
-        self.connection.settimeout(0.2)
-        try:
-            while left > 0 and (chunk := self.rfile.read1(min(left, 65536))):
-                left -= len(chunk)
-        except TimeoutError:
-            pass
-        self.connection.settimeout(PATIENCE)
+    def send_content(self, kind: str, content: bytes, status: HTTPStatus = HTTPStatus.OK) -> None:
+        """Send a whole answer."""
+        self.send_head(status, kind, len(content))
+        self.wfile.write(content)
+
+    def send_json(self, values: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
+        """Send a whole answer as JSON."""
+        self.send_content("application/json", json.dumps(values).encode(), status)
+
+    def _send_refusal(self, status: HTTPStatus, sentence: str) -> None:
+        self.send_json({"error": sentence}, status)

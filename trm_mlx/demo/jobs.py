@@ -16,7 +16,7 @@ from trm_mlx.demo.schemas import SolveRequest
 from trm_mlx.errors import InputError
 from trm_mlx.solve.scheduler import StepEvent
 from trm_mlx.solve.solver import Solver
-from trm_mlx.view.html import board
+from trm_mlx.view.html import board_data
 from trm_mlx.view.recording import FrameBuilder, ending, judged
 
 Event = dict[str, object]
@@ -63,7 +63,7 @@ class Job:
         self.events.put(event)
 
 
-class Line:
+class JobQueue:
     """Jobs that wait, at most ``room``, besides the running one."""
 
     def __init__(self, room: int):
@@ -108,29 +108,29 @@ class Line:
         return len(self._jobs)
 
 
-def generate(offer: ModelEntry, emit: Emit) -> None:
+def generate(entry: ModelEntry, emit: Emit) -> None:
     """Emit one event, ``puzzle``, with the text of a new puzzle."""
-    (question,) = offer.task.generate(1, np.random.default_rng()).questions
-    emit({"kind": "puzzle", "text": offer.task.render(question)})
+    (question,) = entry.task.generate(1, np.random.default_rng()).questions
+    emit({"kind": "puzzle", "text": entry.task.render(question)})
 
 
-def warm_up(shelf: ModelRegistry, offer: ModelEntry) -> None:
+def warm_up(registry: ModelRegistry, entry: ModelEntry) -> None:
     """Load a model and run one step of it, so that the first puzzle need not wait for either."""
-    blank = np.zeros((1, offer.task.seq_len), np.uint8)
-    solver = Solver(shelf.model(offer), max_steps=1, intermediates=True, states=False)
-    next(solver.solve(offer.task.encode(blank)))
+    blank = np.zeros((1, entry.task.seq_len), np.uint8)
+    solver = Solver(registry.model(entry), max_steps=1, intermediates=True, states=False)
+    next(solver.solve(entry.task.encode(blank)))
 
 
-def solve(shelf: ModelRegistry, request: SolveRequest, question: np.ndarray, emit: Emit) -> None:
+def solve(registry: ModelRegistry, request: SolveRequest, question: np.ndarray, emit: Emit) -> None:
     """Emit a ``step`` event after every supervision step, then one ``end``.
 
     ``question`` is cell values ``[S]``. Steps are counted from 1, trajectories from 0.
     """
     start = time.perf_counter()
-    offer = shelf.offer(request.model)
-    task, look = offer.task, offer.look
+    entry = registry.entry(request.model)
+    task = entry.task
     solver = Solver(
-        shelf.model(offer),
+        registry.model(entry),
         request.max_steps,
         request.halt_threshold,
         search=request.search,
@@ -149,7 +149,7 @@ def solve(shelf: ModelRegistry, request: SolveRequest, question: np.ndarray, emi
                 "step": frame.step,
                 "halting": round(frame.halting, 4),
                 "changes": frame.changes,
-                "cells": board(look, frame),
+                "cells": board_data(entry.style, frame),
                 "seconds": round(time.perf_counter() - start, 3),
             }
         )

@@ -1,53 +1,135 @@
-"""The models that a page may choose from: those of the package, and the one named at the start."""
+"""The models of the page: those of the package and the one named at the start, with their boards."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from trm_mlx.config import ModelConfig
-from trm_mlx.demo.board_input import Form, form_of
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import bundled, find_checkpoint, load, read_config
 from trm_mlx.models.model import RecursiveReasoner
-from trm_mlx.tasks import fitting
-from trm_mlx.tasks.base import Task
-from trm_mlx.view.html import layout
-from trm_mlx.view.style import BoardStyle, find_style
+from trm_mlx.tasks import task_of
+from trm_mlx.tasks.base import BoardInput, BoardStyle, Task, WrongCells
+from trm_mlx.view.html import CellData, board_data, layout_data
+from trm_mlx.view.recording import Mark, first_frame
+from trm_mlx.view.style import FILLS, NAMES, legend_of
 
-TOLD = ("format", "blank", "example", "palette", "legend", "fixed")  # to the page, of a form
+
+class TypedBoard(NamedTuple):
+    """A puzzle as far as it has been typed.
+
+    cells: see `board_data`.
+    symbols: the characters of its text, one a cell.
+    wrong: the indices of the cells that ``problem`` is about, where it is about some.
+    problem: why it is no puzzle; None if it is one.
+    """
+
+    cells: list[CellData]
+    symbols: list[str]
+    wrong: list[int]
+    problem: str | None
 
 
 class ModelEntry(NamedTuple):
-    """A model that has not been loaded yet, its task, how that looks and how it is entered."""
+    """A model, not loaded yet, with its task and how boards of that look and are typed."""
 
     name: str
     folder: Path
     config: ModelConfig
     task: Task
-    look: BoardStyle
-    form: Form
+    style: BoardStyle
+    input: BoardInput
 
-    def described(self) -> dict:
-        """What the page has to know of it."""
+    @classmethod
+    def of(cls, name: str, folder: Path) -> "ModelEntry":
+        """Read the configuration of a model folder; ``name`` is that on the page.
+
+        Raises:
+            InputError: it has none, or its task cannot be found or has no rules.
+        """
+        config = read_config(folder)
+        with located(name):
+            task = task_of(config)
+        style = task.board_style(np.zeros((1, task.seq_len), np.uint8))
+        return cls(name, folder, config, task, style, task.board_input())
+
+    @property
+    def characters(self) -> list[str]:
+        """The character of every cell value in the text of a puzzle."""
+        return [symbol.replace(" ", self.input.empty) for symbol in self.style.symbols]
+
+    def to_dict(self) -> dict:
+        """Return what the page has to know of it."""
+        fills = dict(zip(self.characters, self.style.fills, strict=False))
+        keys = [
+            {"symbol": symbol, "name": name, "fill": fills.get(symbol, "")}
+            for symbol, name in self.input.keys.items()
+        ]
         return {
             "name": self.name,
             "task": self.task.name,
-            "layout": layout(self.look),
-            **{name: getattr(self.form, name) for name in TOLD},
             "max_steps": self.config.halt_max_steps,
+            "layout": layout_data(self.style),
+            "legend": legend_of(self.style),
+            **self.input._asdict(),
+            "keys": keys,
         }
+
+    def read_board(self, text: str) -> TypedBoard:
+        """Read a puzzle that may be half typed or wrong.
+
+        Raises:
+            InputError: the text is far too long to be one.
+        """
+        if len(text) > 4 * self.task.seq_len + 100:
+            raise InputError(
+                f"{len(text)} characters where a {self.task.name} has {self.task.seq_len} cells; "
+                "send one puzzle"
+            )
+        try:
+            values = self.task.parse(text)
+        except WrongCells as error:
+            return self._read_unfinished(text, str(error), error.cells)
+        except InputError as error:
+            return self._read_unfinished(text, str(error), ())
+        characters = self.characters
+        symbols = [characters[value] for value in values]
+        return TypedBoard(board_data(self.style, first_frame(values)), symbols, [], None)
+
+    def _read_unfinished(self, text: str, problem: str, wrong: Sequence[int]) -> TypedBoard:
+        """Read what can be read; unknown characters, if any, are what is wrong."""
+        characters, count = self.characters, self.task.seq_len
+        symbols = self._split(text)[:count]
+        symbols += [self.input.empty] * (count - len(symbols))
+        unknown = [index for index, symbol in enumerate(symbols) if symbol not in characters]
+        values = [characters.index(s) if s in characters else 0 for s in symbols]
+        cells = board_data(self.style, first_frame(np.array(values, np.uint8)))
+        for index in unknown or wrong:
+            symbol = symbols[index] if unknown else cells[index][0]
+            cells[index] = (symbol, NAMES[Mark.WRONG], FILLS[Mark.WRONG], 0.0)
+        return TypedBoard(cells, symbols, unknown or list(wrong), problem)
+
+    def _split(self, text: str) -> list[str]:
+        """Return the characters of a text that stand for cells, in the order of the cells."""
+        keys = self.input
+        rows = text.strip("\r\n").splitlines() if keys.by_rows else ["".join(text.split())]
+        if len(rows) > 1:
+            width = self.style.columns
+            rows = [row[:width].ljust(width, keys.empty) for row in rows]
+        characters = "".join(rows) if keys.keys else ""
+        return [keys.aliases.get(c, c) for c in characters if c not in keys.ignored]
 
 
 class ModelRegistry:
-    """Models by name, the one to begin with first, then large boards of Sudoku before others.
+    """Models by name: the one to begin with, those with an example, large boards before small.
 
     Args:
         checkpoint: a folder, or the name of a bundled model, to begin with.
 
     Raises:
-        InputError: it is no model, or one whose boards cannot be drawn; there is no model at all.
+        InputError: it is no model, or there is none at all; see `ModelEntry.of`.
     """
 
     def __init__(self, checkpoint: str | None):
@@ -56,31 +138,19 @@ class ModelRegistry:
             folders[checkpoint] = find_checkpoint(checkpoint)
         if not folders:
             raise InputError("no model comes with this package; name one with --checkpoint DIR")
-        offers = [_offer(name, folder) for name, folder in folders.items()]
-        offers.sort(key=lambda o: (o.name != checkpoint, o.look.kind != "sudoku", -o.task.seq_len))
-        self.offers: Mapping[str, ModelEntry] = {offer.name: offer for offer in offers}
+        entries = [ModelEntry.of(name, folder) for name, folder in folders.items()]
+        entries.sort(key=lambda e: (e.name != checkpoint, e.input.example is None, -e.task.seq_len))
+        self.entries: Mapping[str, ModelEntry] = {entry.name: entry for entry in entries}
         self._models: dict[str, RecursiveReasoner] = {}
 
-    def offer(self, name: str) -> ModelEntry:
-        """`InputError` where there is no model of that name."""
-        if name not in self.offers:
-            raise InputError(f"no model {name!r}; choose one of {', '.join(self.offers)}")
-        return self.offers[name]
+    def entry(self, name: str) -> ModelEntry:
+        """Return the entry of a model; `InputError` where there is none of that name."""
+        if name not in self.entries:
+            raise InputError(f"no model {name!r}; choose one of {', '.join(self.entries)}")
+        return self.entries[name]
 
-    def model(self, offer: ModelEntry) -> RecursiveReasoner:
-        """The model, loaded when it is first asked for."""
-        if offer.name not in self._models:
-            self._models[offer.name], _ = load(offer.folder)
-        return self._models[offer.name]
-
-
-def _offer(name: str, folder: Path) -> ModelEntry:
-    config = read_config(folder)
-    with located(name):
-        task = fitting(config.vocab_size, config.seq_len)
-        look = find_style(task, np.zeros((1, task.seq_len), np.uint8))
-        if look is None:
-            raise InputError(
-                f"the page cannot draw {task.name}: it draws Sudoku, mazes and arithmetic"
-            )
-    return ModelEntry(name, folder, config, task, look, form_of(task, look))
+    def model(self, entry: ModelEntry) -> RecursiveReasoner:
+        """Return the model, which is loaded when it is first asked for."""
+        if entry.name not in self._models:
+            self._models[entry.name], _ = load(entry.folder)
+        return self._models[entry.name]

@@ -1,6 +1,6 @@
-"""What a page may ask for: bodies of requests into values, within limits.
+"""The requests of the page: JSON bodies into checked values, within limits.
 
-Everything here takes bytes from anywhere and raises nothing but `InputError`.
+Functions here take any bytes and raise nothing but `InputError`.
 """
 
 import dataclasses
@@ -10,28 +10,28 @@ from typing import Any, NamedTuple, NoReturn
 from trm_mlx.errors import InputError
 from trm_mlx.solve.search import DEFAULT_SEARCH, SELECTORS, SearchConfig
 
-BODY = 64 * 1024  # bytes
-# Of one puzzle; a step keeps what the model thought, so that their product bounds the memory too.
+MAX_BODY = 64 * 1024  # bytes
+# Of one puzzle; every step keeps its output, so that their product bounds the memory too.
 TRAJECTORIES, STEPS, EVALUATIONS = 256, 256, 1024
 NOISE, SEED = 10.0, 2**32 - 1
 HALT_ABOVE = 0.5  # as of `Solver`, where a request does not say
 
 
 class EntryRequest(NamedTuple):
-    """Read a puzzle for a model, as far as it has been typed."""
+    """Read a puzzle of a model's task, as far as it has been typed."""
 
     model: str
     text: str
 
 
 class GenerateRequest(NamedTuple):
-    """Make a puzzle for a model."""
+    """Generate a puzzle of a model's task."""
 
     model: str
 
 
 class SolveRequest(NamedTuple):
-    """Solve a puzzle; ``max_steps`` None: the model's own."""
+    """Solve a puzzle; ``max_steps`` None stands for the model's own."""
 
     model: str
     text: str
@@ -50,7 +50,7 @@ def read_generate(body: bytes) -> GenerateRequest:
 
 
 def read_solve(body: bytes) -> SolveRequest:
-    """Options that are left out are those of ``trm solve``: the thorough search."""
+    """Read a request to solve; the defaults of its options are those of ``trm solve``."""
     values = _object(body, {"model", "text", *OPTIONS})
     model, text = _text(values, "model"), _text(values, "text")
     options = {name: OPTIONS[name](name, values[name]) for name in OPTIONS if name in values}
@@ -61,7 +61,7 @@ def read_solve(body: bytes) -> SolveRequest:
 
 
 def check_cost(search: SearchConfig, max_steps: int) -> None:
-    """`InputError` where a puzzle might take too many supervision steps in all."""
+    """Raise `InputError` where a puzzle may take too many supervision steps in all."""
     if search.trajectories * max_steps > EVALUATIONS:
         raise InputError(
             f"{search.trajectories} trajectories of {max_steps} steps are more than "

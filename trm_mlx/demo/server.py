@@ -1,7 +1,7 @@
-"""What the page asks of the server: its files, its models, a puzzle, a solution as it comes.
+"""The server of the page: its files, its models, puzzles, and solutions step by step.
 
-The server listens on this machine's own address; its threads hand what needs computing to the main
-one (``work.py``).
+It listens on this machine's own address. Its threads leave what MLX computes to the main thread
+(``jobs.py``).
 """
 
 import json
@@ -15,15 +15,14 @@ from socketserver import ThreadingTCPServer
 from typing import ClassVar
 
 from trm_mlx.demo import jobs, schemas
-from trm_mlx.demo.board_input import read_board
-from trm_mlx.demo.http_handler import Exchange, Refused
-from trm_mlx.demo.jobs import Event, Full, Job, Line
+from trm_mlx.demo.http_handler import Refusal, RequestHandler
+from trm_mlx.demo.jobs import Event, Full, Job, JobQueue
 from trm_mlx.demo.registry import ModelRegistry
 from trm_mlx.errors import InputError
 from trm_mlx.solve.search import DEFAULT_SEARCH, SELECTORS
 
 ADDRESS = "127.0.0.1"
-ROOM = 4  # jobs that may wait
+MAX_WAITING = 4  # jobs
 FILES = {
     "/": ("trm_mlx.demo", "page/index.html", "text/html"),
     **{
@@ -39,21 +38,22 @@ FILES = {
 
 
 class Server(ThreadingTCPServer):
-    """Answers on threads of its own; jobs go into ``line``, which the main thread serves.
+    """Answers on threads of its own; the main thread runs ``jobs.serve()``.
 
     Args:
         port: 0 for any free one.
+        max_waiting: jobs that may wait besides the one under way.
 
     Raises:
-        InputError: the port cannot be had.
+        InputError: the port is taken.
     """
 
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 32
 
-    def __init__(self, shelf: ModelRegistry, port: int = 0, room: int = ROOM):
-        self.shelf, self.line = shelf, Line(room)
+    def __init__(self, registry: ModelRegistry, port: int = 0, max_waiting: int = MAX_WAITING):
+        self.registry, self.jobs = registry, JobQueue(max_waiting)
         try:
             super().__init__((ADDRESS, port), Handler)
         except OSError as error:
@@ -66,15 +66,15 @@ class Server(ThreadingTCPServer):
         self.url = f"http://{ADDRESS}:{port}/"
 
 
-class Handler(Exchange):
-    """The answers."""
+class Handler(RequestHandler):
+    """Answers the requests of the page."""
 
     server: Server
 
     def _models(self) -> None:
-        self.answer(
+        self.send_json(
             {
-                "models": [offer.described() for offer in self.server.shelf.offers.values()],
+                "models": [entry.to_dict() for entry in self.server.registry.entries.values()],
                 "defaults": {**asdict(DEFAULT_SEARCH), "halt_threshold": schemas.HALT_ABOVE},
                 "selectors": {name: selector.meaning for name, selector in SELECTORS.items()},
                 "limits": {
@@ -86,53 +86,52 @@ class Handler(Exchange):
         )
 
     def _entry(self) -> None:
-        request = schemas.read_entry(self.body())
-        offer = self.server.shelf.offer(request.model)
-        self.answer(read_board(offer.task, offer.look, offer.form, request.text)._asdict())
+        request = schemas.read_entry(self.read_body())
+        entry = self.server.registry.entry(request.model)
+        self.send_json(entry.read_board(request.text)._asdict())
 
     def _generate(self) -> None:
-        offer = self.server.shelf.offer(schemas.read_generate(self.body()).model)
-        job = Job(lambda tell: jobs.generate(offer, tell))
+        entry = self.server.registry.entry(schemas.read_generate(self.read_body()).model)
+        job = Job(lambda emit: jobs.generate(entry, emit))
         self._join(job)
         try:
             event = self._next(job)
         finally:
-            self.server.line.leave(job)
+            self.server.jobs.leave(job)
         if event["kind"] == "error":
             raise InputError(event["sentence"])
-        self.answer({"text": event["text"]})
+        self.send_json({"text": event["text"]})
 
     def _solve(self) -> None:
-        request = schemas.read_solve(self.body())
-        shelf = self.server.shelf
-        offer = shelf.offer(request.model)
-        schemas.check_cost(request.search, request.max_steps or offer.config.halt_max_steps)
-        question = offer.task.parse(request.text)
-        job = Job(lambda tell: jobs.solve(shelf, request, question, tell))
+        request = schemas.read_solve(self.read_body())
+        registry = self.server.registry
+        entry = registry.entry(request.model)
+        schemas.check_cost(request.search, request.max_steps or entry.config.halt_max_steps)
+        question = entry.task.parse(request.text)
+        job = Job(lambda emit: jobs.solve(registry, request, question, emit))
         ahead = self._join(job)
         try:
-            self.head(HTTPStatus.OK, "application/x-ndjson")
-            self._send_line({"kind": "queued", "ahead": ahead})
+            self.send_head(HTTPStatus.OK, "application/x-ndjson")
+            self._send_event({"kind": "queued", "ahead": ahead})
             while (event := self._next(job)) is not None:
-                self._send_line(event)
+                self._send_event(event)
         finally:
-            self.server.line.leave(job)
+            self.server.jobs.leave(job)
 
     def _file(self) -> None:
-        package, name, kind = FILES[self.place]
+        package, name, kind = FILES[self.route]
         content = resources.files(package).joinpath(name).read_bytes()
-        self.head(HTTPStatus.OK, f"{kind}; charset=utf-8", len(content))
-        self.wfile.write(content)
+        self.send_content(f"{kind}; charset=utf-8", content)
 
     def _join(self, job: Job) -> int:
         try:
-            return self.server.line.join(job)
+            return self.server.jobs.join(job)
         except Full as full:
             sentence = "other puzzles are waiting already; try again when one is solved"
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, sentence) from full
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, sentence) from full
 
     def _next(self, job: Job) -> Event | None:
-        """The next event of a job; `ConnectionError` as soon as the client has hung up."""
+        """Return the next event of a job; `ConnectionError` as soon as the client hangs up."""
         while True:
             try:
                 return job.events.get(timeout=0.1)
@@ -141,7 +140,7 @@ class Handler(Exchange):
                 if readable and not self.connection.recv(1, socket.MSG_PEEK):
                     raise ConnectionAbortedError from None
 
-    def _send_line(self, event: Event) -> None:
+    def _send_event(self, event: Event) -> None:
         self.wfile.write(json.dumps(event).encode() + b"\n")
 
     routes: ClassVar = {

@@ -8,7 +8,7 @@ import numpy as np
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate.evaluate import EvalResult
-from trm_mlx.tasks import fitting
+from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task
 
 
@@ -44,8 +44,7 @@ class RulesEvaluator:
         Raises:
             InputError: no known task has its sizes.
         """
-        sizes = data.metadata
-        return cls(fitting(sizes.vocab_size, sizes.seq_len, sizes.task))
+        return cls(task_of(data.metadata))
 
     def begin(self) -> None:
         self._sums, self._count = np.zeros(3), 0

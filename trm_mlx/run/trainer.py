@@ -70,6 +70,7 @@ class Trainer:
             vocab_size=sizes.vocab_size,
             seq_len=sizes.seq_len,
             num_puzzle_identifiers=sizes.num_puzzle_identifiers,
+            task=sizes.task,
         )
         self.state = TrainState(
             build_model(model_config, config.seed), config, self.total_steps, world

@@ -1,6 +1,6 @@
 """What puzzles are: text, tokens, rules, symmetries, generation."""
 
-from trm_mlx.tasks.base import Puzzles, Task
-from trm_mlx.tasks.registry import fitting, get, register
+from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task
+from trm_mlx.tasks.registry import fitting, get, register, task_of
 
-__all__ = ["Puzzles", "Task", "fitting", "get", "register"]
+__all__ = ["BoardInput", "BoardStyle", "Puzzles", "Task", "fitting", "get", "register", "task_of"]

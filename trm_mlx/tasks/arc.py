@@ -13,10 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from trm_mlx.errors import InputError
+from trm_mlx.tasks.base import BoardStyle
 
 SIZE = 30  # rows and columns of a canvas
 COLOURS = 10
 PAD, END, FIRST_COLOUR = 0, 1, 2
+FILLS = (
+    "#ffffff", "#ffffff",  # padding, end
+    "#000000", "#0074d9", "#ff4136", "#2ecc40", "#ffdc00",
+    "#aaaaaa", "#f012be", "#ff851b", "#7fdbff", "#870c25",
+)  # fmt: skip
 SEPARATOR = "|||"  # between the parts of an augmented puzzle's name
 PUZZLES_FILE = "test_puzzles.json"  # of a dataset: the puzzles held out, with their solutions
 
@@ -37,7 +43,7 @@ TRANSFORMS = len(_TRANSFORMS)
 
 
 def transform(grid: np.ndarray, number: int) -> np.ndarray:
-    """The image ``[rows, columns]`` of a grid under transform 0..7; a view, no copy."""
+    """Return the image ``[rows, columns]`` of a grid under transform 0..7, a view."""
     transposed, rows, columns = _TRANSFORMS[number]
     return (grid.T if transposed else grid)[::rows, ::columns]
 
@@ -46,7 +52,7 @@ def transform(grid: np.ndarray, number: int) -> np.ndarray:
 
 
 def check_grid(cells: object) -> np.ndarray:
-    """A grid from nested lists, such as JSON gives.
+    """Return the grid that nested lists, as JSON has them, hold.
 
     Raises:
         InputError: not a rectangle of 1x1 to 30x30 whole numbers 0..9.
@@ -67,17 +73,17 @@ def check_grid(cells: object) -> np.ndarray:
 
 
 def grid_key(grid: np.ndarray) -> bytes:
-    """What two grids share if and only if they are equal: the number of rows, then the cells."""
+    """Return a key that only equal grids share: the number of rows, then the cells."""
     return bytes([len(grid)]) + grid.tobytes()
 
 
 def grid_of_key(key: bytes) -> np.ndarray:
-    """The grid of a `grid_key`, with as many rows; without cells, ``[0, 0]``."""
+    """Return the grid of a `grid_key`; without cells, ``[0, 0]``."""
     return np.frombuffer(key, np.uint8, offset=1).reshape(key[0], -1 if key[0] else 0)
 
 
 def canvas_of(grid: np.ndarray) -> np.ndarray:
-    """A grid at the top left of a canvas ``[900]``."""
+    """Return a canvas ``[900]`` with a grid at its top left."""
     rows, columns = grid.shape
     canvas = np.full((SIZE + 1, SIZE + 1), PAD, np.uint8)
     canvas[rows, :columns] = END
@@ -87,12 +93,12 @@ def canvas_of(grid: np.ndarray) -> np.ndarray:
 
 
 def crop_sizes(canvases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the largest rectangle of colours at the top left of each canvas.
+    """Return the rows and columns of the largest coloured rectangle at each canvas's top left.
 
-    Of several largest the one with the fewest rows; (0, 0) where the corner holds no colour.
+    Of several largest it is the one with the fewest rows; (0, 0) where the corner has no colour.
 
     Args:
-        canvases: ``[N, 900]`` of any tokens, a model's answers for instance.
+        canvases: any tokens ``[N, 900]``, such as a model's answers.
     """
     cells = canvases.reshape(-1, SIZE, SIZE)
     coloured = (cells >= FIRST_COLOUR) & (cells < FIRST_COLOUR + COLOURS)
@@ -104,7 +110,7 @@ def crop_sizes(canvases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def grids_of(canvases: np.ndarray) -> list[np.ndarray]:
-    """The grid that each of N canvases ``[N, 900]`` shows at its top left, see `crop_sizes`."""
+    """Return the grid at the top left of each canvas ``[N, 900]``, see `crop_sizes`."""
     sizes = zip(*crop_sizes(canvases), strict=True)
     colours = (canvases - FIRST_COLOUR).astype(np.uint8).reshape(-1, SIZE, SIZE)
     return [c[:rows, :columns] for c, (rows, columns) in zip(colours, sizes, strict=True)]
@@ -115,7 +121,7 @@ def grids_of(canvases: np.ndarray) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Symmetry:
-    """N symmetries: each recolours a grid and then turns or mirrors it.
+    """N symmetries: each recolours a grid, then rotates or reflects it.
 
     transforms: [N], numbers 0..7 for `transform`.
     colours: [N, 10] uint8, the new colour of each colour.
@@ -126,12 +132,12 @@ class Symmetry:
 
     @classmethod
     def identity(cls) -> "Symmetry":
-        """The one that changes nothing, N = 1."""
+        """Return the identity, N = 1."""
         return cls(np.zeros(1, np.int64), np.arange(COLOURS, dtype=np.uint8)[None])
 
     @classmethod
     def sample(cls, rng: np.random.Generator, count: int) -> "Symmetry":
-        """`count` independent symmetries, uniformly; colour 0, the background, stays."""
+        """Draw ``count`` independent symmetries, uniformly; colour 0, the background, stays."""
         colours = np.tile(np.arange(COLOURS, dtype=np.uint8), (count, 1))
         rng.permuted(colours[:, 1:], axis=1, out=colours[:, 1:])
         return cls(rng.integers(TRANSFORMS, size=count), colours)
@@ -140,11 +146,11 @@ class Symmetry:
         return len(self.transforms)
 
     def __getitem__(self, rows) -> "Symmetry":
-        """Those of the given rows: a slice, a mask or an array of numbers."""
+        """Return those of the given rows: a slice, a mask or an array of indices."""
         return Symmetry(self.transforms[rows], self.colours[rows])
 
     def joined(self, other: "Symmetry") -> "Symmetry":
-        """These, then the other ones."""
+        """Return these, followed by the other ones."""
         return Symmetry(
             np.concatenate([self.transforms, other.transforms]),
             np.concatenate([self.colours, other.colours]),
@@ -152,27 +158,23 @@ class Symmetry:
 
     @property
     def transposes(self) -> np.ndarray:
-        """Which of them turn rows into columns, bool [N]."""
+        """Which of them turn rows into columns, bool ``[N]``."""
         return _TRANSPOSES[self.transforms]
 
     def image(self, grid: np.ndarray, row: int = 0) -> np.ndarray:
-        """What symmetry `row` makes of one grid."""
+        """Return the image of one grid under symmetry ``row``."""
         return transform(self.colours[row][grid], self.transforms[row])
 
     def apply(self, canvases: np.ndarray) -> np.ndarray:
-        """Canvases ``[N, 900]``, or ``[900]`` for N images of one, to the canvases of the images.
+        """Return the images ``[N, 900]`` of canvases ``[N, 900]`` or ``[900]``.
 
-        Only the grid at the top left of a canvas counts; its image comes to the top left again.
+        Only the grid at the top left of a canvas counts; its image is at the top left again.
         """
         grids = grids_of(np.broadcast_to(canvases, (len(self), SIZE**2)))
         return np.stack([canvas_of(self.image(grid, row)) for row, grid in enumerate(grids)])
 
     def move(self, numbers: np.ndarray, canvases: np.ndarray) -> np.ndarray:
-        """Numbers ``[N, 900]`` about the cells of the canvases' grids, to their images; 0 beside.
-
-        Args:
-            canvases: ``[N, 900]``, not their images.
-        """
+        """Move numbers ``[N, 900]`` about the cells of the grids of ``canvases``; 0 elsewhere."""
         moved = np.zeros((len(self), SIZE, SIZE), numbers.dtype)
         sizes = zip(*crop_sizes(canvases), strict=True)
         for row, (rows, columns) in enumerate(sizes):
@@ -182,13 +184,13 @@ class Symmetry:
         return moved.reshape(len(self), -1)
 
     def inverse(self) -> "Symmetry":
-        """The symmetries that undo these: ``s.inverse().image(s.image(grid)) == grid``."""
+        """Return the inverses: ``s.inverse().image(s.image(grid)) == grid``."""
         return Symmetry(
             _INVERSES[self.transforms], np.argsort(self.colours, axis=1).astype(np.uint8)
         )
 
     def names(self, puzzle: str) -> list[str]:
-        """The names of the images of a puzzle, ``PUZZLE|||t{0-7}|||{10 digits}``."""
+        """Return the names of the images of a puzzle, ``PUZZLE|||t{0-7}|||{10 digits}``."""
         digits = (self.colours + ord("0")).tobytes().decode("ascii")
         return [
             f"{puzzle}{SEPARATOR}t{number}{SEPARATOR}{digits[COLOURS * row : COLOURS * (row + 1)]}"
@@ -197,10 +199,10 @@ class Symmetry:
 
 
 def read_name(name: str) -> tuple[str, Symmetry]:
-    """The original puzzle and the symmetry that a puzzle's name stands for.
+    """Return the original puzzle and the symmetry that a puzzle's name stands for.
 
     Raises:
-        InputError: it has parts that no symmetry prints.
+        InputError: it has parts that `Symmetry.names` does not write.
     """
     puzzle, *parts = name.split(SEPARATOR)
     if not parts:
@@ -224,11 +226,10 @@ _DIGITS = [str(colour) for colour in range(COLOURS)]
 
 @dataclass(frozen=True)
 class ARC:
-    """ARC as a `Task`, but for `generate` and `check`.
+    """ARC, a `Task` without `generate` and `check`: people make its puzzles, labels decide.
 
-    ARC puzzles are made by people, and no rule says without a label whether an answer is right.
-    What asks a task of the registry for either cannot be asked about ARC, so it is not there.
-    A board, and its cell values, is a canvas with its grid at the top left.
+    It is not registered, as whoever asks the registry for a task may generate and check. Boards
+    and their cell values are canvases with the grid at the top left.
     """
 
     name = "arc"
@@ -236,7 +237,7 @@ class ARC:
     vocab_size = FIRST_COLOUR + COLOURS
 
     def parse(self, text: str) -> np.ndarray:
-        """A canvas from a grid's rows, one a line, a digit a cell; blanks and commas are ignored.
+        """Read a grid, a line a row, a digit a cell; spaces and commas are ignored.
 
         Raises:
             InputError: a character that is no digit, or not a grid; see `check_grid`.
@@ -252,7 +253,7 @@ class ARC:
         return canvas_of(check_grid(cells))
 
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
-        """A grid's rows of digits; with `givens`, cells unlike that canvas's grid show a +."""
+        """Return a grid as rows of digits; with ``givens``, cells unlike that grid have a ``+``."""
         (grid,) = grids_of(values[None])
         (given,) = grids_of((values if givens is None else givens)[None])
         same = np.zeros(grid.shape, bool)
@@ -264,23 +265,31 @@ class ARC:
         )
 
     def line(self, values: np.ndarray) -> str:
-        """A grid in one line, its rows of digits parted by a slash."""
+        """Return a grid in one line, its rows of digits separated by slashes."""
         return self.render(values).replace(" ", "").replace("\n", "/")
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Canvases to tokens, which they are: ``[..., 900]`` uint8."""
+        """Return canvases ``[..., 900]`` as uint8 tokens, which they are."""
         return np.asarray(values, np.uint8)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Any tokens ``[..., 900]`` to clean canvases: the cropped grid, its end, padding."""
+        """Turn any tokens ``[..., 900]`` into canvases: the cropped grid, its end, padding."""
         tokens = np.asarray(tokens)
         grids = grids_of(tokens.reshape(-1, SIZE**2))
         return np.stack([canvas_of(grid) for grid in grids]).reshape(tokens.shape)
 
     def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
-        """None: what is right, no rule says."""
+        """Return no cell, as there are no rules."""
         return np.zeros(np.shape(answer), bool)
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Symmetry:
-        """`count` independent symmetries, uniformly from the published builder's group."""
+        """Draw ``count`` independent symmetries, uniformly from the published builder's group."""
         return Symmetry.sample(rng, count)
+
+    def board_style(self, boards: np.ndarray) -> BoardStyle:
+        """Show as many rows and columns as the largest grid of the boards ``[N, 900]`` has."""
+        rows, columns = (max(int(sizes.max()), 1) for sizes in crop_sizes(boards))
+        symbols = "  0123456789"
+        return BoardStyle(
+            rows, columns, symbols, fills=FILLS, shows_marks=False, hidden=symbols, stride=SIZE
+        )

@@ -1,12 +1,11 @@
 """Addition and multiplication of whole numbers, written out as one line of fixed width.
 
 ``123+456=`` is the question, ``123+456=0579`` the answer. Numbers are padded with zeros to a fixed
-width, so that a digit of one value always has the same place; the result has room for the largest
+width, so that a digit of one weight always has the same place; the result has room for the largest
 one. Cell values are the places in ``SYMBOLS``, 0 is a blank; a model reads tokens, one more. The
 whole line is labelled, as a Sudoku's givens are.
 
-Multiplication has a symbol of its own, and so another vocabulary than addition: the sizes of a
-model tell which of them it was trained on.
+Multiplication has another symbol, and so another vocabulary, than addition.
 """
 
 import re
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.errors import InputError
-from trm_mlx.tasks.base import Puzzles, Task
+from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task
 from trm_mlx.tasks.symmetry import Permutation
 
 SYMBOLS = " 0123456789=+*"
@@ -25,7 +24,7 @@ MOST_DIGITS = 9  # products still fit into 64 bits
 
 
 class Operation(NamedTuple):
-    """What is done with the two numbers."""
+    """An operation on two numbers."""
 
     noun: str
     symbol: str
@@ -39,10 +38,10 @@ MULTIPLICATION = Operation("multiplication", "*", np.multiply, lambda digits: 2 
 
 @dataclass(frozen=True)
 class Arithmetic(Task):
-    """One operation on two numbers of up to `digits` digits.
+    """One operation on two numbers of up to ``digits`` digits.
 
     Raises:
-        InputError: `digits` is not 1 to 9.
+        InputError: ``digits`` is not 1 to 9.
     """
 
     operation: Operation = ADDITION
@@ -76,7 +75,7 @@ class Arithmetic(Task):
         """Read ``12+345``, with or without ``=`` at the end, and spaces anywhere.
 
         Raises:
-            InputError: anything else, or a number of more than `digits` digits.
+            InputError: anything else, or a number of more than ``digits`` digits.
         """
         match = re.fullmatch(rf"([0-9]+)\{self.operation.symbol}([0-9]+)=?", "".join(text.split()))
         if not match:
@@ -95,10 +94,10 @@ class Arithmetic(Task):
         line = "".join(np.array(list(SYMBOLS))[values])
         return re.sub(r"\b0+(?=[0-9])", "", line.rstrip().replace(" ", "?"))
 
-    # RulesEvaluator
+    # Rules
 
     def generate(self, count: int, rng: np.random.Generator) -> Puzzles:
-        """``count`` questions, every pair of numbers as likely.
+        """Return ``count`` puzzles, every pair of numbers equally likely.
 
         The rating is the number of digits of the result, less one.
         """
@@ -109,20 +108,20 @@ class Arithmetic(Task):
         return Puzzles(questions, answers, ratings)
 
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
-        """Whether `answer` is the question's line with the right result: ``[...]`` bool."""
+        """Return which answers are the question's line with the right result, bool ``[...]``."""
         question, answer = np.asarray(question), np.asarray(answer)
         first, second = self._operands(question)
         return (answer == self._lines(first, second, solved=True)).all(axis=-1)
 
     def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
-        """Which places of the line are not as they should be."""
+        """Return which cells differ from the right line."""
         first, second = self._operands(np.asarray(question))
         return np.asarray(answer) != self._lines(first, second, solved=True)
 
-    # Sameness
+    # Symmetries and splits
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Permutation:
-        """Swap the operands, with probability 1/2."""
+        """Draw swaps of the operands, with probability 1/2."""
         stay = np.arange(self.seq_len)
         swap = stay.copy()
         swap[: self.digits] += self.digits + 1
@@ -130,21 +129,39 @@ class Arithmetic(Task):
         return Permutation(np.stack([stay, swap])[rng.integers(2, size=count)])
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
-        """The two numbers, the smaller one first."""
+        """Return the two numbers, the smaller one first."""
         pairs = np.sort(np.stack(self._operands(questions), axis=-1), axis=-1)
         return [pair.tobytes() for pair in pairs.astype("<i8")]
 
+    # The board on a screen
+
+    def board_style(self, boards: np.ndarray) -> BoardStyle:
+        return BoardStyle(1, self.seq_len, SYMBOLS)
+
+    def board_input(self) -> BoardInput:
+        sign, digits = self.operation.symbol, "123456789"[: self.digits]
+        return BoardInput(
+            f"Two numbers of up to {self.digits} digits: 12{sign}345=",
+            f"0{sign}0=",
+            f"{digits}{sign}{digits[::-1]}=",
+            keys={digit: digit for digit in "0123456789"},
+            empty=" ",
+            erase="0",
+            # The signs and the result.
+            fixed=(self.digits, *range(2 * self.digits + 1, self.seq_len)),
+        )
+
     def _lines(self, first: np.ndarray, second: np.ndarray, solved: bool = False) -> np.ndarray:
         """Cell values ``[..., seq_len]`` of numbers ``[...]``, with or without the result."""
-        marks = [
+        sign, equals = (
             np.full((*first.shape, 1), SYMBOLS.index(mark)) for mark in (self.operation.symbol, "=")
-        ]
+        )
         results = _digits(self.operation.apply(first, second), self.result_digits) + 1
         parts = [
             _digits(first, self.digits) + 1,
-            marks[0],
+            sign,
             _digits(second, self.digits) + 1,
-            marks[1],
+            equals,
             results if solved else np.zeros_like(results),
         ]
         return np.concatenate(parts, axis=-1).astype(np.uint8)
@@ -153,12 +170,10 @@ class Arithmetic(Task):
         """The two numbers ``[...]`` of lines ``[..., seq_len]``."""
         powers = 10 ** np.arange(self.digits)[::-1]
         digits = np.asarray(lines).astype(np.int64) - 1
-        start = self.digits + 1
-        return digits[..., : self.digits] @ powers, digits[
-            ..., start : start + self.digits
-        ] @ powers
+        second = digits[..., self.digits + 1 : 2 * self.digits + 1]
+        return digits[..., : self.digits] @ powers, second @ powers
 
 
 def _digits(numbers: np.ndarray, width: int) -> np.ndarray:
-    """Decimal digits ``[..., width]`` of whole numbers ``[...]``, the highest first."""
+    """Decimal digits ``[..., width]`` of whole numbers ``[...]``, the most significant first."""
     return numbers[..., None] // 10 ** np.arange(width)[::-1] % 10

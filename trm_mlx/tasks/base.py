@@ -1,14 +1,14 @@
-"""What a task is: the few things the rest of the package asks of a kind of puzzle.
+"""The interface of a task: all that the rest of the package asks of a kind of puzzle.
 
 A board is a uint8 array of *cell values* ``[seq_len]``, a batch ``[N, seq_len]``; a model reads
 *tokens* of the same shape, where 0 is padding. NumPy only: a task knows no model.
 
-A class with these names is a task. One that derives from `Task` writes ``name``, ``seq_len``,
-``vocab_size``, `parse`, `render`, `generate` and `check`, and inherits the rest;
-``examples/custom_task.py`` does so.
+A task derives from `Task`, defines ``name``, ``seq_len``, ``vocab_size``, `parse`, `render`,
+`generate` and `check`, and inherits the rest; ``examples/custom_task.py`` is one.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from trm_mlx.errors import InputError
 
 
 class WrongCells(InputError):
-    """A text that is no puzzle because of some cells: their places on the board."""
+    """A text that is no puzzle because of some cells, whose indices are ``cells``."""
 
     def __init__(self, message: str, cells: Iterable[int]):
         super().__init__(message)
@@ -38,21 +38,75 @@ class Puzzles(NamedTuple):
         return Puzzles(*(array[rows] for array in self))
 
 
+class BoardStyle(NamedTuple):
+    """The look of a board as plain data, which ``trm_mlx.view`` draws.
+
+    rows, columns: the cells that are shown.
+    symbols: the text of a cell, by its value; " " for a blank.
+    box: rows and columns between two thick lines; (0, 0) for none.
+    fills: the colour of a cell, ``#rrggbb``, by its value; empty: cells are coloured by their mark
+        (given, new, changed, wrong).
+    shows_marks: with ``fills``, whether a cell that is not as in the question has its mark's colour.
+    hidden: symbols that are not drawn, because their fill says enough.
+    stride: cells from one row of the board to the next; 0: ``columns``.
+    """
+
+    rows: int
+    columns: int
+    symbols: Sequence[str]
+    box: tuple[int, int] = (0, 0)
+    fills: Sequence[str] = ()
+    shows_marks: bool = True
+    hidden: str = ""
+    stride: int = 0
+
+
+class BoardInput(NamedTuple):
+    """The way a puzzle is typed into a board as plain data, which the page of ``trm demo`` uses.
+
+    The text of a puzzle has one character a cell, which is `BoardStyle.symbols` of its value.
+
+    format: a sentence about the text of a puzzle.
+    blank: the text of the puzzle in which nothing is given.
+    example: the text of a puzzle to begin with; None: a generated one.
+    keys: what can be typed into a cell, with names; empty: the puzzle is typed as text only.
+    empty: the character of a blank cell, where `BoardStyle.symbols` has a space.
+    erase: what emptying a cell leaves in it.
+    aliases: other spellings of characters.
+    ignored: characters of a text that stand for no cell, besides white space.
+    single: characters that only one cell may hold; typing one moves it.
+    fixed: indices of cells that cannot be typed into.
+    by_rows: the text has a line for each row, in which a space is a cell.
+    """
+
+    format: str
+    blank: str
+    example: str | None = None
+    keys: Mapping[str, str] = {}
+    empty: str = "."
+    erase: str = "."
+    aliases: Mapping[str, str] = {}
+    ignored: str = ""
+    single: str = ""
+    fixed: Sequence[int] = ()
+    by_rows: bool = False
+
+
 class Symmetry(Protocol):
     """A batch of N invertible changes, one a row, that turn puzzles into puzzles."""
 
     def apply(self, boards: np.ndarray) -> np.ndarray:
-        """Cell values ``[N, seq_len]``, or ``[seq_len]`` for N images of one, to the images."""
+        """Return the images ``[N, seq_len]`` of cell values ``[N, seq_len]`` or ``[seq_len]``."""
 
     def move(self, numbers: np.ndarray, boards: np.ndarray) -> np.ndarray:
-        """Numbers ``[N, seq_len]`` about the cells of ``boards``, to where those cells come."""
+        """Move numbers ``[N, seq_len]`` about the cells of ``boards`` with those cells."""
 
     def inverse(self) -> "Symmetry":
-        """The changes that undo these: ``s.inverse().apply(s.apply(boards)) == boards``."""
+        """Return the inverses: ``s.inverse().apply(s.apply(boards)) == boards``."""
 
 
 class Unchanged:
-    """The symmetry of tasks that have no other."""
+    """The identity, for tasks without symmetries."""
 
     def apply(self, boards: np.ndarray) -> np.ndarray:
         return boards
@@ -74,56 +128,91 @@ class Task(Protocol):
     # Text and tokens
 
     def parse(self, text: str) -> np.ndarray:
-        """A question's cell values; `InputError` says what does not fit and where.
+        """Return the cell values ``[seq_len]`` of a question.
 
-        Where that is some cells, a `WrongCells` also shows them to who edits the puzzle.
+        Raises:
+            InputError: the text is no question; `WrongCells` where that is due to some cells.
         """
 
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
-        """Plain text for one board; with ``givens``, what was not given may be marked."""
+        """Return one board ``[seq_len]`` as text; with ``givens``, other cells may be marked.
+
+        The board may be any answer of a model.
+        """
 
     def line(self, values: np.ndarray) -> str:
-        """One board in one line, as a CSV file holds it; unless redefined, without any spaces."""
+        """Return one board in one line, as CSV files hold it; default: `render` without spaces."""
         return "".join(self.render(values).split())
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Cell values of any shape to tokens, uint8; unless redefined, one more."""
+        """Turn cell values of any shape into uint8 tokens; default: the value plus one."""
         return np.asarray(values, np.uint8) + np.uint8(1)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens of any shape to cell values, uint8; unless redefined, padding becomes value 0."""
+        """Turn tokens of any shape into uint8 cell values; default: padding becomes 0."""
         return (np.maximum(tokens, 1) - 1).astype(np.uint8)
 
-    # RulesEvaluator
+    # Rules
 
     def generate(self, count: int, rng: np.random.Generator) -> Puzzles:
-        """``count`` random puzzles, each of them solvable. Puzzles may repeat."""
+        """Return ``count`` random puzzles, each of them solvable. Puzzles may repeat."""
 
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
-        """Which answers solve their questions by the rules, without a label: ``[...]`` bool."""
+        """Return which answers solve their questions by the rules, bool ``[...]``."""
 
     def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
-        """Which cells of an answer break a rule, ``[..., seq_len]`` bool; unless redefined, none.
+        """Return which cells of an answer break a rule, bool ``[..., seq_len]``; default: none.
 
-        To show where an answer is wrong, also one half done; `check` says whether it is right.
+        They show where an answer, finished or not, is wrong; `check` decides whether it is right.
         """
         return np.zeros(np.shape(answer), bool)
 
-    # Sameness
+    # Symmetries and splits
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Symmetry:
-        """``count`` independent symmetries, drawn uniformly; unless redefined, none changes."""
+        """Draw ``count`` independent symmetries, uniformly; default: the identity."""
         return Unchanged()
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
-        """What makes each puzzle ``[N, seq_len]`` itself; unless redefined, its question.
+        """Return a key for each puzzle ``[N, seq_len]``; default: its question.
 
         Puzzles with equal keys fall on the same side of the split between training and test, so
         a puzzle and its images should share one wherever there are few puzzles.
         """
         return [question.tobytes() for question in questions]
 
+    # The board on a screen
+
+    def board_style(self, boards: np.ndarray) -> BoardStyle:
+        """Return the look of boards ``[N, seq_len]`` of cell values, which are shown together.
+
+        Default: rows as `render` has them, or else a square or one row; symbols as `line` has
+        them, or else the cell values as numbers.
+        """
+        blank = np.zeros(self.seq_len, np.uint8)
+        rows, side = len(self.render(blank).splitlines()), math.isqrt(self.seq_len)
+        if not rows or self.seq_len % rows:  # a decorated board
+            rows = side if side**2 == self.seq_len else 1
+        values = range(int(self.decode(np.arange(self.vocab_size)).max()) + 1)
+        lines = [self.line(blank + np.uint8(value)) for value in values]
+        plain = all(len(line) == self.seq_len and len(set(line)) == 1 for line in lines)
+        symbols = [line[0].replace(".", " ") for line in lines] if plain else list(map(str, values))
+        return BoardStyle(rows, self.seq_len // rows, symbols)
+
+    def board_input(self) -> BoardInput:
+        """Return how a puzzle is typed; default: any symbol of `board_style` into any cell."""
+        blank = np.zeros(self.seq_len, np.uint8)
+        symbols = [symbol.replace(" ", ".") for symbol in self.board_style(blank[None]).symbols]
+        if max(map(len, symbols)) > 1:
+            return BoardInput(f"The text of a puzzle, {self.name}.", self.line(blank))
+        return BoardInput(
+            f"{self.seq_len} cells, row by row: {' '.join(symbols)}",
+            self.line(blank),
+            keys={symbol: "blank" if symbol == "." else symbol for symbol in symbols},
+            erase=symbols[0],
+        )
+
 
 def has_rules(task: Task) -> bool:
-    """Whether a task can `check` an answer; ARC cannot."""
+    """Return whether a task can `check` an answer; ARC cannot."""
     return hasattr(task, "check")

@@ -1,7 +1,7 @@
-"""Which puzzles are held out for testing: decided by the puzzle, so that no list has to be kept.
+"""Which puzzles are held out for testing: a function of the puzzle alone, so no list is kept.
 
-A puzzle is held out if the hash of its split key says so, always and everywhere: whoever generates
-puzzles of a task, files or on the fly, for training or testing, draws the same line.
+The hash of a puzzle's split key decides. Files and puzzles generated while training, on any
+machine, are divided alike.
 """
 
 from collections.abc import Callable
@@ -13,47 +13,47 @@ from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles, Task
 
 HELD_OUT_ONE_IN = 8
-VAIN = 20_000  # puzzles generated in a row, none of them new, before `draw_distinct` gives up
+PATIENCE = 20_000  # useless puzzles in a row before `draw` and `draw_distinct` give up
 ROUND = 1000  # puzzles generated at once
 
 
 def fingerprints(task: Task, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """The hash of every puzzle's split key, the same on every machine, uint64 ``[N]``."""
+    """Return the hash of every puzzle's split key, uint64 ``[N]``, the same on every machine."""
     keys = task.split_keys(questions, answers)
     hashes = b"".join(blake2b(key, digest_size=8).digest() for key in keys)
     return np.frombuffer(hashes, "<u8")
 
 
 def held_out(task: Task, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Which puzzles ``[N, seq_len]`` are for testing only, bool ``[N]``: one in eight."""
+    """Return which puzzles ``[N, seq_len]`` are for testing only, bool ``[N]``, one in eight."""
     return fingerprints(task, questions, answers) % HELD_OUT_ONE_IN == 0
 
 
 def draw(
     task: Task, count: int, rng: np.random.Generator, testing: bool = False, **options: object
 ) -> Puzzles:
-    """``count`` >= 1 puzzles for training, or the held-out ones for testing; they may repeat.
+    """Generate ``count`` >= 1 puzzles for training, or held-out ones for testing; may repeat.
 
     Args:
         options: passed on to the task's `generate`.
 
     Raises:
-        InputError: 20,000 puzzles in a row were all of the other side.
+        InputError: 20,000 puzzles in a row are all of the other side.
     """
-    share = 1 / HELD_OUT_ONE_IN if testing else 1 - 1 / HELD_OUT_ONE_IN
+    kept_fraction = 1 / HELD_OUT_ONE_IN if testing else 1 - 1 / HELD_OUT_ONE_IN
     rounds: list[Puzzles] = []
-    missing, vain = count, 0
+    missing, useless = count, 0
     while missing > 0:
-        wanted = min(int(missing / share) + 1, ROUND)
+        wanted = min(int(missing / kept_fraction) + 1, ROUND)
         puzzles = task.generate(wanted, rng, **options)
         kept = held_out(task, puzzles.questions, puzzles.answers) == testing
         rounds.append(puzzles.take(kept).take(slice(missing)))
         missing -= len(rounds[-1].ratings)
-        vain = 0 if kept.any() else vain + wanted
-        if vain > VAIN:
+        useless = 0 if kept.any() else useless + wanted
+        if useless > PATIENCE:
             side = "held-out" if testing else "training"
             raise InputError(
-                f"{task.name}: none of {vain} puzzles is a {side} one: it has too few puzzles"
+                f"{task.name}: none of {useless} puzzles is a {side} one: it has too few puzzles"
             )
     return Puzzles(*map(np.concatenate, zip(*rounds, strict=True)))
 
@@ -66,7 +66,7 @@ def draw_distinct(
     tick: Callable[[int], object] = lambda puzzles: None,
     **options: object,
 ) -> Puzzles:
-    """Like `draw`, but no question twice: fewer than ``count`` where there are no more.
+    """Like `draw`, but with distinct questions: fewer than ``count`` where there are no more.
 
     Args:
         tick: called with the number of new puzzles after each round.
@@ -75,13 +75,13 @@ def draw_distinct(
         InputError: as `draw`, or the task cannot generate with these options.
     """
     found: dict[bytes, tuple] = {}
-    vain = 0  # puzzles drawn in a row that were all known
-    while len(found) < count and vain <= VAIN:
+    useless = 0  # puzzles drawn in a row that were all known
+    while len(found) < count and useless <= PATIENCE:
         before = len(found)
-        wanted = min(max(count - before, vain), ROUND)
+        wanted = min(max(count - before, useless), ROUND)
         for puzzle in zip(*draw(task, wanted, rng, testing, **options), strict=True):
             found.setdefault(puzzle[0].tobytes(), puzzle)
         tick(min(len(found), count) - before)
-        vain = vain + wanted if len(found) == before else 0
+        useless = useless + wanted if len(found) == before else 0
     columns = zip(*list(found.values())[:count], strict=True)
     return Puzzles(*map(np.stack, columns))

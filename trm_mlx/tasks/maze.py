@@ -3,7 +3,7 @@
 A board's cell values are the places in ``CHARSET``, that of the published Maze-Hard builder
 (``dataset/build_maze_dataset.py`` of HRM and TRM): wall, open, start, goal, path. A model reads
 tokens, one more; 0 is padding. The answer is the question with one shortest path marked ``o``; any
-shortest path is right. The search itself is in ``maze_search.py``, imported only where needed.
+shortest path is right. The search itself is in ``maze_solver.py``, imported only where needed.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trm_mlx.errors import InputError
-from trm_mlx.tasks.base import Puzzles, Task, WrongCells
+from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task, WrongCells
 from trm_mlx.tasks.symmetry import Permutation
 
 CHARSET = "# SGo"
@@ -102,7 +102,7 @@ class Maze(Task):
         symbols = np.array(list(CHARSET.replace(" ", ".")))[np.asarray(values)]
         return "\n".join("".join(row) for row in symbols.reshape(self.side, self.side))
 
-    # RulesEvaluator
+    # Rules
 
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Whether `answer` marks a shortest path of `question`: ``[..., seq_len]`` to ``[...]``.
@@ -183,7 +183,7 @@ class Maze(Task):
         questions[rows, goals] = GOAL
         return Puzzles(questions, np.where(paths, np.uint8(PATH), questions), steps)
 
-    # Sameness
+    # Symmetries and splits
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Permutation:
         """``count`` of the 8 rotations and reflections of the board."""
@@ -201,6 +201,22 @@ class Maze(Task):
         walls = (np.asarray(questions) == WALL)[:, self.dihedral()]
         packed = np.packbits(walls, axis=-1)
         return [min(image.tobytes() for image in images) for images in packed]
+
+    # The board on a screen
+
+    def board_style(self, boards: np.ndarray) -> BoardStyle:
+        fills = ("#3b4252", "#f6f7f8", "#e2d5ea", "#e2d5ea", "#e2d5ea")
+        return BoardStyle(self.side, self.side, CHARSET, fills=fills, hidden=CHARSET[WALL])
+
+    def board_input(self) -> BoardInput:
+        return BoardInput(
+            "One line a row: # wall, . open, S start, G goal.",
+            f"S{'.' * (self.seq_len - 2)}G",
+            keys={"#": "wall", ".": "open", "S": "start", "G": "goal"},
+            aliases={" ": "."},
+            single="SG",
+            by_rows=True,
+        )
 
     def _end_of(self, row: str, number: int) -> int:
         """The first cell that a row, counted from 0, lacks, or the last that it should have."""

@@ -1,7 +1,7 @@
-"""The tasks there are, by name and by the sizes of the models that solve them.
+"""Tasks by name and, where a model does not say its task, by its sizes.
 
-Single tasks are registered; families of sizes (``maze10x10``, ``addition3``) make a task when its
-name or its sizes are asked for; a name like ``package.module:NAME`` imports a user's own first.
+Single tasks are registered; families (``maze10x10``, ``addition3``) build a task when its name or
+its sizes are asked for; a name ``package.module:NAME`` imports the user's module first.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.arc import ARC
@@ -22,12 +22,18 @@ from trm_mlx.tasks.sudoku import Sudoku
 
 
 class Family(NamedTuple):
-    """Tasks that differ in one number, such as the side of their board."""
+    """Tasks that differ in one number, such as the side of their board.
 
-    shown: str  # in messages
-    pattern: str  # of the names; group 1 is the number
-    build: Callable[[int], Task]  # InputError for a number it cannot have
-    number: Callable[[int], int]  # what the number would be for this seq_len
+    shown: the names, for messages.
+    pattern: a regular expression for the names, whose group 1 is the number.
+    build: the task with a number; `InputError` where there is none.
+    number_for: the number of the task with a ``seq_len``, if there is one.
+    """
+
+    shown: str
+    pattern: str
+    build: Callable[[int], Task]
+    number_for: Callable[[int], int]
 
     def named(self, name: str) -> Task | None:
         match = re.fullmatch(self.pattern, name)
@@ -35,10 +41,18 @@ class Family(NamedTuple):
 
     def fitting(self, vocab_size: int, seq_len: int) -> Task | None:
         try:
-            task = self.build(self.number(seq_len))
+            task = self.build(self.number_for(seq_len))
         except InputError:
             return None
         return task if (task.vocab_size, task.seq_len) == (vocab_size, seq_len) else None
+
+
+class Sized(Protocol):
+    """A ``ModelConfig`` or ``DatasetMetadata``, whose ``task`` is None where it is unknown."""
+
+    vocab_size: int
+    seq_len: int
+    task: str | None
 
 
 _TASKS: dict[str, Task] = {}
@@ -61,16 +75,16 @@ _FAMILIES = [
 
 
 def register(task: Task) -> Task:
-    """Make a task known by its name, so that commands find it; returns it."""
+    """Register a task under its name, so that commands find it, and return it."""
     _TASKS[task.name] = task
     return task
 
 
 def get(name: str) -> Task:
-    """The task of this name; ``package.module:NAME`` imports the module, which registers it.
+    """Return the task of a name; ``package.module:NAME`` imports the module, which registers it.
 
     Raises:
-        InputError: there is none of that name, or no such module.
+        InputError: there is no such task or module.
     """
     module, colon, own = name.rpartition(":")
     if colon:
@@ -86,10 +100,10 @@ def get(name: str) -> Task:
 
 
 def fitting(vocab_size: int, seq_len: int, name: str | None = None, rules: bool = True) -> Task:
-    """The task whose tokens and boards have these sizes; the one called ``name``, if that is known.
+    """Return the task called ``name``, whose sizes must be these, or else the first one of them.
 
     Args:
-        rules: whether it must be able to make puzzles and to check answers, which ARC cannot.
+        rules: whether it must be able to generate puzzles and check answers, which ARC cannot.
 
     Raises:
         InputError: there is none, or the one named has other sizes.
@@ -121,17 +135,27 @@ def fitting(vocab_size: int, seq_len: int, name: str | None = None, rules: bool 
     )
 
 
+def task_of(sized: Sized, rules: bool = True) -> Task:
+    """Return the task of a model's configuration or a dataset's metadata, see `fitting`.
+
+    Raises:
+        InputError: its task cannot be found, or has other sizes.
+    """
+    return fitting(sized.vocab_size, sized.seq_len, sized.task, rules)
+
+
 def _known() -> str:
     return ", ".join([*_TASKS, *(family.shown for family in _FAMILIES)])
 
 
 def _import(module: str) -> None:
     absent = InputError(
-        f"no module {module!r}: write a task as package.module:NAME, from the folder it is in"
+        f"no module {module!r}: write a task as package.module:NAME, and run from the folder that "
+        "holds it, or set PYTHONPATH to that"
     )
     if not all(part.isidentifier() for part in module.split(".")):
         raise absent
-    # A console script, unlike python -m, does not look where the user stands.
+    # A console script, unlike python -m, does not import from the current folder.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:

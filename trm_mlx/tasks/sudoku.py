@@ -3,8 +3,8 @@
 A board is a uint8 array of *cell values* in reading order, 0 for a blank and 1..size for a digit;
 a leading axis makes it a batch. A model reads *tokens*: 0 is padding, 1 a blank, digit d is d + 1.
 Tokens and symmetries are those of the published Sudoku-Extreme builder (``dataset/
-build_sudoku_dataset.py`` of HRM and TRM). The search itself is in ``sudoku_search.py``, imported
-only where it is needed, so that reading and showing a board does not wait for numba.
+build_sudoku_dataset.py`` of HRM and TRM). The search is in ``sudoku_solver.py``, which imports
+numba and is imported only where it is needed.
 """
 
 from collections.abc import Sequence
@@ -14,22 +14,26 @@ from functools import cached_property
 import numpy as np
 
 from trm_mlx.errors import InputError
-from trm_mlx.tasks import symmetry
-from trm_mlx.tasks.base import Puzzles, Task, WrongCells
-from trm_mlx.tasks.symmetry import Permutation
+from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task, WrongCells
+from trm_mlx.tasks.symmetry import Permutation, sample_box_symmetries
 
 BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of the board
 GRID_COUNT = {4: 288, 6: 28_200_960}  # solved grids there are; 9x9 has 6.7e21
 DECORATION = "|-+"  # what `render` draws around the cells, and `parse` ignores
-TRIES = 10_000  # puzzles dug in vain, in a row, before `generate` gives up
+TRIES = 10_000  # failures in a row before `generate` gives up
+EXAMPLES = {
+    4: "...2.1..3.....2.",
+    6: ".5..2.4.2..1......3....2....6.5..4..",
+    9: "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79",
+}
 
 
 @dataclass(frozen=True)
 class Sudoku(Task):
-    """The Sudoku task on a board of `size` x `size` cells, in boxes of box_rows x box_columns.
+    """Sudoku on a board of ``size`` x ``size`` cells.
 
-    A board has seq_len cells, and vocab_size different tokens. Raises InputError unless `size` is
-    4, 6 or 9.
+    Raises:
+        InputError: ``size`` is not 4, 6 or 9.
     """
 
     size: int = 9
@@ -60,7 +64,7 @@ class Sudoku(Task):
 
     @cached_property
     def units(self) -> np.ndarray:
-        """The cells of every row, column and box, uint8 [3 * size, size]."""
+        """The cells of every row, column and box, uint8 ``[3 * size, size]``."""
         rows = np.arange(self.seq_len, dtype=np.uint8).reshape(self.size, self.size)
         boxes = rows.reshape(self.box_columns, self.box_rows, self.box_rows, self.box_columns)
         boxes = boxes.swapaxes(1, 2).reshape(self.size, self.size)
@@ -68,7 +72,7 @@ class Sudoku(Task):
 
     @cached_property
     def peers(self) -> np.ndarray:
-        """The cells that share a unit with each cell, uint8 [seq_len, 20 on a 9x9 board]."""
+        """The cells that share a unit with each cell, uint8 ``[seq_len, 20 on a 9x9 board]``."""
         together = np.zeros((self.seq_len, self.seq_len), bool)
         for unit in self.units:
             together[np.ix_(unit, unit)] = True
@@ -78,10 +82,14 @@ class Sudoku(Task):
     # Text
 
     def parse(self, text: str) -> np.ndarray:
-        """Read a board: 1..size, `0` or `.` for a blank; spaces, newlines, `|`, `-`, `+` ignored.
+        """Read a board: 1..size, ``0`` or ``.`` for a blank; white space and ``|-+`` are ignored.
 
-        Returns cell values, uint8 [seq_len]. Raises InputError for any other character, a wrong
-        number of cells, a digit too large, and givens that contradict each other.
+        Returns:
+            Cell values, uint8 ``[seq_len]``.
+
+        Raises:
+            InputError: another character, a wrong number of cells, a digit that is too large, or
+                givens that contradict each other.
         """
         for position, character in enumerate(text, start=1):
             if not (character in ".0123456789" + DECORATION or character.isspace()):
@@ -113,15 +121,16 @@ class Sudoku(Task):
         return values
 
     def parse_batch(self, strings: Sequence[str]) -> np.ndarray:
-        """Read many boards, fastest where undecorated as in a CSV file: uint8 [N, seq_len].
+        """Read many boards, uint8 ``[N, seq_len]``; fast where they are undecorated.
 
-        Raises `parse`'s InputError for the first bad string, led by its index counted from 0.
+        Raises:
+            InputError: as of `parse`, with the index of the first bad string, from 0.
         """
-        unreadable = "?" * self.seq_len  # stands in for strings of another length
-        fitting = [text if len(text) == self.seq_len else unreadable for text in strings]
-        symbols = np.frombuffer("".join(fitting).encode("ascii", "replace"), np.uint8)
+        unreadable = "?" * self.seq_len  # in place of strings of another length
+        readable = [text if len(text) == self.seq_len else unreadable for text in strings]
+        symbols = np.frombuffer("".join(readable).encode("ascii", "replace"), np.uint8)
         symbols = symbols.reshape(-1, self.seq_len)
-        values = symbols - np.uint8(ord("0"))  # what sorts before "0" wraps round to large values
+        values = symbols - np.uint8(ord("0"))  # what is below "0" wraps round to large values
         values[symbols == ord(".")] = 0
         bad = (values > self.size).any(axis=1) | self.violations(values).any(axis=1)
         for row in np.flatnonzero(bad):  # decorated, or wrong in a way that `parse` can name
@@ -132,11 +141,11 @@ class Sudoku(Task):
         return values
 
     def line(self, values: np.ndarray) -> str:
-        """One board [seq_len] in one line: a digit a cell, 0 for a blank."""
+        """Return one board in one line: a digit a cell, 0 for a blank."""
         return "".join(map(str, np.asarray(values).tolist()))
 
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
-        """Plain text for one board [seq_len]; with `givens`, digits that are not given show a +."""
+        """Return one board as text; with ``givens``, digits that are not given have a ``+``."""
         values = np.asarray(values).reshape(self.size, self.size)
         givens = values if givens is None else np.asarray(givens).reshape(self.size, self.size)
         added = (values > 0) & (values != givens)
@@ -154,10 +163,10 @@ class Sudoku(Task):
             lines.append(" |".join(boxes))
         return "\n".join(lines)
 
-    # RulesEvaluator
+    # Rules
 
     def violations(self, values: np.ndarray) -> np.ndarray:
-        """Where a filled cell repeats in its row, column or box: [..., seq_len] to bool, same."""
+        """Return which filled cells repeat in their row, column or box, bool ``[..., seq_len]``."""
         values = np.asarray(values)
         repeated = np.zeros(values.shape, bool)
         for peer in self.peers.T:
@@ -165,60 +174,83 @@ class Sudoku(Task):
         return repeated & (values > 0)
 
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
-        """Whether `answer` solves `question`, without a label: complete, valid, givens kept.
-
-        Cell values [..., seq_len] to bool [...].
-        """
+        """Return which answers are complete, valid and keep the givens, bool ``[...]``."""
         question, answer = np.asarray(question), np.asarray(answer)
         filled = (answer >= 1) & (answer <= self.size)
         kept = (question == 0) | (question == answer)
         return (filled & kept & ~self.violations(answer)).all(axis=-1)
 
     def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
-        """Where a digit repeats in its row, column or box, or stands in place of a given."""
+        """Return which digits repeat in their row, column or box, or replace a given."""
         question, answer = np.asarray(question), np.asarray(answer)
         return self.violations(answer) | ((question > 0) & (question != answer))
 
-    # Sameness
+    # Symmetries and splits
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Permutation:
-        """Draw `count` independent symmetries, uniformly from the published builder's group."""
-        return symmetry.sample(rng, count, self.box_rows, self.box_columns)
+        """Draw ``count`` independent symmetries, uniformly from the published builder's group."""
+        return sample_box_symmetries(rng, count, self.box_rows, self.box_columns)
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
-        """The solutions: puzzles dug from one grid belong together."""
+        """Return the solutions: puzzles dug from one grid belong together."""
         return [answer.tobytes() for answer in answers]
 
-    # SearchConfig
+    # The board on a screen
+
+    def board_style(self, boards: np.ndarray) -> BoardStyle:
+        symbols = " 123456789"[: self.size + 1]
+        return BoardStyle(self.size, self.size, symbols, box=(self.box_rows, self.box_columns))
+
+    def board_input(self) -> BoardInput:
+        digits = "123456789"[: self.size]
+        return BoardInput(
+            f"{self.seq_len} cells, row by row: 1 to {self.size}, and . or 0 for a blank.",
+            "." * self.seq_len,
+            EXAMPLES[self.size],
+            keys={**dict(zip(digits, digits, strict=True)), ".": "blank"},
+            aliases={"0": "."},
+            ignored=DECORATION,
+        )
+
+    # Search
 
     def solve(self, questions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Solve and rate cell values [N, seq_len]: (counts [N], answers [N, seq_len], ratings [N]).
+        """Solve and rate questions ``[N, seq_len]``.
 
-        A count is 0, 1 or 2, which stands for more than one; an answer without a solution is
-        blank. ``sudoku_search.py`` says what a rating is: 0 for singles only, more for harder.
-        The same questions give the same result. Where one has several solutions, which is found
-        first, and after how many dead ends, also depends on its place among the questions.
+        The same questions give the same result. Where one has several solutions, which of them is
+        found first, and its rating, also depend on its index among the questions.
+
+        Returns:
+            counts ``[N]``: solutions, 0, 1, or 2 for more than one.
+            answers ``[N, seq_len]``: a solution, blank where there is none.
+            ratings ``[N]``: 0 where singles suffice, more for harder ones, see
+                ``sudoku_solver.py``.
         """
-
-        questions = self._boards(questions, "question")
         from trm_mlx.tasks import sudoku_solver
 
+        questions = self._boards(questions, "question")
         return sudoku_solver.solve_batch(
             questions, np.random.default_rng(0), self.units, self.peers
         )
 
     def all_grids(self) -> np.ndarray:
-        """All 288 solved 4x4 grids, uint8 [288, 16], sorted; InputError for larger boards."""
+        """Return all 288 solved 4x4 grids, uint8 ``[288, 16]``, sorted.
+
+        Raises:
+            InputError: the board is larger.
+        """
         if self.size != 4:
             raise InputError(f"too many {self.name} grids to list; draw some with random_grids")
         grids = self._fill(GRID_COUNT[4] + 1, np.random.default_rng(0))
         return grids[np.lexsort(grids.T[::-1])]
 
     def random_grids(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw `count` distinct solved grids, uint8 [count, seq_len].
+        """Draw ``count`` distinct solved grids, uint8 ``[count, seq_len]``.
 
-        Every grid can come up, for 6x6 and 9x9 not all equally often. Raises InputError when
-        there are fewer than `count` grids.
+        Every grid can come up, for 6x6 and 9x9 not all equally often.
+
+        Raises:
+            InputError: there are fewer grids.
         """
         if count > GRID_COUNT.get(self.size, count):
             raise InputError(
@@ -240,18 +272,19 @@ class Sudoku(Task):
         min_rating: int = 0,
         extra_givens: int = 0,
     ) -> Puzzles:
-        """Make `count` puzzles with exactly one solution each; the same `rng` makes the same ones.
+        """Return ``count`` puzzles with exactly one solution each.
 
-        grids: solved grids [M, seq_len] to dig the puzzles from, in turns; fresh random ones by
-            default. Keep training and test grids apart and no test solution is ever trained on.
-        min_rating: keep only puzzles that need at least this many wrong guesses.
-        extra_givens: fill in 0 to this many cells of a minimal puzzle again, at random, for a mix
-            of easy and hard ones; 0 leaves every puzzle minimal.
+        Args:
+            grids: solved grids ``[M, seq_len]`` to dig the puzzles from, in turns; None: random
+                ones. No test solution is trained on where training and test grids differ.
+            min_rating: wrong guesses that a puzzle needs at least.
+            extra_givens: fill in 0 to this many cells of a minimal puzzle again, at random.
 
-        Returns (questions uint8 [count, seq_len], answers, ratings int [count]). Questions may
-        repeat where grids are few. Raises InputError when 10,000 tries in a row give no puzzle
-        of `min_rating`.
+        Raises:
+            InputError: the grids are unusable, or 10,000 tries in a row give no puzzle of
+                ``min_rating``.
         """
+        from trm_mlx.tasks import sudoku_solver
 
         if grids is None:
             grids = self.all_grids() if self.size == 4 else self.random_grids(count, rng)
@@ -260,8 +293,6 @@ class Sudoku(Task):
             raise InputError(f"grid {row} is not a solved {self.name}; pass solved grids only")
         if count > 0 and len(grids) == 0:
             raise InputError(f"grids is empty, {count} puzzles wanted; pass at least one grid")
-        from trm_mlx.tasks import sudoku_solver
-
         questions, answers, ratings = sudoku_solver.dig_batch(
             count, grids, min_rating, extra_givens, TRIES, rng, self.units, self.peers
         )
@@ -273,7 +304,7 @@ class Sudoku(Task):
         return Puzzles(questions, answers, ratings)
 
     def _boards(self, boards: np.ndarray, noun: str) -> np.ndarray:
-        """`boards` as a fresh uint8 [N, seq_len]; InputError where they cannot be."""
+        """Check cell values ``[N, seq_len]`` and copy them to uint8."""
         boards = np.asarray(boards)
         if boards.ndim != 2 or boards.shape[1] != self.seq_len:
             raise InputError(
@@ -286,20 +317,19 @@ class Sudoku(Task):
         return np.array(boards, np.uint8, order="C")
 
     def _fill(self, limit: int, rng: np.random.Generator) -> np.ndarray:
-        """Up to `limit` solved grids, found in random order by one search of the blank board."""
-
-        blank = np.zeros(self.seq_len, np.uint8)
+        """Return up to ``limit`` solved grids, found in random order by one search."""
         from trm_mlx.tasks import sudoku_solver
 
+        blank = np.zeros(self.seq_len, np.uint8)
         return sudoku_solver.solutions_of(blank, limit, rng, self.units, self.peers)
 
     def _place(self, cell: int) -> str:
-        """A cell in the words of an error: r1c5 is the fifth cell of the top row."""
+        """The name of a cell in messages: r1c5 is the fifth cell of the top row."""
         return f"r{cell // self.size + 1}c{cell % self.size + 1}"
 
 
 def parse_any(text: str) -> tuple[Sudoku, np.ndarray]:
-    """Read a board of any size: (Sudoku, cell values); InputError as from `Sudoku.parse`."""
+    """Read a board of any size; InputError as of `Sudoku.parse`."""
     cells = len(cells_of(text))
     for size in BOX_ROWS:
         if cells == size**2:
@@ -308,5 +338,5 @@ def parse_any(text: str) -> tuple[Sudoku, np.ndarray]:
 
 
 def cells_of(text: str) -> str:
-    """The characters of `text` that stand for cells."""
+    """Return the characters of ``text`` that stand for cells."""
     return "".join(text.translate(str.maketrans("", "", DECORATION)).split())

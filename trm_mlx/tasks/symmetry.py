@@ -1,4 +1,4 @@
-"""The one form that every built-in symmetry has: cells change places, values change names."""
+"""Permutations of cells and values, the form of all built-in symmetries but those of ARC."""
 
 from dataclasses import dataclass
 
@@ -7,33 +7,33 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Permutation:
-    """N symmetries: each moves the cells of one board and, if it has values, renames them.
+    """N symmetries: each moves the cells of one board and, if it has values, replaces them.
 
-    cells: integers [N, seq_len]; the new board's cell i shows the old board's cell ``cells[i]``.
-    values: [N, V], the new name of each of V cell values; None where they keep their names.
+    cells: integers ``[N, seq_len]``; the new board's cell i shows the old board's ``cells[i]``.
+    values: ``[N, V]``, what replaces each of V cell values; None where they stay.
     """
 
     cells: np.ndarray
     values: np.ndarray | None = None
 
     def apply(self, boards: np.ndarray) -> np.ndarray:
-        """Cell values [N, seq_len], or [seq_len] for N images of one board, to [N, seq_len]."""
+        """Return the images ``[N, seq_len]`` of cell values ``[N, seq_len]`` or ``[seq_len]``."""
         boards = np.broadcast_to(boards, self.cells.shape)
-        moved = _look_up(boards, self.cells)
-        return moved if self.values is None else _look_up(self.values, moved)
+        moved = _gather(boards, self.cells)
+        return moved if self.values is None else _gather(self.values, moved)
 
     def move(self, numbers: np.ndarray, boards: np.ndarray) -> np.ndarray:
-        """Numbers about the cells, [N, seq_len] or [seq_len], to the places of those cells."""
-        return _look_up(np.broadcast_to(numbers, self.cells.shape), self.cells)
+        """Move numbers ``[N, seq_len]`` or ``[seq_len]`` about the cells with those cells."""
+        return _gather(np.broadcast_to(numbers, self.cells.shape), self.cells)
 
     def inverse(self) -> "Permutation":
-        """The symmetries that undo these: ``s.inverse().apply(s.apply(boards)) == boards``."""
+        """Return the inverses: ``s.inverse().apply(s.apply(boards)) == boards``."""
         values = None if self.values is None else _inverse(self.values)
         return Permutation(_inverse(self.cells), values)
 
 
-def _look_up(tables: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """``tables[n, places[n, i]]`` for every n and i; several times faster than indexing so."""
+def _gather(tables: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """``tables[n, places[n, i]]`` for every n and i, several times faster than this indexing."""
     starts = np.arange(len(tables))[:, None] * tables.shape[1]
     return np.take(tables, starts + places)
 
@@ -42,8 +42,10 @@ def _inverse(permutations: np.ndarray) -> np.ndarray:
     return np.argsort(permutations, axis=1).astype(permutations.dtype)
 
 
-def sample(rng: np.random.Generator, count: int, box_rows: int, box_columns: int) -> Permutation:
-    """Draw `count` independent symmetries of boards with boxes of these sizes.
+def sample_box_symmetries(
+    rng: np.random.Generator, count: int, box_rows: int, box_columns: int
+) -> Permutation:
+    """Draw ``count`` independent symmetries of boards with boxes of these sizes, uniformly.
 
     Digits are permuted, blanks stay; bands, and rows inside a band, are permuted; so are stacks
     and columns; the board is transposed with probability 1/2 where its boxes are square.
@@ -62,12 +64,12 @@ def sample(rng: np.random.Generator, count: int, box_rows: int, box_columns: int
 
 
 def _permutations(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Random permutations of 0..n-1 along the last axis of `shape`, uint8."""
+    """Random permutations of 0..n-1 along the last axis of ``shape``, uint8."""
     return rng.random(shape).argsort(axis=-1).astype(np.uint8)
 
 
 def _line_permutations(rng: np.random.Generator, count: int, bands: int, lines: int) -> np.ndarray:
-    """Permutations of `bands` bands of `lines` lines each, [count, bands * lines]."""
+    """Permutations of ``bands`` bands of ``lines`` lines each, ``[count, bands * lines]``."""
     band = _permutations(rng, (count, bands))[:, :, None]
     line = _permutations(rng, (count, bands, lines))
     return (band * np.uint8(lines) + line).reshape(count, bands * lines)

@@ -19,7 +19,7 @@ from trm_mlx.data.reader import Split, is_flat
 from trm_mlx.data.sampler import Position, TrainStream, rows_of_rank
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
-from trm_mlx.tasks import fitting, get
+from trm_mlx.tasks import get, task_of
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw, draw_distinct
 from trm_mlx.train.augment import Augmentation
@@ -135,8 +135,7 @@ def train_stream(
         return GeneratedStream(own_rows, config.puzzles_per_epoch, size, interval, seed, position)
     augmentation = None
     if config.augment:
-        sizes = data.metadata
-        task = fitting(sizes.vocab_size, sizes.seq_len, sizes.task)
+        task = task_of(data.metadata)
         augmentation = Augmentation.of(task, data, test_data, config.reveal_cells)
     return TrainStream(
         data, size, interval, seed, shard=world, position=position, change=augmentation

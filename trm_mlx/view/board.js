@@ -1,13 +1,12 @@
 "use strict";
-// A board of cells, in a saved film and in trm demo. A cell is [symbol, mark, fill, confidence].
+// A board of cells, in a saved page and in trm demo. A cell is [symbol, mark, fill, confidence].
 class Board {
-  // told(words): what the cell under the pointer or with the focus holds; "" for none.
-  constructor(root, layout, told) {
+  // describe(words): called with what the cell under the pointer or with the focus holds, or "".
+  constructor(root, layout, describe) {
     this.layout = layout;
-    this.told = told;
-    this.drawn = layout.kind === "maze" || layout.kind === "arc";
+    this.describe = describe;
     this.shown = [];
-    this.thought = false;
+    this.predicted = false;
     root.className = "board";
     root.setAttribute("role", "grid");
     root.style.setProperty("--columns", layout.columns);
@@ -18,7 +17,7 @@ class Board {
       line.setAttribute("role", "row");
       for (let column = 0; column < layout.columns; column++) this.add(line);
     }
-    this.chosen = 0; // Tab reaches the cell that had the focus last
+    this.selected = 0; // Tab reaches the cell that had the focus last
     this.cells[0].tabIndex = 0;
   }
   add(line) {
@@ -26,54 +25,54 @@ class Board {
     cell.setAttribute("role", "gridcell");
     cell.tabIndex = -1;
     cell.dataset.index = index;
-    cell.addEventListener("focus", () => this.chose(index));
-    cell.addEventListener("pointerenter", () => this.told(this.words(index)));
-    cell.addEventListener("pointerleave", () => this.tell());
-    cell.addEventListener("blur", () => this.told(""));
+    cell.addEventListener("focus", () => this.select(index));
+    cell.addEventListener("pointerenter", () => this.describe(this.words(index)));
+    cell.addEventListener("pointerleave", () => this.describeFocus());
+    cell.addEventListener("blur", () => this.describe(""));
     cell.addEventListener("keydown", event => this.key(event, index));
     this.cells.push(cell);
   }
-  // cells: one array each; thought: whether a model is sure of them, more or less.
-  show(cells, thought) {
+  // predicted: whether the cells are a model's, and have its confidence.
+  show(cells, predicted) {
     this.shown = cells;
-    this.thought = thought;
-    cells.forEach(([symbol, mark, fill, sure], index) => {
+    this.predicted = predicted;
+    const { box: [boxRows, boxColumns], rows, columns, painted, hidden } = this.layout;
+    cells.forEach(([symbol, mark, fill, confidence], index) => {
       const cell = this.cells[index], [row, column] = this.place(index);
-      const { box: [boxRows, boxColumns], rows, columns } = this.layout;
-      const name = this.drawn ? "drawn" : mark === "given" && !symbol ? "blank" : mark;
+      const name = painted ? "painted" : mark === "given" && !symbol ? "blank" : mark;
       cell.className = name;
       cell.classList.toggle("right", boxColumns > 0 && column % boxColumns === 0);
       cell.classList.toggle("below", boxRows > 0 && row % boxRows === 0);
       cell.classList.toggle("end", column === columns);
       cell.classList.toggle("bottom", row === rows);
-      cell.classList.toggle("sure", thought && !this.drawn && mark !== "given");
-      cell.style.setProperty("--sure", sure);
-      cell.style.background = this.drawn ? fill : "";
-      cell.textContent = this.layout.kind === "arc" ? "" : symbol;
+      cell.classList.toggle("sure", predicted && !painted && mark !== "given");
+      cell.style.setProperty("--sure", confidence);
+      cell.style.background = painted ? fill : "";
+      cell.textContent = hidden.includes(symbol) ? "" : symbol;
       cell.setAttribute("aria-label", this.words(index));
     });
-    this.tell();
+    this.describeFocus();
   }
   place(index) {
     return [Math.floor(index / this.layout.columns) + 1, (index % this.layout.columns) + 1];
   }
   words(index) {
-    const [symbol, mark, , sure] = this.shown[index], [row, column] = this.place(index);
+    const [symbol, mark, , confidence] = this.shown[index], [row, column] = this.place(index);
     const what = symbol ? `${symbol}, ${mark}` : mark === "given" ? "blank" : `blank, ${mark}`;
-    const confidence = this.thought ? `, confidence ${(100 * sure).toFixed(1)} %` : "";
-    return `Row ${row}, column ${column}: ${what}${confidence}`;
+    const sure = this.predicted ? `, confidence ${(100 * confidence).toFixed(1)} %` : "";
+    return `Row ${row}, column ${column}: ${what}${sure}`;
   }
-  tell() {
+  describeFocus() {
     const focused = this.cells.indexOf(document.activeElement);
-    this.told(focused < 0 ? "" : this.words(focused));
+    this.describe(focused < 0 ? "" : this.words(focused));
   }
-  chose(index) {
-    this.cells[this.chosen].tabIndex = -1;
-    this.cells[this.chosen].removeAttribute("aria-selected");
-    this.chosen = index;
+  select(index) {
+    this.cells[this.selected].tabIndex = -1;
+    this.cells[this.selected].removeAttribute("aria-selected");
+    this.selected = index;
     this.cells[index].tabIndex = 0;
     this.cells[index].setAttribute("aria-selected", "true");
-    this.told(this.words(index));
+    this.describe(this.words(index));
   }
   key(event, index) {
     const { rows, columns } = this.layout, [row, column] = this.place(index);

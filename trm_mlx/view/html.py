@@ -1,7 +1,7 @@
-"""A film as one HTML file that needs nothing else: a slider over the steps, play and pause.
+"""A recording as one HTML file that needs nothing else: a slider over the steps, play and pause.
 
-``board.js`` and ``board.css`` draw a board in a browser, ``player.js`` plays its steps, here and in
-``trm demo``; `layout` and `board` are what they are given.
+``board.js`` and ``board.css`` draw a board in a browser and ``player.js`` plays its steps, here and
+in ``trm demo``, from what `layout_data` and `board_data` return.
 """
 
 import html
@@ -9,60 +9,64 @@ import json
 from importlib import resources
 from pathlib import Path
 
-from trm_mlx.tasks.base import has_rules
+from trm_mlx.tasks.base import BoardStyle, has_rules
 from trm_mlx.view.recording import Frame, Recording
-from trm_mlx.view.style import NAMES, BoardStyle, style_of
+from trm_mlx.view.style import NAMES, cells_of, style_of
 
 CellData = tuple[str, str, str, float]  # symbol, name of the mark, fill, confidence
 
 
-def save_html(film: Recording, path: Path) -> None:
-    """Write the file; it asks no other host for anything."""
-    look = style_of(film)
+def save_html(recording: Recording, path: Path) -> None:
+    """Write the file; it loads nothing from any host."""
+    style = style_of(recording)
     frames = [
         {
             "step": frame.step,
             "halting": round(frame.halting, 4),
             "changes": frame.changes,
-            "cells": board(look, frame),
+            "cells": board_data(style, frame),
         }
-        for frame in film.frames
+        for frame in recording.frames
     ]
-    rules = has_rules(film.task)
-    data = {**layout(look), "rules": rules, "ending": film.ending, "frames": frames}
-    # "<" could end the script element that the data stands in.
-    text = json.dumps(data).replace("<", "\\u003c")
+    data = {
+        **layout_data(style),
+        "rules": has_rules(recording.task),
+        "ending": recording.ending,
+        "frames": frames,
+    }
     page = page_file("page.html")
     for mark, content in {
-        "{{title}}": html.escape(film.task.name),
+        "{{title}}": html.escape(recording.task.name),
         "{{style}}": page_file("board.css"),
         "{{board}}": page_file("board.js"),
         "{{player}}": page_file("player.js"),
-        "{{data}}": text,
+        # "<" could end the script element that the data stands in.
+        "{{data}}": json.dumps(data).replace("<", "\\u003c"),
     }.items():
         page = page.replace(mark, content)
     path.write_text(page, encoding="utf-8")
 
 
 def page_file(name: str) -> str:
-    """The text of a file that lies beside this one."""
+    """Return the text of a file beside this one."""
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
-def layout(look: BoardStyle) -> dict:
-    """The shape of a board."""
+def layout_data(style: BoardStyle) -> dict:
+    """Return what ``board.js`` needs to lay out a board."""
     return {
-        "kind": look.kind,
-        "rows": int(look.rows),
-        "columns": int(look.columns),
-        "box": look.box,
+        "rows": style.rows,
+        "columns": style.columns,
+        "box": style.box,
+        "painted": bool(style.fills),
+        "hidden": style.hidden,
     }
 
 
-def board(look: BoardStyle, frame: Frame) -> list[CellData]:
-    """What every shown cell of a frame is, in reading order."""
+def board_data(style: BoardStyle, frame: Frame) -> list[CellData]:
+    """Return what ``board.js`` needs to draw the cells of a frame, in reading order."""
     return [
         (cell.symbol, NAMES[cell.mark], cell.fill, round(float(frame.cells[cell.index]), 3))
-        for line in look.cells(frame.values, frame.marks)
-        for cell in line
+        for row in cells_of(style, frame.values, frame.marks)
+        for cell in row
     ]

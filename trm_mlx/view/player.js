@@ -1,7 +1,7 @@
 "use strict";
-// A button and a slider that play the steps of a film, in a saved film and in trm demo.
+// A button and a slider that play the steps of a solution, in a saved page and in trm demo.
 class Player {
-  // draw(step): shows it; 0 is the question.
+  // draw(step): called to show a step; 0 is the question.
   constructor(button, slider, draw) {
     this.button = button;
     this.slider = slider;

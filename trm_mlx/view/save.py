@@ -1,4 +1,4 @@
-"""A film into a file, by the suffix of its name."""
+"""Saving a recording as a picture or a page, by the suffix of the file name."""
 
 import importlib
 import importlib.util
@@ -16,10 +16,11 @@ _WRITERS = {
 
 
 def check_target(path: Path) -> None:
-    """Refuse, before any work, what `save` could not write.
+    """Check that `save` can write a file, before any work.
 
     Raises:
-        InputError: an unknown suffix, no such folder, a folder of that name, or Pillow missing.
+        InputError: the suffix is unknown, the folder is missing, the path is a folder, or Pillow is
+            missing.
     """
     if path.suffix.lower() not in _WRITERS:
         raise InputError(f"--save {path}: no such picture; end the name in .png, .gif or .html")
@@ -33,17 +34,17 @@ def check_target(path: Path) -> None:
         )
 
 
-def save(film: Recording, path: Path) -> None:
-    """Write the picture that the suffix asks for; the file is whole or absent.
+def save(recording: Recording, path: Path) -> None:
+    """Write the picture or page that the suffix asks for; the file is whole or absent.
 
     Raises:
-        InputError: as of `check_target`, a task that cannot be drawn, or the disk refuses.
+        InputError: as of `check_target`, or the file cannot be written.
     """
     check_target(path)
     module, name = _WRITERS[path.suffix.lower()]
     write = getattr(importlib.import_module(module), name)
     try:
         with atomic_file(path) as unfinished:
-            write(film, unfinished)
+            write(recording, unfinished)
     except OSError as error:
         raise InputError(f"cannot write {path}: {refusal(error)}") from error

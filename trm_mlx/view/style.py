@@ -1,19 +1,14 @@
-"""How a board is laid out and coloured, one `BoardStyle` for each kind of task.
+"""The colours of a board and what each of its cells shows; a task's `BoardStyle` says the rest.
 
 The colours that tell marks apart are those of Okabe and Ito, chosen to be told apart by
-colour-blind people too; those of ARC are its official ten.
+colour-blind people too.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.errors import InputError
-from trm_mlx.tasks.arc import ARC, COLOURS, SIZE, crop_sizes
-from trm_mlx.tasks.arithmetic import SYMBOLS, Arithmetic
-from trm_mlx.tasks.base import Task
-from trm_mlx.tasks.maze import CHARSET, OPEN, WALL, Maze
-from trm_mlx.tasks.sudoku import Sudoku
+from trm_mlx.tasks.base import BoardStyle
 from trm_mlx.view.recording import Mark, Recording
 
 PAPER, INK, QUIET, LINE = "#ffffff", "#1f2328", "#6e7781", "#c4cad1"
@@ -32,6 +27,13 @@ FILLS = {
     Mark.CHANGED: "#fbe3a6",
     Mark.WRONG: "#fbd0b5",
 }
+# Of boards whose cells are coloured by their values.
+STRONG_FILLS = {
+    Mark.KEPT: "#56b4e9",
+    Mark.NEW: "#56b4e9",
+    Mark.CHANGED: "#e69f00",
+    Mark.WRONG: "#d55e00",
+}
 NAMES = {
     Mark.GIVEN: "given",
     Mark.KEPT: "filled",
@@ -39,16 +41,10 @@ NAMES = {
     Mark.CHANGED: "changed",
     Mark.WRONG: "wrong",
 }
-ARC_COLOURS = (
-    "#000000", "#0074d9", "#ff4136", "#2ecc40", "#ffdc00",
-    "#aaaaaa", "#f012be", "#ff851b", "#7fdbff", "#870c25",
-)  # fmt: skip
-_WALL = "#3b4252"
-_PATHS = {Mark.KEPT: "#56b4e9", Mark.NEW: "#56b4e9", Mark.CHANGED: "#e69f00"}
 
 
 class Cell(NamedTuple):
-    """What a cell shows: its place in ``values``, a symbol or none, and two colours."""
+    """What a cell shows: its index on the board, its symbol, "" for a blank, and two colours."""
 
     index: int
     symbol: str
@@ -57,73 +53,35 @@ class Cell(NamedTuple):
     mark: Mark
 
 
-class BoardStyle(NamedTuple):
-    """Rows and columns that are shown, of a board ``stride`` cells wide; boxes have thick lines."""
+def style_of(recording: Recording) -> BoardStyle:
+    """Return the style that fits all boards of a recording."""
+    return recording.task.board_style(np.stack([frame.values for frame in recording.frames]))
 
-    kind: str
-    rows: int
-    columns: int
-    stride: int
-    symbols: str
-    box: tuple[int, int]
 
-    def cells(self, values: np.ndarray, marks: np.ndarray) -> list[list[Cell]]:
-        """The cells to show, row by row."""
-        return [
-            [
-                self._cell(index, int(values[index]), Mark(int(marks[index])))
-                for index in range(row * self.stride, row * self.stride + self.columns)
-            ]
-            for row in range(self.rows)
+def cells_of(style: BoardStyle, values: np.ndarray, marks: np.ndarray) -> list[list[Cell]]:
+    """Return the cells of a board, row by row, from its values and `Mark`s ``[seq_len]``."""
+    stride = style.stride or style.columns
+    return [
+        [
+            _cell(style, index, int(values[index]), Mark(int(marks[index])))
+            for index in range(row * stride, row * stride + style.columns)
         ]
-
-    def _cell(self, index: int, value: int, mark: Mark) -> Cell:
-        if self.kind == "arc":
-            colour = value - 2
-            fill = ARC_COLOURS[colour] if 0 <= colour < COLOURS else PAPER
-            return Cell(index, str(colour) if 0 <= colour < COLOURS else "", INK, fill, mark)
-        symbol = self.symbols[value] if value < len(self.symbols) else "?"
-        if self.kind == "maze":
-            return _maze_cell(index, symbol, value, mark)
-        return Cell(index, symbol.strip(), INKS[mark], _fill(mark, symbol), mark)
+        for row in range(style.rows)
+    ]
 
 
-def _fill(mark: Mark, symbol: str) -> str:
-    return PAPER if mark is Mark.GIVEN and symbol == " " else FILLS[mark]
+def _cell(style: BoardStyle, index: int, value: int, mark: Mark) -> Cell:
+    symbol = style.symbols[value].strip()
+    if not style.fills:
+        fill = PAPER if mark is Mark.GIVEN and not symbol else FILLS[mark]
+        return Cell(index, symbol, INKS[mark], fill, mark)
+    marked = style.shows_marks and mark is not Mark.GIVEN
+    return Cell(index, symbol, INK, STRONG_FILLS[mark] if marked else style.fills[value], mark)
 
 
-def _maze_cell(index: int, symbol: str, value: int, mark: Mark) -> Cell:
-    plain = {WALL: _WALL, OPEN: "#f6f7f8"}.get(value, "#e2d5ea")
-    fill = plain if mark is Mark.GIVEN else _PATHS.get(mark, "#d55e00")
-    return Cell(index, "" if value in (WALL, OPEN) else symbol, INK, fill, mark)
-
-
-def style_of(film: Recording) -> BoardStyle:
-    """The look of a film's boards.
-
-    Raises:
-        InputError: the task is none that can be drawn.
-    """
-    look = find_style(film.task, np.stack([frame.values for frame in film.frames]))
-    if look is None:
-        raise InputError(
-            f"no pictures of {film.task.name}: they are drawn of Sudoku, maze, ARC and "
-            "arithmetic; use --watch"
-        )
-    return look
-
-
-def find_style(task: Task, boards: np.ndarray) -> BoardStyle | None:
-    """The look of boards ``[N, S]``, as cell values; None for a task of another kind."""
-    if isinstance(task, Sudoku):
-        symbols = " " + "".join(str(digit) for digit in range(1, task.size + 1))
-        box = (task.box_rows, task.box_columns)
-        return BoardStyle("sudoku", task.size, task.size, task.size, symbols, box)
-    if isinstance(task, Maze):
-        return BoardStyle("maze", task.side, task.side, task.side, CHARSET, (0, 0))
-    if isinstance(task, Arithmetic):
-        return BoardStyle("arithmetic", 1, task.seq_len, task.seq_len, SYMBOLS, (0, 0))
-    if isinstance(task, ARC):
-        rows, columns = crop_sizes(boards)
-        return BoardStyle("arc", max(rows.max(), 1), max(columns.max(), 1), SIZE, "", (0, 0))
-    return None
+def legend_of(style: BoardStyle) -> list[dict[str, str]]:
+    """Return the marks that a board may show, by name and colour; "" for that of `FILLS`."""
+    if style.fills:
+        marks = (Mark.NEW, Mark.CHANGED, Mark.WRONG) if style.shows_marks else ()
+        return [{"name": NAMES[mark], "fill": STRONG_FILLS[mark]} for mark in marks]
+    return [{"name": name, "fill": ""} for mark, name in NAMES.items() if mark is not Mark.KEPT]

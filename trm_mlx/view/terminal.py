@@ -17,7 +17,7 @@ from trm_mlx.errors import InputError
 from trm_mlx.solve.scheduler import StepEvent
 from trm_mlx.tasks.base import Task, has_rules
 from trm_mlx.view.recording import Frame, FrameBuilder, Mark, Recording, first_frame
-from trm_mlx.view.style import find_style
+from trm_mlx.view.style import cells_of
 
 SIGNS = {Mark.GIVEN: " ", Mark.KEPT: " ", Mark.NEW: "+", Mark.CHANGED: "*", Mark.WRONG: "!"}
 STYLES = {
@@ -138,30 +138,22 @@ def heading(context: ScreenContext, frame: Frame, trajectory: int) -> str:
 
 
 def pieces(context: ScreenContext, frame: Frame) -> list[list[Piece]]:
-    """The lines of a board, in pieces that have a mark each."""
-    style = find_style(context.task, frame.values[None])
-    if style is None:
-        lines = context.task.render(frame.values, givens=context.question).splitlines()
-        return [[(line, None)] for line in lines]
+    """Return the lines of a board, in pieces that have a mark each."""
+    style = context.task.board_style(frame.values[None])
+    width = max(map(len, style.symbols))
     lines: list[list[Piece]] = []
     box_rows, box_columns = style.box
-    for row, cells in enumerate(style.cells(frame.values, frame.marks)):
+    for row, cells in enumerate(cells_of(style, frame.values, frame.marks)):
         if box_rows and row and row % box_rows == 0:
-            width = 2 * box_columns + 1
-            lines.append([("+".join(["-" * width] * (style.columns // box_columns)), None)])
+            rule = "-" * ((width + 1) * box_columns + 1)
+            lines.append([("+".join([rule] * (style.columns // box_columns)), None)])
         line: list[Piece] = []
         for column, cell in enumerate(cells):
             if box_columns and column and column % box_columns == 0:
                 line.append((" |", None))
-            symbol = cell.symbol or _empty(style.kind, style.symbols, int(frame.values[cell.index]))
-            line.append((SIGNS[cell.mark] + symbol, cell.mark))
+            line.append((SIGNS[cell.mark] + (cell.symbol or ".").rjust(width), cell.mark))
         lines.append(line)
     return lines
-
-
-def _empty(kind: str, symbols: str, value: int) -> str:
-    wall = kind == "maze" and symbols[value] == "#"
-    return "#" if wall else "."
 
 
 def _on_terminal() -> bool:

@@ -1,21 +1,21 @@
 // The page of trm demo: a puzzle is entered, solved by the server, and watched. Nothing is computed
 // here; what models there are, and what a puzzle of each is, the server says.
 import { begin } from "./entry.js";
-import { allowSteps, offerOptions } from "./options.js";
+import { allowSteps, listOptions } from "./options.js";
 import { find, page } from "./page.js";
 import { stop } from "./watch.js";
 
 const PLAIN = "Point at a cell, or move with the arrow keys.";
-let offers = [];
+let models = [];
 
 function choose(name) {
   stop();
-  const offer = offers.find(offer => offer.name === name);
-  page.offer = offer;
-  page.board = new Board(find("board"), offer.layout, words => {
+  const model = models.find(model => model.name === name);
+  page.model = model;
+  page.board = new Board(find("board"), model.layout, words => {
     find("cell").textContent = words || PLAIN;
   });
-  find("legend").replaceChildren(...offer.legend.map(({ name, fill }) => {
+  find("legend").replaceChildren(...model.legend.map(({ name, fill }) => {
     const item = document.createElement("li"), swatch = document.createElement("span");
     swatch.className = fill ? "" : name;
     swatch.style.background = fill;
@@ -28,10 +28,10 @@ function choose(name) {
 
 async function start() {
   const known = await (await fetch("/models")).json();
-  offers = known.models;
-  find("model").replaceChildren(...offers.map(({ name }) => new Option(name)));
+  models = known.models;
+  find("model").replaceChildren(...models.map(({ name }) => new Option(name)));
   find("model").addEventListener("change", () => choose(find("model").value));
-  offerOptions(known);
-  choose(offers[0].name);
+  listOptions(known);
+  choose(models[0].name);
 }
 start();

@@ -20,7 +20,7 @@ export function options() {
 }
 
 // known: what the server says of them, see /models.
-export function offerOptions(known) {
+export function listOptions(known) {
   ({ defaults, selectors: meanings } = known);
   form.select.replaceChildren(...Object.keys(meanings).map(name => new Option(name)));
   form.trajectories.max = known.limits.trajectories;
@@ -29,7 +29,7 @@ export function offerOptions(known) {
 }
 
 export function allowSteps() {
-  form.max_steps.value = page.offer.max_steps;
+  form.max_steps.value = page.model.max_steps;
 }
 
 function reset() {
@@ -37,7 +37,7 @@ function reset() {
     if (form[name].type === "checkbox") form[name].checked = value;
     else form[name].value = value;
   }
-  if (page.offer) allowSteps();
+  if (page.model) allowSteps();
   agree();
 }
 

@@ -2,9 +2,9 @@
 export const find = id => document.getElementById(id);
 
 export const page = {
-  offer: null, // the model chosen
+  model: null, // the one chosen, see /models
   board: null,
-  entry: null, // the puzzle: cells to show, symbols, wrong cells, a problem or null
+  puzzle: null, // as far as it is typed: cells, symbols, indices of wrong cells, problem or null
 };
 
 export async function post(path, body, signal) {

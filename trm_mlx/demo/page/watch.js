@@ -11,14 +11,14 @@ let working = null; // ends the request under way
 const player = new Player(find("play"), find("step"), draw);
 
 export async function solve() {
-  if (working || page.entry.problem !== null) return;
+  if (working || page.puzzle.problem !== null) return;
   forget();
   working = new AbortController();
   const mine = working;
   nameButton();
   say("Thinking…");
   try {
-    const body = { model: page.offer.name, text: find("text").value, ...options() };
+    const body = { model: page.model.name, text: find("text").value, ...options() };
     for await (const event of lines((await post("/solve", body, mine.signal)).body)) {
       mine.signal.throwIfAborted(); // the rest of what has come already
       take(event);
@@ -44,7 +44,7 @@ export function forget() {
   end = null;
   follows = true;
   find("numbers").hidden = true;
-  say(page.entry.problem === null ? "Press Solve." : "");
+  say(page.puzzle.problem === null ? "Press Solve." : "");
   show(0);
 }
 
@@ -101,10 +101,10 @@ function show(step) {
 }
 
 function draw(step) {
-  const { board, entry } = page, frames = runs[run] ?? [], frame = frames[step - 1];
-  board.show(frame ? frame.cells : entry.cells, Boolean(frame));
+  const { board, puzzle } = page, frames = runs[run] ?? [], frame = frames[step - 1];
+  board.show(frame ? frame.cells : puzzle.cells, Boolean(frame));
   for (const [index, cell] of board.cells.entries()) {
-    cell.setAttribute("aria-invalid", !frame && entry.wrong.includes(index));
+    cell.setAttribute("aria-invalid", !frame && puzzle.wrong.includes(index));
   }
   const halting = frame ? frame.halting : 0;
   find("number").textContent = frames.length ? `${step} / ${frames.length}` : "";
