@@ -348,13 +348,12 @@ def test_the_queue():
     assert jobs[0].events.empty()
 
 
-def test_what_only_the_model_can_refuse_is_told(client, tmp_path):
-    client.server.registry.entry("nine").folder.joinpath("model.safetensors").rename(
-        tmp_path / "gone"
-    )
+def test_what_only_the_model_can_refuse_is_an_event(client, tmp_path):
+    weights = client.server.registry.entry("nine").folder / "model.safetensors"
+    weights.rename(tmp_path / "gone")
     connection = client.start(model="nine", text="." * 81)
     client.work()
-    (tmp_path / "gone").rename(client.server.registry.entry("nine").folder / "model.safetensors")
+    (tmp_path / "gone").rename(weights)
     assert [event["kind"] for event in events(connection)] == ["queued", "error"]
     connection.close()
 

@@ -1,6 +1,8 @@
 """The registry: tasks by name, by sizes, in families, and from a user's module."""
 
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +113,59 @@ def test_what_a_task_inherits():
     symmetry = Toy().sample_symmetry(np.random.default_rng(0), 1)
     assert (symmetry.inverse().apply(symmetry.apply(board)) == board).all()
     assert Toy().split_keys(board, board) == [b"\0\1\2"]
+
+
+class Letters(Task):
+    """A square that is rendered with lines between its rows, in symbols of its own."""
+
+    name, seq_len, vocab_size = "letters", 16, 5
+
+    def render(self, values, givens=None):
+        rows = np.array(list(".ABC"))[values].reshape(4, 4)
+        return "\n----\n".join("".join(row) for row in rows)
+
+    def line(self, values):
+        return "".join(np.array(list(".ABC"))[values])
+
+
+class Numbers(Task):
+    name, seq_len, vocab_size = "numbers", 6, 14
+
+    def render(self, values, givens=None):
+        return "\n".join(" ".join(map(str, row)) for row in values.reshape(2, 3))
+
+
+def test_the_board_of_a_task_that_says_nothing_of_it():
+    letters, numbers = Letters(), Numbers()
+    style, typed = letters.board_style(np.zeros((1, 16), np.uint8)), letters.board_input()
+    assert (style.rows, style.columns, "".join(style.symbols)) == (4, 4, " ABC")
+    assert typed.blank == "." * 16
+    assert typed.keys == {".": "blank", "A": "A", "B": "B", "C": "C"}
+    assert (typed.empty, typed.erase, typed.example) == (".", ".", None)
+    style, typed = numbers.board_style(np.zeros((1, 6), np.uint8)), numbers.board_input()
+    assert (style.rows, style.columns) == (2, 3)
+    assert list(style.symbols) == [str(value) for value in range(13)]
+    assert not typed.keys, "a cell of two characters is not typed with one key"
+
+
+# A new task touches one file in tasks/, its line in the registry, and one builder.
+
+PACKAGE = Path(tasks.__file__).parents[1]
+
+
+def test_nothing_but_builders_names_a_task():
+    """Only what judges and builds ARC, which has no rules, may ask for ARC."""
+    allowed = {"registry.py", "sudoku.py", "maze.py", "arithmetic.py", "arc.py"}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0]
+        found = re.findall(r"tasks(?:\.| import )(sudoku|maze|arithmetic|arc)\b", path.read_text())
+        if room == "evaluate":
+            found = [name for name in found if name != "arc"]
+        assert not found or room == "builders" or path.name in allowed, path
+
+
+def test_nothing_switches_on_the_kind_of_a_task():
+    names = r"""["'](sudoku|maze|arithmetic|addition|multiplication|arc)"""
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.suffix in (".py", ".js", ".html") and path.parent.name in ("view", "demo", "page"):
+            assert not re.findall(names, path.read_text("utf-8")), path

@@ -205,12 +205,17 @@ class Plain(Task):
 
 
 def test_tasks_of_ones_own(tmp_path):
+    """A task that says nothing of its board is drawn in a row, its values as numbers."""
     own = record(Plain(), np.array([0, 0, 1]), [np.array([2, 1, 1])])
     context = ScreenContext(own.task, own.frames[0].values, 1, 1)
-    assert terminal.plain(context, own.frames[1]).endswith("<2 1 1>")
-    with pytest.raises(InputError, match="no pictures of plain"):
-        save(own, tmp_path / "out.html")
-    assert not any(tmp_path.iterdir())
+    assert terminal.plain(context, own.frames[1]).endswith("\n+2+1 1")
+    save(own, tmp_path / "out.html")
+    text = (tmp_path / "out.html").read_text("utf-8")
+    data = json.loads(re.search(r"^const recording = (.*);$", text, re.M)[1])
+    assert (data["rows"], data["columns"]) == (1, 3)
+    assert [cell[:2] for cell in data["frames"][1]["cells"]] == [
+        ["2", "new"], ["1", "new"], ["1", "given"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -40,8 +40,8 @@ PUBLIC = {
     ),
     "Data": ("PuzzleDataset", "SplitArrays", "write_dataset", "data.format:DatasetMetadata"),
     "Tasks": (
-        "tasks:get", "tasks:fitting", "tasks:register", "tasks:Task", "tasks:Puzzles",
-        "tasks.base:WrongCells",
+        "tasks:get", "tasks:fitting", "tasks:task_of", "tasks:register", "tasks:Task",
+        "tasks:Puzzles", "tasks.base:WrongCells", "tasks:BoardStyle", "tasks:BoardInput",
         "tasks.sudoku:Sudoku", "tasks.maze:Maze", "tasks.arithmetic:Arithmetic",
     ),
     "Errors": ("InputError",),

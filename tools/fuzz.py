@@ -11,7 +11,6 @@ that target.
 
 import argparse
 import contextlib
-import functools
 import io
 import json
 import random
@@ -26,12 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_mlx.demo import schemas
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuzz_converter import converter_targets
-from trm_mlx.demo.board_input import form_of, read_board
 
 import trm_mlx
 from trm_mlx import InputError, arch_config, load_config, tasks
@@ -41,12 +37,13 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import read_yaml
 from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
 from trm_mlx.data.format import IDENTIFIERS_FILE
+from trm_mlx.demo import schemas
+from trm_mlx.demo.registry import ModelEntry
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve.csv_files import first_questions
 from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.sudoku import parse_any
-from trm_mlx.view.style import find_style
 
 SLOW, GROWTH = 5.0, 512  # seconds an input, MiB
 PACKAGE = str(Path(trm_mlx.__file__).parent)
@@ -148,11 +145,11 @@ def page_targets() -> dict[str, tuple[Reader, list[bytes]]]:
     }
     for name in ("sudoku6x6", "maze7x7", "multiplication2"):
         task = tasks.get(name)
-        look = find_style(task, np.zeros((1, task.seq_len), np.uint8))
+        style = task.board_style(np.zeros((1, task.seq_len), np.uint8))
+        entry = ModelEntry(name, Path(), None, task, style, task.board_input())
         boards = task.generate(3, np.random.default_rng(0)).questions
         seeds = [write(board).encode() for board in boards for write in (task.line, task.render)]
-        read = text_target(functools.partial(read_board, task, look, form_of(task, look)))
-        found[f"page {name}"] = read, seeds
+        found[f"page {name}"] = text_target(entry.read_board), seeds
     return found
 
 

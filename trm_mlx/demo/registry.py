@@ -1,4 +1,4 @@
-"""The models of the page: those of the package and the one named at the start, with their boards."""
+"""The models of the page, those of the package and one of the user's, with their boards."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

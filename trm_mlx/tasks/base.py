@@ -46,7 +46,7 @@ class BoardStyle(NamedTuple):
     box: rows and columns between two thick lines; (0, 0) for none.
     fills: the colour of a cell, ``#rrggbb``, by its value; empty: cells are coloured by their mark
         (given, new, changed, wrong).
-    shows_marks: with ``fills``, whether a cell that is not as in the question has its mark's colour.
+    shows_marks: with ``fills``: cells that differ from the question have the colour of their mark.
     hidden: symbols that are not drawn, because their fill says enough.
     stride: cells from one row of the board to the next; 0: ``columns``.
     """
@@ -203,13 +203,15 @@ class Task(Protocol):
         """Return how a puzzle is typed; default: any symbol of `board_style` into any cell."""
         blank = np.zeros(self.seq_len, np.uint8)
         symbols = [symbol.replace(" ", ".") for symbol in self.board_style(blank[None]).symbols]
-        if max(map(len, symbols)) > 1:
-            return BoardInput(f"The text of a puzzle, {self.name}.", self.line(blank))
+        empty = "." if "." in symbols else symbols[0]
+        typed = max(map(len, symbols)) == 1  # a key a cell
+        cells = f"{self.seq_len} cells, row by row: {' '.join(symbols)}"
         return BoardInput(
-            f"{self.seq_len} cells, row by row: {' '.join(symbols)}",
+            cells if typed else f"A puzzle of {self.name} as text.",
             self.line(blank),
-            keys={symbol: "blank" if symbol == "." else symbol for symbol in symbols},
-            erase=symbols[0],
+            keys={s: "blank" if s == "." else s for s in symbols} if typed else {},
+            empty=empty,
+            erase=empty,
         )
 
 
