@@ -1,6 +1,12 @@
 """A task of your own: sort eight digits. It trains, from this file alone, by
 
-    python pretrain.py experiment=sudoku4x4 data=generate:examples.custom_task:sort8
+    python pretrain.py experiment=sudoku4x4 data=generate:examples.custom_task:sort8 \\
+        checkpoint_path=checkpoints/sort8
+
+and the model is solved and shown by
+
+    trm solve 31415926 --checkpoint checkpoints/sort8 --watch
+    trm demo --checkpoint checkpoints/sort8
 
 Seven names make a task; `Task` has the rest. A board is an array of cell values, uint8: here the
 digits of the question, and of the answer. The model reads them as tokens, one more; 0 is padding.
