@@ -136,9 +136,11 @@ class Arithmetic(Task):
     # The board on a screen
 
     def board_style(self, boards: np.ndarray) -> BoardStyle:
+        """Return one row of symbols, coloured by their marks."""
         return BoardStyle(1, self.seq_len, SYMBOLS)
 
     def board_input(self) -> BoardInput:
+        """Return how the two numbers are typed; signs and result are fixed."""
         sign, digits = self.operation.symbol, "123456789"[: self.digits]
         return BoardInput(
             f"Two numbers of up to {self.digits} digits: 12{sign}345=",

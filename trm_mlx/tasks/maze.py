@@ -205,10 +205,12 @@ class Maze(Task):
     # The board on a screen
 
     def board_style(self, boards: np.ndarray) -> BoardStyle:
+        """Return walls and open cells as colours, the path in the colours of its marks."""
         fills = ("#3b4252", "#f6f7f8", "#e2d5ea", "#e2d5ea", "#e2d5ea")
         return BoardStyle(self.side, self.side, CHARSET, fills=fills, hidden=CHARSET[WALL])
 
     def board_input(self) -> BoardInput:
+        """Return how a maze is painted: walls, open cells, one start and one goal."""
         return BoardInput(
             "One line a row: # wall, . open, S start, G goal.",
             f"S{'.' * (self.seq_len - 2)}G",

@@ -198,10 +198,12 @@ class Sudoku(Task):
     # The board on a screen
 
     def board_style(self, boards: np.ndarray) -> BoardStyle:
+        """Return digits in boxes, coloured by their marks."""
         symbols = " 123456789"[: self.size + 1]
         return BoardStyle(self.size, self.size, symbols, box=(self.box_rows, self.box_columns))
 
     def board_input(self) -> BoardInput:
+        """Return how a Sudoku is typed: digits, and ``.`` or ``0`` for a blank."""
         digits = "123456789"[: self.size]
         return BoardInput(
             f"{self.seq_len} cells, row by row: 1 to {self.size}, and . or 0 for a blank.",
