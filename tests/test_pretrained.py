@@ -118,7 +118,7 @@ def test_a_bundled_model_is_small_and_has_a_card(name):
 @pytest.mark.parametrize("name", CARDS)
 def test_a_bundled_model_solves_what_it_never_saw(name):
     model, config = trm_mlx.load(name)
-    task = tasks.fitting(config.vocab_size, config.seq_len)
+    task = tasks.task_of(config)
     puzzles = tasks.holdout.draw_distinct(task, 40, np.random.default_rng(7), testing=True)
     answers, _ = trm_mlx.predict(model, task.encode(puzzles.questions))
     right = task.check(puzzles.questions, task.decode(answers))
