@@ -20,7 +20,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from trm_mlx import device
-from trm_mlx.bench.mlx_bench import Ours
+from trm_mlx.bench.mlx_bench import MLXBench
 from trm_mlx.config_io import load_config
 from trm_mlx.distributed import connect
 
@@ -44,9 +44,9 @@ def measure(arguments: argparse.Namespace) -> dict:
     world = connect()
     rows = arguments.rows * world.size
     words = [*arguments.overrides, "data_paths=[random]", "ema=true", f"global_batch_size={rows}"]
-    ours = Ours(load_config(words), arguments.seq_len, arguments.vocab_size, world)
-    weights = ours.model.trainable_parameters()
-    dims = ours.model.config.puzzle_dims
+    bench = MLXBench(load_config(words), arguments.seq_len, arguments.vocab_size, world)
+    weights = bench.model.trainable_parameters()
+    dims = bench.model.config.puzzle_dims
     puzzles = mx.zeros((arguments.rows, dims + 1), mx.int32)
 
     def exchange() -> None:
@@ -56,10 +56,10 @@ def measure(arguments: argparse.Namespace) -> dict:
             mx.eval(world.gather(puzzles))
 
     seconds, waiting = [], []
-    ours.measure("step", 3)
+    bench.measure("step", 3)
     exchange()
     for _ in range(arguments.rounds):
-        seconds.append(ours.measure("step", arguments.steps)["seconds"])
+        seconds.append(bench.measure("step", arguments.steps)["seconds"])
         start = time.perf_counter()
         for _ in range(arguments.steps):
             exchange()
@@ -76,7 +76,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         "milliseconds_of_messages": 1e3 * statistics.median(waiting) if world.size > 1 else 0.0,
         "megabytes_summed": sum(array.nbytes for _, array in tree_flatten(weights)) / 1e6,
         "megabytes_gathered_per_process": puzzles.nbytes / 1e6 if dims else 0.0,
-        "leads": world.is_main,
+        "is_main": world.is_main,
     }
 
 
@@ -92,8 +92,8 @@ def launched(processes: int, launch: str) -> dict:
     figures = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not figures:
         sys.exit(f"{processes} processes gave no figures, see above")
-    (leading,) = (line for line in figures if line.pop("leads"))
-    return leading
+    (main_figures,) = (line for line in figures if line.pop("is_main"))
+    return main_figures
 
 
 def main() -> None:

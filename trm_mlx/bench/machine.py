@@ -1,4 +1,4 @@
-"""What a machine has, and how fast it multiplies."""
+"""Reports memory, BLAS, compiler, fused kernels and matrix speed of this machine."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ _WIDTH = {"cpu": 1024, "metal": 4096, "cuda": 8192}  # of a square matrix, enoug
 
 
 def matmul_rate(dtype: str, seconds: float = 2.0) -> float:
-    """Floating-point operations per second of a matrix product, the median over some seconds."""
+    """Floating-point operations per second of a matrix product, the median over ``seconds``."""
     width = _WIDTH[device.device_kind()]
     left, right = (mx.random.normal((width, width)).astype(getattr(mx, dtype)) for _ in range(2))
     mx.eval(left @ right)
@@ -31,7 +31,7 @@ def matmul_rate(dtype: str, seconds: float = 2.0) -> float:
 
 
 def device_label() -> str:
-    """The device's kind and the name its maker gave it."""
+    """The kind and the product name of the device."""
     name = mx.device_info().get("device_name", "unknown")
     return f"{device.device_kind()} ({name}), {os.cpu_count()} CPU cores"
 
@@ -63,7 +63,7 @@ def fused_attention(head_dims: int) -> str:
 
 
 class Memory(NamedTuple):
-    """Bytes for arrays of the device, for this process, and of the whole computer."""
+    """Memory for arrays of the device, for this process, and of the computer, in bytes."""
 
     arrays: int
     process: int
@@ -71,12 +71,12 @@ class Memory(NamedTuple):
 
 
 def memory() -> Memory:
-    """What there is; the process has less than the computer in a container with a limit."""
+    """The memory there is; in a container with a limit a process has less than the computer."""
     return Memory(memory_size(), host_memory(), machine_memory())
 
 
 def blas() -> str:
-    """The library under matrix products, and where it was found."""
+    """The library that multiplies matrices, and its path."""
     if sys.platform == "darwin":
         return "Accelerate, of the system"
     name = device.preload_blas()
@@ -88,7 +88,7 @@ def blas() -> str:
 
 
 def compiler() -> str:
-    """The compiler of ``compile=true``, and that nothing else needs one."""
+    """The compiler that ``compile=true`` uses; nothing else needs one."""
     kind = device.device_kind()
     if kind != "cpu":
         return {"metal": "Metal's, of the system", "cuda": "CUDA's nvrtc, beside MLX"}[kind]
@@ -101,7 +101,7 @@ def compiler() -> str:
 
 
 def unused_gpu() -> str | None:
-    """A GPU that is there while MLX computes on the CPU, with what makes MLX use it."""
+    """A message about a GPU that MLX does not use, with the remedy; None if there is none."""
     if device.device_kind() != "cpu":
         return None
     if sys.platform == "darwin":

@@ -26,8 +26,8 @@ from trm_mlx.solve.solver import Solver
 from trm_mlx.train.step import TrainState
 
 
-class Ours:
-    """A model with a batch of random tokens, and what can be timed of it, alone or in a group."""
+class MLXBench:
+    """A model with a batch of random tokens, whose step and forward pass are timed."""
 
     def __init__(self, config: TrainConfig, seq_len: int, vocab_size: int, world: World = SINGLE):
         self.config, self.sizes = config, {"seq_len": seq_len, "vocab_size": vocab_size}
@@ -55,9 +55,9 @@ class Ours:
         mx.async_eval(self.evaluation(carry, self.batch))
 
     def least_memory(self) -> int:
-        """Peak bytes of a step that waits for memory: what it needs, not what it may use.
+        """The peak of a training step with no memory to spare, in bytes.
 
-        Left alone, MLX sends work ahead of the GPU and keeps the arrays of all of it.
+        Otherwise MLX queues work ahead of the GPU and keeps the arrays of all of it.
         """
         before = mx.set_memory_limit(0)
         try:
@@ -66,7 +66,7 @@ class Ours:
             mx.set_memory_limit(before)
 
     def measure(self, name: str, runs: int) -> dict:
-        """Seconds of each of ``runs`` calls on average, and the peak of memory in bytes."""
+        """The mean of the seconds of ``runs`` calls, and the peak of memory in bytes."""
         run: Callable[[], None] = getattr(self, name)
         mx.clear_cache()
         mx.reset_peak_memory()
@@ -83,9 +83,9 @@ class Ours:
 def loop_seconds(
     config: TrainConfig, seq_len: int, vocab_size: int, steps: int
 ) -> tuple[float, float]:
-    """Seconds to get a batch of a dataset of 100,000 puzzles, and of a step of the training loop.
+    """Seconds to load a batch (dataset of 100,000 puzzles), and of a step of the training loop.
 
-    The loop is the trainer's: data from a thread, metrics fetched a step late.
+    The loop is that of the trainer: data from a thread, metrics fetched a step late.
     """
     puzzles = 100_000
     tokens = np.random.default_rng(0).integers(1, vocab_size, (puzzles, seq_len), np.uint8)
@@ -131,7 +131,7 @@ def read_puzzles(data: PuzzleDataset) -> Puzzles:
 def solving_rates(
     model: RecursiveReasoner, puzzles: Puzzles, max_steps: int, batch_size: int, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Puzzles a second and share solved, ``halting`` and with ``all steps``; medians of rounds."""
+    """Puzzles per second (median) and the fraction solved, ``halting`` and with ``all steps``."""
     results = {}
     for name, threshold in (("halting", 0.5), ("all steps", None)):
         solver = Solver(model, max_steps, threshold, batch_size)

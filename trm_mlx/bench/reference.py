@@ -1,11 +1,11 @@
-"""Times the published PyTorch code, as it stands in a checkout of it, at the parent's command.
+"""Times the published PyTorch code, from a checkout of it, as the parent process requests.
 
     python -m trm_mlx.bench.reference CHECKOUT '{"arch": {...}, "batch_size": 8, ...}'
 
-Every line on standard input names a measurement and a number of runs, and is answered by a line of
-JSON. The published step is what its ``train_batch`` does: forward, backward, sign descent on the
-puzzle embedding, AdamATan2, moving average. Compiled on CUDA as published, eager on the CPU, which
-it does not support by itself. The only module besides ``convert`` that imports torch.
+Each line on standard input is a JSON list of a measurement and a number of runs; the answer is a
+line of JSON. The published step is what its ``train_batch`` does: forward, backward, sign descent
+on the puzzle embedding, AdamATan2, moving average. Compiled on CUDA as published, eager on the CPU,
+which it does not support by itself. The only module besides ``convert`` that imports torch.
 """
 
 import importlib
@@ -20,7 +20,7 @@ import torch
 
 
 class Published:
-    """The published model with a batch, and what can be timed of it."""
+    """The published model with a batch, whose step and forward pass are timed."""
 
     def __init__(self, sizes: dict):
         self.device = sizes["device"]
@@ -117,7 +117,7 @@ class Published:
             torch.cuda.synchronize()
 
     def measure(self, name: str, runs: int) -> dict:
-        """Seconds of each of ``runs`` calls on average, and the peak of memory in bytes, or 0."""
+        """The mean of the seconds of ``runs`` calls, and the peak of memory in bytes, or 0."""
         run: Callable[[], None] = getattr(self, name)
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""The published code in a process of its own, so that its libraries and ours do not meet."""
+"""Runs the published code in a process of its own, so that its libraries and ours do not meet."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from trm_mlx.errors import InputError
 
 
 class Reference:
-    """A process that measures when told to (``reference.py``)."""
+    """A process that measures on request (``reference.py``)."""
 
     def __init__(self, checkout: str, arch: ArchConfig, sizes: dict):
         variant = Path(checkout, "models", "recursive_reasoning", f"{arch.name}.py")
@@ -38,7 +38,7 @@ class Reference:
         )
 
     def measure(self, name: str, runs: int) -> dict:
-        """As `Ours.measure`, over there."""
+        """The same as ``MLXBench.measure``, of the published code."""
         try:
             self._process.stdin.write(json.dumps([name, runs]) + "\n")
             self._process.stdin.flush()

@@ -72,10 +72,10 @@ def run(arguments: argparse.Namespace) -> None:
 def measure(
     config: TrainConfig, arguments: argparse.Namespace
 ) -> list[tuple[str, tuple[float, float | None]]]:
-    """Rows of a table: a name, our figure and, where there is one, the published code's."""
-    from trm_mlx.bench.mlx_bench import Ours, loop_seconds
+    """The rows of the table: a name, our figure and the published code's, or None."""
+    from trm_mlx.bench.mlx_bench import MLXBench, loop_seconds
 
-    ours = Ours(config, arguments.seq_len, arguments.vocab_size)
+    mlx_bench = MLXBench(config, arguments.seq_len, arguments.vocab_size)
     if arguments.reference:
         sizes = {
             "batch_size": config.global_batch_size,
@@ -85,11 +85,11 @@ def measure(
             "num_puzzle_identifiers": 1,
         }
         with Reference(arguments.reference, config.arch, sizes) as reference:
-            rows = _compare([ours, reference], arguments)
+            rows = _compare([mlx_bench, reference], arguments)
     else:
-        rows = _compare([ours], arguments)
+        rows = _compare([mlx_bench], arguments)
     if device.device_kind() != "cpu":
-        least = ours.least_memory() / GIBIBYTE
+        least = mlx_bench.least_memory() / GIBIBYTE
         published = rows[2][1][1]
         rows.append(("training step, least GiB", (least, published)))
     steps = arguments.rounds * arguments.runs
@@ -102,7 +102,7 @@ def measure(
 
 
 def solving(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Puzzles a second and share solved: ours halting, ours and theirs through all steps."""
+    """Puzzles per second and the fraction solved, halting and with all steps, of both codes."""
     from trm_mlx.bench.mlx_bench import read_puzzles, solving_rates
     from trm_mlx.data.dataset import PuzzleDataset
     from trm_mlx.models.checkpoint_files import load
@@ -151,18 +151,18 @@ def _print_solving(results: dict[str, dict[str, float]], arguments: argparse.Nam
         print(f"{name:24} {rate:10.1f} {row['solved']:8.2%} {fastest / rate:10.1f}x")
 
 
-def _compare(rivals: list, arguments: argparse.Namespace) -> list[tuple[str, tuple]]:
-    """Times and peaks of all rivals, in turns."""
+def _compare(benches: list, arguments: argparse.Namespace) -> list[tuple[str, tuple]]:
+    """Times and memory peaks of all benches, measured in turns."""
     rows = []
     for name, label in (("step", "training step"), ("forward", "forward pass")):
-        first = [rival.measure(name, 1)["seconds"] for rival in rivals]
+        first = [bench.measure(name, 1)["seconds"] for bench in benches]
         rounds = [
-            [rival.measure(name, arguments.runs) for rival in rivals]
+            [bench.measure(name, arguments.runs) for bench in benches]
             for _ in range(arguments.rounds)
         ]
         turns = list(zip(*rounds, strict=True))
-        seconds = [statistics.median(turn["seconds"] for turn in rival) for rival in turns]
-        peaks = [max(turn["peak"] for turn in rival) / GIBIBYTE for rival in turns]
+        seconds = [statistics.median(turn["seconds"] for turn in bench) for bench in turns]
+        peaks = [max(turn["peak"] for turn in bench) / GIBIBYTE for bench in turns]
         rows += [
             (f"{label}, ms", _pair([1e3 * value for value in seconds])),
             (f"first {label}, s", _pair(first)),

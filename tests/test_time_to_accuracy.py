@@ -1,4 +1,4 @@
-"""tools/race.py: runs against the clock, and what is told of them."""
+"""tools/time_to_accuracy.py: timed runs, and their comparison."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from trm_mlx.config_io import arch_config
 from trm_mlx.models.model import build_model
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-TOOL = CHECKOUT / "tools" / "race.py"
+TOOL = CHECKOUT / "tools" / "time_to_accuracy.py"
 TINY = [
     "data_paths=[generate:sudoku4x4]", "puzzles_per_epoch=16", "test_puzzles=4", "epochs=4",
     "eval_interval=2", "global_batch_size=8", "arch.hidden_size=8", "arch.num_heads=1",
@@ -25,15 +25,15 @@ TINY = [
 ]  # fmt: skip
 
 
-def race(*words):
+def run_tool(*words):
     command = [sys.executable, TOOL, *map(str, words)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def test_a_run_and_its_curve(tmp_path):
-    race("run", tmp_path / "tiny", *TINY)
-    shown = race("compare", tmp_path / "tiny", "-o", tmp_path / "out", "--name", "all=small ones",
-                 "--share", "0", "1")  # fmt: skip
+    run_tool("run", tmp_path / "tiny", *TINY)
+    words = ["-o", tmp_path / "out", "--name", "all=small ones", "--share", "0", "1"]
+    shown = run_tool("compare", tmp_path / "tiny", *words)
     with (tmp_path / "out.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     log = (tmp_path / "tiny" / "metrics.jsonl").read_text("utf-8")
@@ -77,7 +77,7 @@ def test_a_curriculum_computes_less_at_first(tmp_path):
     tool, computed = runpy.run_path(str(TOOL)), {}
     for name, grows in (("whole", "false"), ("grown", "true")):
         folder = tmp_path / name
-        race("run", folder, *TINY, *depth, f"depth_curriculum={grows}")
+        run_tool("run", folder, *TINY, *depth, f"depth_curriculum={grows}")
         log = [values for _, values in tool["read_log"](folder / "metrics.jsonl")]
         computed[name] = tool["operations"](folder, log)
     # Updates forward, and twice as many backward for those with a gradient: all, and in each third.

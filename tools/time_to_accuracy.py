@@ -1,14 +1,14 @@
-"""Recipes against each other: runs against the clock, then a table and a picture of their curves.
+"""Compares recipes by time to accuracy: timed runs, then a table and a picture of their curves.
 
-    python tools/race.py run --seconds 900 runs/paper experiment=sudoku_mlp data=data/sudoku
-    python tools/race.py run --seconds 900 runs/fast experiment=sudoku_fast data=data/sudoku
-    python tools/race.py compare runs/paper runs/fast -o race
+    python tools/time_to_accuracy.py run --seconds 900 runs/paper experiment=sudoku_mlp
+    python tools/time_to_accuracy.py run --seconds 900 runs/fast experiment=sudoku_fast
+    python tools/time_to_accuracy.py compare runs/paper runs/fast -o comparison
 
-The first trains as ``pretrain.py`` does, into a folder that must be new, and notes there once a
-second the step and the process's memory (``clock.csv``). The second writes ``race.csv``, exact
-accuracy of every evaluated set by step, minutes and computed EFLOP, and ``race.png``. The minutes
-are those since the start, evaluations included. With several test sets (``data_paths=[a,b]``) every
-one has its curve.
+The first trains as ``pretrain.py`` does, into a new folder, and logs there once a second
+the step and the memory of the process (``clock.csv``). The second writes ``comparison.csv``, the
+exact accuracy of every evaluated set by step, minutes and computed EFLOP, and ``comparison.png``.
+The minutes are those since the start, evaluations included. With several test sets
+(``data_paths=[a,b]``) every one has its curve.
 """
 
 import argparse
@@ -43,7 +43,7 @@ TAIL = 4096  # bytes of the log that hold its last line
 
 
 class Point(NamedTuple):
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
     run: str
     set: str
@@ -54,7 +54,7 @@ class Point(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train until the end, or for so many seconds, and note the time."""
+    """Train to the end or for ``--seconds``, and log the time of the steps."""
     folder = arguments.folder
     folder.mkdir(parents=True)
     log = folder / METRICS_FILE
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     training = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[1])
     with (folder / CLOCK).open("w", encoding="utf-8") as clock:
 
-        def note() -> float:
+        def log_row() -> float:
             seconds = time.monotonic() - start
             row = f"{seconds:.1f}", last_step(log), resident_mebibytes(training.pid)
             print(*row, sep=",", file=clock, flush=True)
@@ -71,12 +71,12 @@ def run(arguments: argparse.Namespace) -> None:
 
         print("seconds,step,resident_mebibytes", file=clock)
         while training.poll() is None:
-            seconds = note()
+            seconds = log_row()
             if arguments.seconds and seconds > arguments.seconds:
                 training.send_signal(signal.SIGTERM)
                 training.wait()
             time.sleep(1)
-        note()
+        log_row()
     if training.returncode not in (0, 128 + signal.SIGTERM):
         sys.exit(training.returncode)
 
@@ -92,7 +92,7 @@ def last_step(log: Path) -> int:
 
 
 def resident_mebibytes(process: int) -> str:
-    """Of a process, as the system counts them; empty once it has ended."""
+    """The resident memory of a process in MiB, empty once it has ended."""
     found = subprocess.run(
         ["ps", "-o", "rss=", "-p", str(process)], check=False, stdout=subprocess.PIPE, text=True
     )
@@ -100,7 +100,7 @@ def resident_mebibytes(process: int) -> str:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Table and picture of the runs, and when each first reached some accuracies."""
+    """Write table and picture of the runs, and print when each first reached each accuracy."""
     titles = dict(arguments.name)
     points = [point for folder in arguments.runs for point in points_of(folder, titles)]
     with arguments.output.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
@@ -124,7 +124,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def points_of(folder: Path, titles: dict[str, str]) -> Iterator[Point]:
-    """The evaluations of a run, its sets by their titles."""
+    """The evaluations of a run."""
     log = [values for _, values in read_log(folder / METRICS_FILE)]
     computed = operations(folder, log)
     with (folder / CLOCK).open(encoding="utf-8") as file:
@@ -134,8 +134,8 @@ def points_of(folder: Path, titles: dict[str, str]) -> Iterator[Point]:
         seconds = next((s for at, s in clock if at >= step), clock[-1][1])
         for name, value in values.items():
             if is_evaluated(name):
-                group = name.removesuffix(METRIC)
-                place = titles.get(group, group), step, seconds / 60, computed[step] / 1e18
+                prefix = name.removesuffix(METRIC)
+                place = titles.get(prefix, prefix), step, seconds / 60, computed[step] / 1e18
                 yield Point(folder.name, *place, value)
 
 
@@ -145,7 +145,7 @@ def is_evaluated(name: str) -> bool:
 
 
 def operations(folder: Path, log: list[dict[str, float]]) -> list[int]:
-    """What a run has computed before each of its steps, and in the end."""
+    """The operations computed before each step of a run, and at its end."""
     model, config = load(folder)
     settings = yaml.safe_load((folder / "all_config.yaml").read_text("utf-8"))
     steps = max(values["step"] for values in log)
@@ -159,16 +159,16 @@ def operations(folder: Path, log: list[dict[str, float]]) -> list[int]:
 
 
 def planned_steps(settings: dict, log: list[dict[str, float]]) -> int:
-    """How long a run was to be, from when it was first evaluated: right but for a batch or so."""
+    """The planned steps of a run, from its first evaluation: exact to about a batch."""
     first = next(values["step"] for values in log if any(is_evaluated(name) for name in values))
     epochs = (settings["min_eval_interval"] + 1) * (settings["eval_interval"] or settings["epochs"])
     return round(first * settings["epochs"] / epochs)
 
 
 def flop(model: RecursiveReasoner, config: ModelConfig, recursion: Recursion) -> int:
-    """Operations of a row's supervision step: two a product, backward twice forward.
+    """Operations of one supervision step of a row: two per product, backward twice forward.
 
-    Those of the nets; embedding, heads and a look-ahead are left out.
+    Embedding, heads and the bootstrap target are left out.
     """
     costs = {net: application(getattr(model, net), config) for net in recursion.nets}
     free = sum(costs[update.net] for update in recursion.free_updates)
@@ -212,7 +212,7 @@ def draw(points: list[Point], target: Path) -> None:
     figure.savefig(target, dpi=110)
 
 
-def named(text: str) -> tuple[str, str]:
+def set_title(text: str) -> tuple[str, str]:
     name, separator, title = text.partition("=")
     if not separator:
         raise argparse.ArgumentTypeError(f"{text}: write SET=TITLE")
@@ -222,7 +222,7 @@ def named(text: str) -> tuple[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
-    running = commands.add_parser("run", help="train against the clock")
+    running = commands.add_parser("run", help="train and log the time")
     running.add_argument("folder", type=Path, help="of the run, new")
     running.add_argument("overrides", nargs="*", metavar="key=value", help="as for pretrain.py")
     running.add_argument("--seconds", type=float, help="stop then (default: at the run's end)")
@@ -234,7 +234,7 @@ def main() -> None:
         "--share", type=float, nargs="+", default=[0.1, 0.2, 0.4, 0.5, 0.9, 0.98]
     )
     comparing.add_argument(
-        "--name", type=named, nargs="+", default=[], metavar="SET=TITLE", help="titles of sets"
+        "--name", type=set_title, nargs="+", default=[], metavar="SET=TITLE", help="titles of sets"
     )
     comparing.set_defaults(action=compare)
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
-"""Bytes and time of the messages of one training step: the table of docs/distributed.md, computed.
+"""Computes bytes and time of the all-reduce of one training step: the table of docs/distributed.md.
 
-    python tools/communication.py
+    python tools/bench_allreduce.py
 
 A ring of n machines adds S bytes up in 2(n-1) hops of S/n bytes each, and gathers G bytes in n-1
 hops of G/n. A machine sends and receives at once; the time of a hop is its bytes over the bandwidth

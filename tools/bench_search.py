@@ -1,6 +1,6 @@
 """What test-time compute buys: accuracy, network evaluations and speed of each method.
 
-    python tools/test_time.py checkpoints/demo --data data/sudoku4x4 --steps 16
+    python tools/bench_search.py checkpoints/demo --data data/sudoku4x4 --steps 16
 
 A network evaluation is one supervision step of one puzzle. The first row is the published
 evaluation, every puzzle through all steps; "rule" marks results in which a rule check, not the

@@ -1,6 +1,6 @@
-"""Times the pieces of one block alone, forwards and backwards: the table of docs/performance.md.
+"""Times each operation of a block alone, forward and backward: the table of docs/performance.md.
 
-python tools/pieces.py --batch-size 768
+python tools/bench_ops.py --batch-size 768
 """
 
 import argparse
@@ -16,7 +16,7 @@ from trm_mlx.models.layers import norm_channels, norm_positions
 import mlx.core as mx  # isort: skip
 
 LENGTH, DIMS, HEADS = 97, 512, 8
-Piece = tuple[str, Callable]
+Operation = tuple[str, Callable]
 
 
 def main() -> None:
@@ -25,12 +25,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     arguments = parser.parse_args()
     device.announce("auto")
-    for name, run in pieces(arguments.batch_size):
+    for name, run in operations(arguments.batch_size):
         print(f"{name:50} {milliseconds(run, arguments.runs):8.3f} ms", flush=True)
 
 
-def pieces(batch: int) -> Iterator[Piece]:
-    """Names and functions, with arrays of their own."""
+def operations(batch: int) -> Iterator[Operation]:
+    """The name of each operation and a function that runs it."""
     yield from half("positions", POSITIONS, norm_positions, LENGTH, (LENGTH, batch * DIMS))
     yield from half("channels", CHANNELS, norm_channels, DIMS, (batch * LENGTH, DIMS))
     layer, x = Attention(DIMS, HEADS, rope=True), normal(batch, LENGTH, DIMS)
@@ -42,10 +42,10 @@ def pieces(batch: int) -> Iterator[Piece]:
     yield f"matrix product, {size} cubed", lambda: large @ large
 
 
-def half(name: str, axis: Axis, norm: Callable, mixed: int, shape: tuple) -> Iterator[Piece]:
-    """The pieces of a SwiGLU along one axis and of the norm after it."""
+def half(name: str, axis: Axis, norm: Callable, mixed: int, shape: tuple) -> Iterator[Operation]:
+    """The operations of a SwiGLU along one axis and of the norm after it."""
     inner = -(-round(4 * mixed * 2 / 3) // 256) * 256
-    x, slope = normal(*shape), normal(*shape)
+    x, grad = normal(*shape), normal(*shape)
     gate_up, down = normal(2 * inner, mixed), normal(mixed, inner)
     product = axis.product(x, gate_up)
     hidden = gated_silu(product)
@@ -53,16 +53,16 @@ def half(name: str, axis: Axis, norm: Callable, mixed: int, shape: tuple) -> Ite
     yield f"{name}: gate and up", lambda: axis.product(x, gate_up)
     yield f"{name}: silu, gate x up", lambda: gated_silu(product)
     yield f"{name}: down, residual", lambda: axis.down(x, hidden, down)
-    yield f"{name}: gradient of hidden", lambda: axis.hidden_slope(slope, down)
+    yield f"{name}: gradient of hidden", lambda: axis.hidden_grad(grad, down)
     yield f"{name}: gradient of silu", lambda: gated_silu_gradients(product, hidden)
-    yield f"{name}: gradient of x", lambda: axis.input_slope(slope, product, gate_up)
+    yield f"{name}: gradient of x", lambda: axis.input_grad(grad, product, gate_up)
     yield (
         f"{name}: gradients of weights",
-        lambda: axis.weight_slopes(x, product, hidden, slope),
+        lambda: axis.weight_grads(x, product, hidden, grad),
     )
     yield f"{name}: norm", lambda: norm(x)
-    yield f"{name}: gradient of norm", lambda: mx.vjp(norm, [x], [slope])[1]
-    yield f"{name}: an addition", lambda: x + slope
+    yield f"{name}: gradient of norm", lambda: mx.vjp(norm, [x], [grad])[1]
+    yield f"{name}: an addition", lambda: x + grad
 
 
 def normal(*shape: int) -> mx.array:
@@ -73,15 +73,15 @@ def normal(*shape: int) -> mx.array:
 
 
 def milliseconds(run: Callable, runs: int) -> float:
-    """Median of three turns of ``runs`` calls, after one that is not counted."""
-    turns = []
+    """The median of three rounds of ``runs`` calls, after a round of warm-up."""
+    rounds = []
     for _ in range(4):
         start = time.perf_counter()
         for _ in range(runs):
             mx.async_eval(run())
         mx.synchronize()
-        turns.append((time.perf_counter() - start) / runs * 1e3)
-    return statistics.median(turns[1:])
+        rounds.append((time.perf_counter() - start) / runs * 1e3)
+    return statistics.median(rounds[1:])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Make a bundled model of a run: weights in bfloat16, their measured accuracy, log and model card.
+"""Makes a bundled model of a run: weights in bfloat16, their measured accuracy, log and model card.
 
-    python tools/ship.py RUN sudoku-4x4 --generate sudoku4x4 --count 5000 --notes notes.md \\
-        --command "python pretrain.py experiment=sudoku4x4_pretrained"
+    python tools/publish_model.py RUN sudoku-4x4 --generate sudoku4x4 --count 5000 \\
+        --notes notes.md --command "python pretrain.py experiment=sudoku4x4_pretrained"
 
 writes ``trm_mlx/pretrained/sudoku-4x4``. The newest checkpoint is taken, with averaged weights; the
 numbers are those of the weights as written, measured now, or on a faster machine before:
