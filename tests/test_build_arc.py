@@ -466,12 +466,12 @@ def test_damaged_files(tmp_path, sources, capsys, name, content, match):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (["--num-aug", -1], "--num-aug -1: must be at least 0"),
-        (["--seed", -1], "--seed -1: must be at least 0"),
+        (["--num-aug", -1], "num_aug=-1: must be at least 0"),
+        (["--seed", -1], "seed=-1: must be at least 0"),
         (["--num-aug", "x"], "invalid int value"),
-        (["--test-set-name", "evaluatoin"], "evaluatoin: choose one of the --subsets, training"),
-        (["--test-set-name2", "concept"], "--test-set-name2 concept: choose one of"),
-        (["--subsets", "training", "training"], "--subsets names training 2 times"),
+        (["--test-set-name", "evaluatoin"], "evaluatoin: choose one of the subsets, training"),
+        (["--test-set-name2", "concept"], "test_set_name2=concept: choose one of"),
+        (["--subsets", "training", "training"], "subsets names training 2 times"),
         (["--subsets", "evaluation", "nonsense"], "arc_nonsense_challenges.json: No such file"),
         (["--input-file-prefix", "none/arc"], "none/arc_training_challenges.json: No such file"),
     ],
@@ -483,7 +483,7 @@ def test_bad_options(tmp_path, sources, capsys, options, match):
 
 def test_an_existing_dataset_needs_overwrite(tmp_path, sources, capsys):
     before = contents(build(tmp_path, "--num-aug", 1))
-    assert "pass --overwrite" in refused(capsys, words(tmp_path, "--num-aug", 2))
+    assert "set overwrite" in refused(capsys, words(tmp_path, "--num-aug", 2))
     assert contents(tmp_path / "d") == before
     assert contents(build(tmp_path, "--num-aug", 2, "--overwrite")) != before
 

@@ -170,12 +170,12 @@ def test_bad_csv(tmp_path, capsys, lines, expected):
     ("words", "expected"),
     [
         (["--generate", 4], "no maze of side 4; use 5 to 99"),
-        (["--generate", 6, "--num-train", 0], "--num-train 0: must be at least 1"),
-        (["--generate", 6, "--min-path-length", 0], "--min-path-length 0: must be at least 1"),
+        (["--generate", 6, "--num-train", 0], "num_train=0: must be at least 1"),
+        (["--generate", 6, "--min-path-length", 0], "min_path_length=0: must be at least 1"),
         (["--generate", 6, "--kind", "cave"], "invalid choice: 'cave'"),
         (["--generate", 6, "--input", "x.csv"], "not allowed with argument"),
         (["--input", "absent.csv"], "absent.csv does not exist"),
-        (["--input", ".", "--min-path-length", 9], "--min-path-length goes with --generate"),
+        (["--input", ".", "--min-path-length", 9], "min_path_length goes with generate"),
     ],
 )
 def test_bad_options(tmp_path, capsys, words, expected):
@@ -187,7 +187,7 @@ def test_folder_in_use(tmp_path, capsys):
     train, _ = build(tmp_path / "d", *words)
     before = boards(train)[0]
     capsys.readouterr()
-    assert "pass --overwrite" in refusal(capsys, tmp_path / "d", *words, "--seed", 1)
+    assert "set overwrite" in refusal(capsys, tmp_path / "d", *words, "--seed", 1)
     train, _ = build(tmp_path / "d", *words, "--seed", 1, "--overwrite")
     assert (boards(train)[0] != before).any()
 

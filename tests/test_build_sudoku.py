@@ -388,17 +388,17 @@ def test_folder_of_two_sizes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--num-train", 0], "--num-train 0: must be at least 1"),
-        (["--num-test", 0], "--num-test 0: must be at least 1"),
-        (["--subsample-size", 0], "--subsample-size 0: must be at least 1"),
-        (["--num-aug", -1], "--num-aug -1: must be at least 0"),
-        (["--extra-givens", -1], "--extra-givens -1: must be at least 0"),
-        (["--seed", -1], "--seed -1: must be at least 0"),
+        (["--num-train", 0], "num_train=0: must be at least 1"),
+        (["--num-test", 0], "num_test=0: must be at least 1"),
+        (["--subsample-size", 0], "subsample_size=0: must be at least 1"),
+        (["--num-aug", -1], "num_aug=-1: must be at least 0"),
+        (["--extra-givens", -1], "extra_givens=-1: must be at least 0"),
+        (["--seed", -1], "seed=-1: must be at least 0"),
         (["--num-train", "many"], "argument --num-train: invalid int value: 'many'"),
         (["--generate", 5], "argument --generate: invalid choice: 5"),
         (["--input", "x.csv"], "argument --input: not allowed with argument --generate"),
         (["--colour", "red"], "unrecognized arguments: --colour red"),
-        (["--num-aug", 1], "--num-aug with --generate 4"),
+        (["--num-aug", 1], "num_aug with generate=4"),
         (
             ["--min-difficulty", 9],
             "no sudoku4x4 puzzle rated 9 or more in 10000 tries; ask for easier ones",
@@ -412,10 +412,10 @@ def test_bad_options(tmp_path, capsys, words, expected):
 def test_nothing_left(tmp_path, capsys):
     path = write_csv(tmp_path / "p.csv", puzzles_of(4, 6), np.arange(6))
     line = refusal(capsys, tmp_path / "d", "--input", path, "--num-test", 6)
-    assert line == "--num-test 6 leaves no training puzzle of 6: lower it"
+    assert line == "num_test=6 leaves no training puzzle of 6: lower it"
     words = ["--input", path, "--num-test", 2, "--min-difficulty", 40]
     line = refusal(capsys, tmp_path / "d", *words)
-    assert line.startswith("--min-difficulty 40 leaves no training puzzle; the highest rating is ")
+    assert line.startswith("min_difficulty=40 leaves no training puzzle; the highest rating is ")
 
 
 def test_folder_in_use(tmp_path, capsys):
@@ -424,7 +424,7 @@ def test_folder_in_use(tmp_path, capsys):
     build(folder, *words)
     capsys.readouterr()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert "pass --overwrite" in refusal(capsys, folder, *words, "--seed", 5)
+    assert "set overwrite" in refusal(capsys, folder, *words, "--seed", 5)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     other = tmp_path / "thesis"
     other.mkdir()

@@ -254,7 +254,7 @@ def test_a_stream_is_checked(tmp_path):
 def test_an_existing_dataset_needs_overwrite(tmp_path):
     directory = build(tmp_path / "d", FLAT)
     before = contents(directory)
-    with pytest.raises(InputError, match=r"d is not empty; pass --overwrite"):
+    with pytest.raises(InputError, match=r"d is not empty; set overwrite"):
         build(directory, ARC)
     assert contents(directory) == before
     build(directory, ARC, overwrite=True)
@@ -355,7 +355,7 @@ def test_a_kill_while_a_dataset_is_replaced(tmp_path, kill, number, start):
         assert len(PuzzleDataset([str(directory)], "train").parts) == 1
         assert contents(directory) == (new if number == 3 else old)
     elif start == "build":
-        with pytest.raises(InputError, match=r"d is not empty; pass --overwrite"):
+        with pytest.raises(InputError, match=r"d is not empty; set overwrite"):
             build(directory, ARC)
         assert contents(directory) == (new if number == 3 else old)
     else:

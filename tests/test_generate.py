@@ -13,7 +13,7 @@ from trm_mlx.cli import main
 from trm_mlx.config_io import load_config, train_config
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays
 from trm_mlx.data.dataset import PuzzleDataset
-from trm_mlx.data.generated import GeneratedStream
+from trm_mlx.data.sampler import GeneratedStream
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate.rules import RulesEvaluator

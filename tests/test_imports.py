@@ -170,6 +170,15 @@ def test_exceptions_are_named(path):
             assert not broad, f"{relative(path)}:{node.lineno}: except {broad.pop()}"
 
 
+def test_command_lines_are_read_by_commands_alone():
+    """Library code takes keywords; ``argparse.Namespace`` stays where a command line is parsed."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name == "commands":
+            continue
+        names = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(tree_of(path))}
+        assert "Namespace" not in names, path
+
+
 def test_no_junk_drawer():
     assert not [path for path in FILES if path.stem in ("utils", "util", "helpers", "misc")]
 

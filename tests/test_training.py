@@ -58,7 +58,9 @@ def config(data, run="run", arch=None, **changes):
         "lr": 1e-2,
         "lr_warmup_steps": 2,
         "lr_min_ratio": 0.1,
+        "weight_decay": 1.0,
         "puzzle_emb_lr": 1e-2,
+        "puzzle_emb_weight_decay": 1.0,
         "ema": True,
         "checkpoint_path": str(run),
     }

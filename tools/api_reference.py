@@ -38,7 +38,11 @@ PUBLIC = {
         "load_config", "arch_config", "ArchConfig", "ModelConfig", "TrainConfig",
         "config:EvaluatorConfig",
     ),
-    "Data": ("PuzzleDataset", "SplitArrays", "write_dataset", "data.format:DatasetMetadata"),
+    "Data": (
+        "build_sudoku", "build_maze", "build_arithmetic", "build_arc",
+        "builders.write:BuiltDataset", "PuzzleDataset", "SplitArrays", "write_dataset",
+        "data.format:DatasetMetadata",
+    ),
     "Tasks": (
         "tasks:get", "tasks:fitting", "tasks:task_of", "tasks:register", "tasks:Task",
         "tasks:Puzzles", "tasks.base:WrongCells", "tasks:BoardStyle", "tasks:BoardInput",

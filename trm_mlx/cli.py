@@ -87,7 +87,10 @@ def _dispatch(words: list[str]) -> int:
             module = importlib.import_module(module_name)
             parser = Parser(prog=f"trm {verb}", description=f"{summary[0].upper()}{summary[1:]}.")
             module.add_arguments(parser)
-            return module.run(parser.parse_intermixed_args(words[length:])) or 0
+            arguments = parser.parse_intermixed_args(words[length:])
+            if words[0] == "build":  # a function with keywords
+                return module.run(**vars(arguments)) or 0
+            return module.run(arguments) or 0
     if words == ["--version"]:
         print(__version__)
         return 0

@@ -100,7 +100,7 @@ class ArchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(ArchConfig):
-    """Everything needed to build a model: an `ArchConfig` and the sizes its data decides."""
+    """Everything needed to build a model: an ``ArchConfig`` and the sizes its data decides."""
 
     vocab_size: int = _size(_REQUIRED, "tokens, V", 2**20)
     seq_len: int = _size(_REQUIRED, "positions of a puzzle, S", 2**20)
@@ -154,7 +154,7 @@ class EvaluatorConfig:
 
     @property
     def task(self) -> str:
-        """The name by which `evaluate.__init__` knows it."""
+        """The name by which ``evaluate.__init__`` knows it."""
         return self.name.partition("@")[0]
 
 

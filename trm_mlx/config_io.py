@@ -78,12 +78,12 @@ def arch_config(name: str = "trm", **changes: Any) -> ArchConfig:
 
 
 def typed_overrides(words: typing.Sequence[str]) -> dict[str, Any]:
-    """``key=value`` words for the fields of a `ModelConfig`, checked and typed."""
+    """``key=value`` words for the fields of a ``ModelConfig``, checked and typed."""
     return typed_fields(dict(_split_override(word) for word in words))
 
 
 def typed_fields(values: typing.Mapping[str, Any]) -> dict[str, Any]:
-    """Values for some fields of a `ModelConfig`, checked and typed."""
+    """Values for some fields of a ``ModelConfig``, checked and typed."""
     kinds = typing.get_type_hints(ModelConfig)
     _check_known(values, kinds, "")
     return {key: _typed(key, value, kinds[key]) for key, value in values.items()}
@@ -98,7 +98,7 @@ def to_dict(config: Any) -> dict:
 
 
 def read_model_config(values: dict) -> ModelConfig:
-    """A `ModelConfig` from what a checkpoint's ``config.json`` holds."""
+    """A ``ModelConfig`` from what a checkpoint's ``config.json`` holds."""
     return _build(ModelConfig, values, "")
 
 

@@ -52,7 +52,7 @@ def _places(rows: int, columns: int) -> np.ndarray:
 
 
 def _palettes(symmetry: Symmetry) -> np.ndarray:
-    """The token of each entry of `Cells.colours` under each symmetry, uint8 [N, COLOURS + 1]."""
+    """The token of each entry of ``Cells.colours`` under each symmetry, uint8 [N, COLOURS + 1]."""
     palettes = np.full((len(symmetry), COLOURS + 1), END, np.uint8)
     palettes[:, :COLOURS] = symmetry.colours + np.uint8(FIRST_COLOUR)
     return palettes
@@ -62,7 +62,7 @@ def _palettes(symmetry: Symmetry) -> np.ndarray:
 
 
 def distinct(cells: Cells, count: int, rng: np.random.Generator) -> Symmetry:
-    """The identity and up to `count` random symmetries whose images of the puzzle all differ.
+    """The identity and up to ``count`` random symmetries whose images of the puzzle all differ.
 
     Two images are the same puzzle if they hold the same pairs, in any order. Symmetries are drawn
     one by one and kept if their image is new, at most TRIES * count of them.
@@ -117,7 +117,7 @@ def paint(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The images of all pairs under each symmetry in turn: (inputs, labels), uint8 [n, 900] each.
 
-    With `rng` both grids of a pair are moved together to a random place where they fit, all but
+    With ``rng`` both grids of a pair are moved together to a random place where they fit, all but
     those of one random pair of each image, which stay at the top left.
     """
     cells = cells_of(pairs)
@@ -144,7 +144,7 @@ def _random_shifts(pairs: list[Pair], symmetry: Symmetry, rng: np.random.Generat
 
 
 def _painted(cells: Cells, symmetry: Symmetry, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`paint` for symmetries whose images fit in memory together."""
+    """``paint`` for symmetries whose images fit in memory together."""
     count, pairs = shifts.shape
     canvases = np.zeros((2, count, pairs, EDGE, EDGE), np.uint8)
     first = np.arange(2 * count * pairs).reshape(2, count, pairs) * EDGE**2 + shifts

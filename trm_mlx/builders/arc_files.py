@@ -4,7 +4,6 @@ PREFIX_{subset}_challenges.json   {puzzle: {"train": [{"input", "output"}], "tes
 PREFIX_{subset}_solutions.json    {puzzle: [the output of each test]}
 """
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ UNKNOWN = [[0]]  # stands for the solution of a test that has none, as published
 
 
 class Puzzle(NamedTuple):
-    """One puzzle; `test` pairs of a held-out puzzle go to the test split, else all to train."""
+    """One puzzle; ``test`` pairs of a held-out puzzle go to the test split, else all to train."""
 
     name: str
     train: list[Pair]
@@ -32,7 +31,7 @@ class Puzzle(NamedTuple):
     def pairs(self) -> list[Pair]:
         return self.train + self.test
 
-    def plain(self) -> dict[str, list[dict[str, list[list[int]]]]]:
+    def to_dict(self) -> dict[str, list[dict[str, list[list[int]]]]]:
         """The puzzle as JSON, the tests with their outputs."""
         return {
             kind: [{"input": before.tolist(), "output": after.tolist()} for before, after in pairs]
@@ -40,11 +39,11 @@ class Puzzle(NamedTuple):
         }
 
 
-def read_subset(prefix: str, subset: str, held_out: bool) -> list[Puzzle]:
-    """The puzzles of one subset in the order of its file.
+def read_subset(prefix: str | Path, subset: str, held_out: bool) -> tuple[list[Puzzle], list[str]]:
+    """The puzzles of one subset in the order of its file, and warnings.
 
     A held-out subset may lack its solutions, as a competition's does: tests without an output get
-    `UNKNOWN`, and a line on stderr says so.
+    ``UNKNOWN``, and a warning says so.
 
     Raises:
         InputError: a file is missing or damaged, challenges and solutions do not match, or a grid
@@ -54,17 +53,18 @@ def read_subset(prefix: str, subset: str, held_out: bool) -> list[Puzzle]:
     contents = _puzzles(path)
     train = {name: _examples(path, name, contents[name], "train") for name in contents}
     tests = {name: _examples(path, name, contents[name], "test") for name in contents}
+    warnings = []
     if solved.exists():
         _add_solutions(solved, _puzzles(solved), tests)
     elif held_out:
-        print(f"{solved} not found: tests without an output get {UNKNOWN}", file=sys.stderr)
+        warnings.append(f"{solved} not found: tests without an output get {UNKNOWN}")
         tests = {name: [{"output": UNKNOWN, **e} for e in tests[name]] for name in tests}
     elif not all("output" in example for examples in tests.values() for example in examples):
         raise InputError(
             f"{solved} not found, and its subset is trained on: add the file, or hold the subset "
-            "out with --test-set-name"
+            "out with test_set_name"
         )
-    return [
+    puzzles = [
         Puzzle(
             name,
             _pairs(f"{path}: puzzle {name}, train", train[name]),
@@ -73,17 +73,18 @@ def read_subset(prefix: str, subset: str, held_out: bool) -> list[Puzzle]:
         )
         for name in contents
     ]
+    return puzzles, warnings
 
 
 def _puzzles(path: Path) -> dict:
-    content = read_json(path, "correct --input-file-prefix or --subsets", "download it again")
+    content = read_json(path, "correct input_file_prefix or subsets", "download it again")
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path} holds no puzzles; it must be a JSON object of them, by name")
     return content
 
 
 def _examples(path: Path, name: str, content: object, kind: str) -> list[Example]:
-    """The examples of a puzzle's list `kind`, each an object, not yet grids."""
+    """The examples of a puzzle's list ``kind``, each an object, not yet grids."""
     if SEPARATOR in name:
         raise InputError(f"{path}: puzzle {name}: {SEPARATOR} marks augmentations; rename it")
     examples = content.get(kind) if isinstance(content, dict) else None

@@ -2,40 +2,67 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from trm_mlx.builders.arguments import add_counts, add_output, check_counts
-from trm_mlx.builders.write import generate_splits, write_splits
+from trm_mlx.builders.write import (
+    BuiltDataset,
+    add_counts,
+    add_output,
+    check_least,
+    generate_splits,
+    report,
+    use_defaults,
+    write_splits,
+)
 from trm_mlx.data.writer import check_replaceable
+from trm_mlx.errors import InputError
 from trm_mlx.tasks.arithmetic import ADDITION, MULTIPLICATION, Arithmetic
 
 OPERATIONS = {operation.noun: operation for operation in (ADDITION, MULTIPLICATION)}
 
 
+def build_arithmetic(
+    output_dir: str | Path,
+    *,
+    operation: str = ADDITION.noun,
+    n_digits: int = 3,
+    num_train: int = 1000,
+    num_test: int = 200,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> BuiltDataset:
+    """Build a dataset of sums or products, question and answer as digits.
+
+    Args:
+        output_dir: dataset folder to write.
+        operation: ``addition`` or ``multiplication``.
+        n_digits: digits of each number.
+        num_train, num_test: puzzles of the splits; they share none.
+        seed: of every draw.
+        overwrite: replace a dataset that is there.
+
+    Raises:
+        InputError: unusable values; nothing is written then.
+    """
+    check_least(locals(), num_train=1, num_test=1)
+    if operation not in OPERATIONS:
+        raise InputError(f"operation={operation}: choose one of {', '.join(OPERATIONS)}")
+    check_replaceable(Path(output_dir), overwrite)
+    task = Arithmetic(OPERATIONS[operation], n_digits)
+    train, test = generate_splits(task, num_train, num_test, np.random.default_rng(seed))
+    chunks = iter([(train.questions, train.answers)])
+    return write_splits(output_dir, task, chunks, len(train.ratings), 0, test, overwrite)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    use_defaults(parser, build_arithmetic)
     add_output(parser)
-    parser.add_argument(
-        "--operation",
-        choices=OPERATIONS,
-        default=ADDITION.noun,
-        help="default: %(default)s",
-    )
-    parser.add_argument(
-        "--n-digits", type=int, default=3, help="digits of each number (default: %(default)s)"
-    )
+    parser.add_argument("--operation", choices=OPERATIONS, help="default: %(default)s")
+    parser.add_argument("--n-digits", type=int, help="digits of each number (default: %(default)s)")
     add_counts(parser)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Build what the command line asks for.
-
-    Raises:
-        InputError: unusable options; nothing is written then.
-    """
-    check_counts(arguments, num_train=1, num_test=1)
-    check_replaceable(Path(arguments.output_dir), arguments.overwrite)
-    task = Arithmetic(OPERATIONS[arguments.operation], arguments.n_digits)
-    train, test = generate_splits(task, arguments, np.random.default_rng(arguments.seed))
-    chunks = iter([(train.questions, train.answers)])
-    write_splits(task, arguments, chunks, len(train.ratings), 0, test)
+def run(**options: Any) -> None:
+    report(build_arithmetic(**options))

@@ -21,23 +21,51 @@ TaskOf = Callable[[str], Task]
 BoardsOf = Callable[[Task, list[str], Sequence[str], Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
+def add_source(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Where puzzles are read from; the caller adds its generator to the group returned."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--input", help="CSV file (test puzzles are split off) or folder with train.csv, test.csv"
+    )
+    source.add_argument(
+        "--source-repo", help="dataset on the Hugging Face hub (default: %(default)s)"
+    )
+    parser.add_argument("--subsample-size", type=int, help="training puzzles to keep, at random")
+    return source
+
+
+def check_one_source(generate: int, input: str | Path | None) -> None:
+    """Check that puzzles are not both generated and read.
+
+    Raises:
+        InputError: they are.
+    """
+    if input is not None:
+        raise InputError(f"generate={generate} with input={input}: give one of them")
+
+
 def read_sources(
-    arguments: argparse.Namespace, task_of: TaskOf, boards_of: BoardsOf, rng: np.random.Generator
+    input: str | Path | None,
+    source_repo: str,
+    num_test: int,
+    task_of: TaskOf,
+    boards_of: BoardsOf,
+    rng: np.random.Generator,
 ) -> tuple[Task, Puzzles, Puzzles]:
-    """The task, training and test puzzles that ``--input`` or ``--source-repo`` names.
+    """The task, training and test puzzles of a CSV file, a folder of two, or the hub.
 
     Raises:
         InputError: naming the file, and the line, that cannot be used.
     """
-    path = Path(arguments.input) if arguments.input else None
+    path = Path(input) if input else None
     if path is not None and not path.exists():
-        raise InputError(f"--input {path} does not exist: name a CSV file, or a folder of them")
+        raise InputError(f"input={path} does not exist: name a CSV file, or a folder of them")
     if path is not None and path.is_file():
         task, puzzles = read_csv(path, task_of, boards_of)
-        train, test = _split_off(task, puzzles, arguments.num_test, rng)
+        train, test = _split_off(task, puzzles, num_test, rng)
     else:
         files = [
-            path / f"{split}.csv" if path else _download(arguments.source_repo, f"{split}.csv")
+            path / f"{split}.csv" if path else _download(source_repo, f"{split}.csv")
             for split in ("train", "test")
         ]
         (task, train), (test_task, test) = (read_csv(file, task_of, boards_of) for file in files)
@@ -64,7 +92,7 @@ def read_csv(path: Path, task_of: TaskOf, boards_of: BoardsOf) -> tuple[Task, Pu
 
 
 def each(places: list[str], texts: Sequence[str], read: Callable[[str], object]) -> np.ndarray:
-    """What `read` makes of every text, as one array; an error says in which place."""
+    """What ``read`` makes of every text, as one array; an error says in which place."""
     values = []
     for place, text in zip(places, texts, strict=True):
         with located(place):
@@ -115,7 +143,7 @@ def _download(repository: str, name: str) -> Path:
     except ImportError as error:
         raise InputError(
             "reading the Hugging Face hub needs huggingface_hub: pip install 'trm-mlx[hub]', "
-            "or use --input or --generate"
+            "or set input or generate"
         ) from error
     try:
         return Path(hf_hub_download(repository, name, repo_type="dataset"))
@@ -134,5 +162,5 @@ def _split_off(
     keys = task.split_keys(rest.questions, rest.answers)
     train = rest.take(np.array([key not in held_out for key in keys], bool))
     if not len(train.ratings):
-        raise InputError(f"--num-test {count} leaves no training puzzle of {len(order)}: lower it")
+        raise InputError(f"num_test={count} leaves no training puzzle of {len(order)}: lower it")
     return train, test

@@ -8,12 +8,23 @@ by its other 7 rotations and reflections.
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from trm_mlx.builders.arguments import add_counts, add_output, add_source, check_counts
-from trm_mlx.builders.csv_files import each, read_sources, subsample
-from trm_mlx.builders.write import CHUNK, Boards, generate_splits, write_splits
+from trm_mlx.builders.csv_files import add_source, check_one_source, each, read_sources, subsample
+from trm_mlx.builders.write import (
+    CHUNK,
+    Boards,
+    BuiltDataset,
+    add_counts,
+    add_output,
+    check_least,
+    generate_splits,
+    report,
+    use_defaults,
+    write_splits,
+)
 from trm_mlx.data.writer import check_replaceable
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles
@@ -22,48 +33,58 @@ from trm_mlx.tasks.maze import KINDS, Maze, parse_any
 IMAGES = 8
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_output(parser)
-    source = add_source(parser, "sapientinc/maze-30x30-hard-1k")
-    source.add_argument("--generate", type=int, metavar="SIDE", help="make SIDE x SIDE mazes")
-    add_counts(parser)
-    parser.add_argument("--aug", action="store_true", help="add the 7 other images of every maze")
-    parser.add_argument(
-        "--kind",
-        choices=KINDS,
-        default=KINDS[0],
-        help="generate random walls, or a tree with one way everywhere (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--min-path-length",
-        type=int,
-        help="steps that a generated maze's shortest path has at least (default: SIDE)",
-    )
+def build_maze(
+    output_dir: str | Path,
+    *,
+    generate: int | None = None,
+    input: str | Path | None = None,
+    source_repo: str = "sapientinc/maze-30x30-hard-1k",
+    num_train: int = 1000,
+    num_test: int = 200,
+    subsample_size: int | None = None,
+    aug: bool = False,
+    kind: str = KINDS[0],
+    min_path_length: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> BuiltDataset:
+    """Build a maze dataset: generated, from CSV files, or from the Hugging Face hub.
 
-
-def run(arguments: argparse.Namespace) -> None:
-    """Build what the command line asks for.
+    Args:
+        output_dir: dataset folder to write.
+        generate: make mazes of so many cells a side; None: read them.
+        input: CSV file (test puzzles are split off), or folder with train.csv and test.csv.
+        source_repo: dataset on the Hugging Face hub, read without ``generate`` and ``input``.
+        num_train: mazes to generate.
+        num_test: test mazes to generate, or to split off a CSV file.
+        subsample_size: training mazes to keep, at random; None: all.
+        aug: add the 7 other rotations and reflections of every training maze.
+        kind: of generated mazes, one of ``trm_mlx.tasks.maze.KINDS``.
+        min_path_length: steps that a generated maze's shortest path has at least; None: a side.
+        seed: of every draw.
+        overwrite: replace a dataset that is there.
 
     Raises:
-        InputError: unusable input or options; nothing is written then.
+        InputError: unusable files or values; nothing is written then.
     """
-    check_counts(arguments, subsample_size=1, num_train=1, num_test=1, min_path_length=1)
-    check_replaceable(Path(arguments.output_dir), arguments.overwrite)
-    rng = np.random.default_rng(arguments.seed)
-    if arguments.generate is not None:
-        task = Maze(arguments.generate)
-        length = arguments.min_path_length
-        train, test = generate_splits(
-            task, arguments, rng, kind=arguments.kind, min_path_length=length
-        )
-    elif arguments.min_path_length is not None:
-        raise InputError("--min-path-length goes with --generate: a CSV file has its own mazes")
+    check_least(locals(), subsample_size=1, num_train=1, num_test=1, min_path_length=1)
+    if kind not in KINDS:
+        raise InputError(f"kind={kind}: choose one of {', '.join(KINDS)}")
+    check_replaceable(Path(output_dir), overwrite)
+    rng = np.random.default_rng(seed)
+    if generate is not None:
+        check_one_source(generate, input)
+        task = Maze(generate)
+        options = {"kind": kind, "min_path_length": min_path_length}
+        train, test = generate_splits(task, num_train, num_test, rng, **options)
+    elif min_path_length is not None:
+        raise InputError("min_path_length goes with generate: a CSV file has its own mazes")
     else:
-        task, train, test = read_sources(arguments, _task_of, _boards_of, rng)
-    train = subsample(train, arguments.subsample_size, rng)
-    images = IMAGES if arguments.aug else 1
+        task, train, test = read_sources(input, source_repo, num_test, _task_of, _boards_of, rng)
+    train = subsample(train, subsample_size, rng)
+    images = IMAGES if aug else 1
     chunks = _augmented(task, train, images)
-    write_splits(task, arguments, chunks, len(train.ratings), images - 1, test)
+    return write_splits(output_dir, task, chunks, len(train.ratings), images - 1, test, overwrite)
 
 
 def _task_of(question: str) -> Maze:
@@ -82,3 +103,26 @@ def _augmented(task: Maze, puzzles: Puzzles, images: int) -> Iterator[Boards]:
     for start in range(0, len(puzzles.ratings), CHUNK // IMAGES):
         some = puzzles.take(slice(start, start + CHUNK // IMAGES))
         yield tuple(boards[:, cells].reshape(-1, task.seq_len) for boards in some[:2])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    use_defaults(parser, build_maze)
+    add_output(parser)
+    source = add_source(parser)
+    source.add_argument("--generate", type=int, metavar="SIDE", help="make SIDE x SIDE mazes")
+    add_counts(parser)
+    parser.add_argument("--aug", action="store_true", help="add the 7 other images of every maze")
+    parser.add_argument(
+        "--kind",
+        choices=KINDS,
+        help="generate random walls, or a tree with one way everywhere (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-path-length",
+        type=int,
+        help="steps that a generated maze's shortest path has at least (default: SIDE)",
+    )
+
+
+def run(**options: Any) -> None:
+    report(build_maze(**options))

@@ -7,52 +7,84 @@ puzzles are never augmented. Unlike there, no copy shows a solution of the test 
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from trm_mlx.builders.arguments import add_counts, add_output, add_source, check_counts
-from trm_mlx.builders.csv_files import each, read_sources, subsample
-from trm_mlx.builders.write import CHUNK, Boards, generate_splits, progress_bar, write_splits
+from trm_mlx.builders.csv_files import add_source, check_one_source, each, read_sources, subsample
+from trm_mlx.builders.write import (
+    CHUNK,
+    Boards,
+    BuiltDataset,
+    add_counts,
+    add_output,
+    check_least,
+    generate_splits,
+    progress_bar,
+    report,
+    use_defaults,
+    write_splits,
+)
 from trm_mlx.data.writer import check_replaceable
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles
 from trm_mlx.tasks.sudoku import Sudoku, parse_any
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_output(parser)
-    source = add_source(parser, "sapientinc/sudoku-extreme")
-    source.add_argument(
-        "--generate", type=int, choices=(4, 6, 9), metavar="SIZE", help="make 4x4, 6x6 or 9x9"
-    )
-    add_counts(parser)
-    parser.add_argument("--min-difficulty", type=int, default=0, help="lowest rating to keep")
-    parser.add_argument("--num-aug", type=int, default=0, help="augmented copies per puzzle")
-    parser.add_argument(
-        "--extra-givens", type=int, default=0, help="generated puzzles show up to this many more"
-    )
+def build_sudoku(
+    output_dir: str | Path,
+    *,
+    generate: int | None = None,
+    input: str | Path | None = None,
+    source_repo: str = "sapientinc/sudoku-extreme",
+    num_train: int = 1000,
+    num_test: int = 200,
+    subsample_size: int | None = None,
+    min_difficulty: int = 0,
+    num_aug: int = 0,
+    extra_givens: int = 0,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> BuiltDataset:
+    """Build a Sudoku dataset: generated, from CSV files, or from the Hugging Face hub.
 
-
-def run(arguments: argparse.Namespace) -> None:
-    """Build what the command line asks for.
+    Args:
+        output_dir: dataset folder to write.
+        generate: make puzzles of so many cells a side, 4, 6 or 9; None: read them.
+        input: CSV file (test puzzles are split off), or folder with train.csv and test.csv.
+        source_repo: dataset on the Hugging Face hub, read without ``generate`` and ``input``.
+        num_train: puzzles to generate.
+        num_test: test puzzles to generate, or to split off a CSV file.
+        subsample_size: training puzzles to keep, at random; None: all.
+        min_difficulty: lowest rating to keep, in both splits.
+        num_aug: augmented copies of every training puzzle.
+        extra_givens: generated puzzles show up to this many more cells than they need.
+        seed: of every draw.
+        overwrite: replace a dataset that is there.
 
     Raises:
-        InputError: unusable input or options; nothing is written then.
+        InputError: unusable files or values; nothing is written then.
     """
-    check_counts(arguments, subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
-    check_replaceable(Path(arguments.output_dir), arguments.overwrite)
-    rng = np.random.default_rng(arguments.seed)
-    if arguments.generate:
-        task = Sudoku(arguments.generate)
-        train, test = _generate(task, arguments, rng)
+    check_least(locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
+    check_replaceable(Path(output_dir), overwrite)
+    rng = np.random.default_rng(seed)
+    if generate is not None:
+        check_one_source(generate, input)
+        task = Sudoku(generate)
+        if task.size == 4 and num_aug:
+            raise InputError(
+                "num_aug with generate=4: the 288 grids are images of each other, so copies would "
+                "show test solutions; raise num_train instead"
+            )
+        options = {"min_rating": min_difficulty, "extra_givens": extra_givens}
+        train, test = generate_splits(task, num_train, num_test, rng, **options)
     else:
-        task, train, test = read_sources(arguments, _task_of, _boards_of, rng)
-    train = _at_least(train, arguments.min_difficulty, "training")
-    test = _at_least(test, arguments.min_difficulty, "test")
-    train = subsample(train, arguments.subsample_size, rng)
-    copies = arguments.num_aug
-    chunks = _augmented(task, train, test, copies, rng)
-    write_splits(task, arguments, chunks, len(train.ratings), copies, test)
+        task, train, test = read_sources(input, source_repo, num_test, _task_of, _boards_of, rng)
+    train = _at_least(train, min_difficulty, "training")
+    test = _at_least(test, min_difficulty, "test")
+    train = subsample(train, subsample_size, rng)
+    chunks = _augmented(task, train, test, num_aug, rng)
+    return write_splits(output_dir, task, chunks, len(train.ratings), num_aug, test, overwrite)
 
 
 def _task_of(question: str) -> Sudoku:
@@ -72,29 +104,11 @@ def _boards(task: Sudoku, places: list[str], texts: Sequence[str]) -> np.ndarray
         return each(places, texts, task.parse)
 
 
-def _generate(
-    task: Sudoku, arguments: argparse.Namespace, rng: np.random.Generator
-) -> tuple[Puzzles, Puzzles]:
-    """Training and test puzzles that share no solution grid."""
-    if task.size == 4 and arguments.num_aug:
-        raise InputError(
-            "--num-aug with --generate 4: the 288 grids are images of each other, so copies would "
-            "show test solutions; raise --num-train instead"
-        )
-    return generate_splits(
-        task,
-        arguments,
-        rng,
-        min_rating=arguments.min_difficulty,
-        extra_givens=arguments.extra_givens,
-    )
-
-
 def _at_least(puzzles: Puzzles, rating: int, name: str) -> Puzzles:
     kept = puzzles.take(puzzles.ratings >= rating)
     if not len(kept.ratings):
         raise InputError(
-            f"--min-difficulty {rating} leaves no {name} puzzle; the highest rating is "
+            f"min_difficulty={rating} leaves no {name} puzzle; the highest rating is "
             f"{puzzles.ratings.max()}"
         )
     return kept
@@ -131,3 +145,22 @@ def _among(boards: np.ndarray, others: np.ndarray) -> np.ndarray:
         np.ascontiguousarray(boards).view(whole).ravel(),
         np.ascontiguousarray(others).view(whole).ravel(),
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    use_defaults(parser, build_sudoku)
+    add_output(parser)
+    source = add_source(parser)
+    source.add_argument(
+        "--generate", type=int, choices=(4, 6, 9), metavar="SIZE", help="make 4x4, 6x6 or 9x9"
+    )
+    add_counts(parser)
+    parser.add_argument("--min-difficulty", type=int, help="lowest rating to keep")
+    parser.add_argument("--num-aug", type=int, help="augmented copies per puzzle")
+    parser.add_argument(
+        "--extra-givens", type=int, help="generated puzzles show up to this many more"
+    )
+
+
+def run(**options: Any) -> None:
+    report(build_sudoku(**options))

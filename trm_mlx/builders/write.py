@@ -1,12 +1,16 @@
-"""The two splits of a dataset whose puzzles come with images, as published for Sudoku and mazes.
+"""The splits of a dataset whose puzzles come with images, and what all builders share.
 
-A group is one original puzzle followed by its images, every puzzle is one example and has the blank
-identifier, and test puzzles have no images.
+As published for Sudoku and mazes, a group is one original puzzle followed by its images, every
+puzzle is one example and has the blank identifier, and test puzzles have no images.
 """
 
 import argparse
-from collections.abc import Iterator
+import inspect
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -23,22 +27,35 @@ Boards = tuple[np.ndarray, np.ndarray]  # questions, answers [N, S]
 progress_bar = partial(tqdm, disable=None)  # on a terminal only: a log keeps its one line of error
 
 
-def generate_splits(
-    task: Task,
-    arguments: argparse.Namespace,
-    rng: np.random.Generator,
-    **options: object,
-) -> tuple[Puzzles, Puzzles]:
-    """``--num-train`` and ``--num-test`` different puzzles; see ``tasks/holdout.py`` for which.
+class BuiltDataset(NamedTuple):
+    """A dataset that a builder has written: its folder, its size in words, what to beware of."""
+
+    folder: Path
+    summary: str
+    warnings: tuple[str, ...] = ()
+
+
+def check_least(values: dict[str, int | None], **least: int) -> None:
+    """Check that no count is below the least value it can have; None passes.
 
     Raises:
-        InputError: there are not as many.
+        InputError: naming the keyword.
+    """
+    for name, smallest in {"seed": 0, **least}.items():
+        if values[name] is not None and values[name] < smallest:
+            raise InputError(f"{name}={values[name]}: must be at least {smallest}")
+
+
+def generate_splits(
+    task: Task, num_train: int, num_test: int, rng: np.random.Generator, **options: object
+) -> tuple[Puzzles, Puzzles]:
+    """Different training and test puzzles; ``tasks/holdout.py`` says which are held out.
+
+    Raises:
+        InputError: there are fewer than asked for.
     """
     splits = []
-    for name, count, testing in (
-        ("training", arguments.num_train, False),
-        ("test", arguments.num_test, True),
-    ):
+    for name, count, testing in (("training", num_train, False), ("test", num_test, True)):
         with progress_bar(total=count, desc=f"generating {name} puzzles", unit="puzzle") as bar:
             puzzles = draw_distinct(task, count, rng, testing, bar.update, **options)
         if len(puzzles.ratings) < count:
@@ -51,14 +68,15 @@ def generate_splits(
 
 
 def write_splits(
+    output_dir: str | Path,
     task: Task,
-    arguments: argparse.Namespace,
     train: Iterator[Boards],
     originals: int,
     images: int,
     test: Puzzles,
-) -> None:
-    """Write the dataset ``--output-dir`` and say so.
+    overwrite: bool,
+) -> BuiltDataset:
+    """Write a dataset.
 
     Args:
         train: chunks of training boards: ``originals`` puzzles, each followed by its ``images``.
@@ -66,7 +84,7 @@ def write_splits(
     tests = len(test.ratings)
     held_out = iter([(test.questions, test.answers)])
     write_dataset(
-        arguments.output_dir,
+        output_dir,
         {
             "train": _split(task, train, originals, images),
             "test": _split(task, held_out, tests, 0),
@@ -75,11 +93,12 @@ def write_splits(
         vocab_size=task.vocab_size,
         seq_len=task.seq_len,
         task=task.name,
-        overwrite=arguments.overwrite,
+        overwrite=overwrite,
     )
-    print(
-        f"{arguments.output_dir}: {originals} {task.name} training puzzles with "
-        f"{images} augmentations each, {tests} test puzzles"
+    return BuiltDataset(
+        Path(output_dir),
+        f"{originals} {task.name} training puzzles with {images} augmentations each, "
+        f"{tests} test puzzles",
     )
 
 
@@ -92,3 +111,35 @@ def _split(task: Task, chunks: Iterator[Boards], originals: int, images: int) ->
         puzzle_indices=np.arange(total + 1, dtype=np.int32),
         group_indices=np.arange(0, total + 1, group, dtype=np.int32),
     )
+
+
+# Command lines: an option is a keyword of the builder, and has its default
+
+
+def use_defaults(parser: argparse.ArgumentParser, build: Callable[..., BuiltDataset]) -> None:
+    """Give the options that are added from now on the defaults of the builder's keywords."""
+    keywords = inspect.signature(build).parameters.values()
+    given = {word.name: word.default for word in keywords if word.default is not word.empty}
+    parser.set_defaults(**given)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output-dir", required=True, help="dataset folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
+    parser.add_argument("--seed", type=int, help="of every draw (default: %(default)s)")
+
+
+def add_counts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-train", type=int, help="puzzles to generate (default: %(default)s)")
+    parser.add_argument(
+        "--num-test",
+        type=int,
+        help="test puzzles to generate, or to split off (default: %(default)s)",
+    )
+
+
+def report(built: BuiltDataset) -> None:
+    """Print what was built."""
+    for warning in built.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{built.folder}: {built.summary}")

@@ -37,9 +37,10 @@ class SplitArrays:
 
     @classmethod
     def read(cls, folder: Path, set_name: str, metadata: DatasetMetadata) -> "SplitArrays":
-        """Opens and validates a set: tokens memory-mapped, the small index arrays as int64.
+        """Open and validate a set: tokens memory-mapped, the small index arrays as int64.
 
-        Raises InputError, naming the file, if one is absent, damaged or inconsistent.
+        Raises:
+            InputError: a file, which it names, is absent, damaged or inconsistent.
         """
         arrays = {}
         for field in fields(cls):
@@ -64,10 +65,13 @@ class SplitArrays:
         seq_len: int,
         num_puzzle_identifiers: int,
     ) -> None:
-        """Raises InputError, naming the file in `folder`, unless shapes and offsets agree.
+        """Check that shapes and offsets agree.
 
         Token values are not read here, since the arrays may be large and memory-mapped: see
-        `check_tokens`.
+        ``check_tokens``.
+
+        Raises:
+            InputError: they do not; it names the file in ``folder``.
         """
         examples = len(self.inputs)
         for field, array in (("inputs", self.inputs), ("labels", self.labels)):
@@ -97,7 +101,11 @@ def check_offsets(
     group_indices: np.ndarray,
     num_puzzle_identifiers: int,
 ) -> None:
-    """Raises InputError, naming the file in `folder`, unless the index arrays of a set agree."""
+    """Check that the index arrays of a set agree.
+
+    Raises:
+        InputError: they do not; it names the file in ``folder``.
+    """
     require = partial(_require, folder, set_name)
     for field, array in (
         ("puzzle_identifiers", puzzle_identifiers),
@@ -131,7 +139,11 @@ def _require(folder: str | Path, set_name: str, field: str, condition: bool, pro
 
 
 def open_array(path: Path) -> np.ndarray:
-    """A .npy file, memory-mapped; InputError, naming it, if it is absent or damaged."""
+    """A .npy file, memory-mapped.
+
+    Raises:
+        InputError: it is absent or damaged.
+    """
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
@@ -142,12 +154,16 @@ def open_array(path: Path) -> np.ndarray:
 
 
 def array_path(folder: str | Path, set_name: str, field: str) -> Path:
-    """Where a field of SplitArrays is stored; `folder` is DIR/{split}."""
+    """Where a field of SplitArrays is stored; ``folder`` is DIR/{split}."""
     return Path(folder) / f"{set_name}__{field}.npy"
 
 
 def check_tokens(tokens: np.ndarray, vocab_size: int, path: str | Path) -> None:
-    """Raises InputError, naming `path`, if a token lies outside 0 .. vocab_size - 1."""
+    """Check that every token lies in 0 .. vocab_size - 1.
+
+    Raises:
+        InputError: one does not; it names ``path``.
+    """
     lowest, highest = tokens.min(), tokens.max()
     if lowest < 0 or highest >= vocab_size:
         token = lowest if lowest < 0 else highest
@@ -158,7 +174,7 @@ def check_tokens(tokens: np.ndarray, vocab_size: int, path: str | Path) -> None:
 
 
 def mark_ignored(labels: np.ndarray, ignore_label_id: int | None) -> np.ndarray:
-    """Labels as int64 with `ignore_label_id`, if any, replaced by IGNORE_LABEL; same shape."""
+    """Labels as int64 with ``ignore_label_id``, if any, replaced by IGNORE_LABEL; same shape."""
     marked = labels.astype(np.int64)
     if ignore_label_id is not None:
         marked[marked == ignore_label_id] = IGNORE_LABEL

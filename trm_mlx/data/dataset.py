@@ -38,7 +38,7 @@ class Part:
 class PuzzleDataset:
     """One split of one or several dataset directories, which are treated as one dataset.
 
-    A dataset that is no directory comes as an open `Split`. The datasets share nothing but the
+    A dataset that is no directory comes as an open ``Split``. The datasets share nothing but the
     blank identifier: the other identifiers of a dataset are shifted past those of the datasets
     before it. With N examples, P puzzles and G groups in all:
 
@@ -47,9 +47,12 @@ class PuzzleDataset:
         puzzle_indices       [P+1] int64 example offsets
         group_indices        [G+1] int64 puzzle offsets
 
-    Raises InputError, naming the file, if one is absent, damaged or inconsistent, or if the
-    datasets do not go together. Tokens are checked against the vocabulary when a batch is made,
-    since reading all of a large memory-mapped file would delay every start.
+    Tokens are checked against the vocabulary when a batch is made, since reading all of a large
+    memory-mapped file would delay every start.
+
+    Raises:
+        InputError: a file, which it names, is absent, damaged or inconsistent, or the datasets do
+            not go together.
     """
 
     def __init__(self, paths: Sequence[str | Path | Split], split: str):
@@ -81,7 +84,7 @@ class PuzzleDataset:
         self.group_indices = np.concatenate(puzzle_ends)
 
     def batch(self, examples: np.ndarray, puzzles: np.ndarray, rows: int) -> Batch:
-        """The examples [n], which belong to puzzles [n], padded to `rows` >= n rows.
+        """The examples [n], which belong to puzzles [n], padded to ``rows`` >= n rows.
 
         Returns:
             int32 arrays: ``inputs [rows, S]``, ``labels [rows, S]``, -100 where the loss does not
@@ -114,13 +117,13 @@ class PuzzleDataset:
 
 
 def _unique_name(name: str, taken: set[str]) -> str:
-    """`name`, or with the smallest number after it that is free: the second "all" is "all1"."""
+    """``name``, or with the smallest number after it that is free: the second "all" is "all1"."""
     candidates = itertools.chain([name], (f"{name}{number}" for number in itertools.count(1)))
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def puzzle_names(data: PuzzleDataset) -> list[str]:
-    """A name for every puzzle identifier; of several datasets, numbered as the loader does.
+    """A name for every puzzle identifier; of several datasets, numbered as in ``PuzzleDataset``.
 
     Raises:
         InputError: ``identifiers.json`` is absent, damaged, or of another dataset.
@@ -128,7 +131,7 @@ def puzzle_names(data: PuzzleDataset) -> list[str]:
     names: list[str] = []
     for directory in dict.fromkeys(part.folder.parent for part in data.parts):
         own = _read_names(directory / IDENTIFIERS_FILE)
-        names += own[1:] if names else own  # as in the loader, they share the blank one
+        names += own[1:] if names else own  # all share the blank one
     if len(names) != data.metadata.num_puzzle_identifiers:
         raise InputError(
             f"{directory / IDENTIFIERS_FILE}: {len(names)} puzzles are named, but the dataset "

@@ -46,13 +46,14 @@ class DatasetMetadata:
     mean_puzzle_examples: float
     total_puzzles: int
     sets: list[str]
-    task: str | None = None  # its name, for `tasks.get`; not in published datasets
+    task: str | None = None  # its name, for ``tasks.get``; not in published datasets
 
     @classmethod
     def read(cls, path: str | Path) -> "DatasetMetadata":
-        """Reads and checks a dataset.json; keys of other tools are ignored.
+        """Read and check a dataset.json; keys of other tools are ignored.
 
-        Raises InputError if the file is absent, is not JSON, or lacks or mistypes a key.
+        Raises:
+            InputError: the file is absent, is not JSON, or lacks or mistypes a key.
         """
         kinds = {field.name: _JSON_TYPES.get(field.name, int) for field in fields(cls)}
         content = read_keys(path, kinds, defaults={"task": None})
@@ -89,7 +90,7 @@ class DatasetMetadata:
         )
 
     def write(self, path: str | Path) -> None:
-        """Writes the one-line JSON that `read` and the published loaders read."""
+        """Write the one-line JSON that ``read`` and the published loaders read."""
         content = asdict(self)
         if self.task is None:
             del content["task"]
@@ -99,10 +100,12 @@ class DatasetMetadata:
 def merge_metadata(
     folders: list[Path], parts: list[DatasetMetadata], sets: list[str]
 ) -> DatasetMetadata:
-    """The metadata of several datasets, read from `folders`, taken as one whose sets are `sets`.
+    """The metadata of several datasets, read from ``folders``, as one whose sets are ``sets``.
 
-    total_groups * mean_puzzle_examples stays the sum over the parts. Raises InputError if the parts
-    encode puzzles differently.
+    total_groups * mean_puzzle_examples stays the sum over the parts.
+
+    Raises:
+        InputError: the parts encode puzzles differently.
     """
     first = parts[0]
     if len(parts) == 1:
@@ -135,9 +138,10 @@ def merge_metadata(
 def read_keys(
     path: str | Path, kinds: dict[str, type | tuple[type, ...]], defaults: dict | None = None
 ) -> dict:
-    """The keys of a dataset.json that `kinds` names, with their types; others are ignored.
+    """The keys of a dataset.json that ``kinds`` names, with their types; others are ignored.
 
-    Raises InputError if the file is absent, is not JSON, or lacks or mistypes a key.
+    Raises:
+        InputError: the file is absent, is not JSON, or lacks or mistypes a key.
     """
     content = read_json(path, "build the dataset first", "rebuild the dataset")
     if not isinstance(content, dict):
@@ -153,13 +157,14 @@ def read_keys(
 
 
 def read_json(path: str | Path, absent: str, damaged: str) -> object:
-    """What a JSON file holds.
+    """The value of a JSON file.
 
     Args:
-        absent, damaged: what the user can do where it cannot be read, or is no JSON.
+        absent: the remedy where the file cannot be read.
+        damaged: the remedy where it is not JSON.
 
     Raises:
-        InputError: it is so.
+        InputError: the file cannot be read, or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))

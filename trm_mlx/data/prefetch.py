@@ -11,9 +11,9 @@ _END = object()
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yields `items` in order while one thread keeps up to `depth` (>= 1) of them ready.
+    """Yield ``items`` in order while one thread keeps up to ``depth`` (>= 1) of them ready.
 
-    An exception of `items` is raised here, after the items before it. However the consumer stops
+    An exception of ``items`` is raised here, after the items before it. However the consumer stops
     (exhaustion, break, close, KeyboardInterrupt), the thread has ended once this generator is
     closed: it finishes the item it is making and makes no other.
     """

@@ -1,7 +1,7 @@
 """Opens one split of one dataset directory, in either layout.
 
-The published layout is schema.py's. The flat one is that of the Rust port tiny-recursive-rs, one
-example a puzzle and a puzzle a group:
+The published layout is that of ``format.py``. The flat one is that of the Rust port
+tiny-recursive-rs, one example a puzzle and a puzzle a group:
 
     DIR/dataset.json                      vocab_size, seq_len, num_examples, description
     DIR/all__{inputs,labels}.npy
@@ -24,7 +24,7 @@ from trm_mlx.errors import InputError
 
 
 class Split(NamedTuple):
-    """The sets of a split by name, and where they were read, or what else messages shall say."""
+    """The sets of a split by name, and their folder, or another name of them for messages."""
 
     path: Path
     metadata: DatasetMetadata
@@ -35,7 +35,7 @@ def open_split(directory: Path, split: str) -> Split:
     """The split "train" or "test" of a dataset directory, its tokens memory-mapped.
 
     Raises:
-        InputError: naming the file, if one is absent, damaged or inconsistent.
+        InputError: a file, which it names, is absent, damaged or inconsistent.
     """
     if not directory.is_dir() and not recovered(directory):
         raise InputError(f"{directory} is not a directory; build the dataset or correct data_paths")
@@ -55,10 +55,10 @@ def open_split(directory: Path, split: str) -> Split:
 
 
 def recovered(directory: Path) -> bool:
-    """Whether the dataset that a killed build was replacing is back under its name.
+    """Rename back the dataset that a killed build was replacing; whether there was one.
 
     Raises:
-        InputError: it is there, but cannot be renamed.
+        InputError: it cannot be renamed.
     """
     try:
         return recover(directory.resolve())

@@ -1,4 +1,4 @@
-"""Cuts a dataset into batches: shuffled for training, in order for evaluation.
+"""Cuts a dataset into batches: shuffled or generated for training, in order for evaluation.
 
 The sampler follows the published one (puzzle_dataset.py of HRM and TinyRecursiveModels), with two
 differences: every random choice is a function of the seed and of the place in the data, so that a
@@ -14,8 +14,8 @@ from trm_mlx.data.dataset import Batch, PuzzleDataset
 from trm_mlx.data.format import DatasetMetadata
 from trm_mlx.errors import InputError
 
-# What is done to a batch, with randomness of its own.
-Change = Callable[[Batch, np.random.Generator], Batch]
+Change = Callable[[Batch, np.random.Generator], Batch]  # an augmented batch
+Make = Callable[[int, np.random.Generator], Batch]  # a batch of so many rows
 Position = dict[str, int]  # {"epoch": e, "offset": groups of epoch e that are already used}
 
 
@@ -24,14 +24,15 @@ class TrainStream:
 
     An epoch visits every group once, in random order. Each visit picks one puzzle of the group and
     takes its examples in random order, as many as still fit in the batch. A batch may span epochs,
-    but not intervals: after `epochs_per_interval` epochs, what does not fill a batch is dropped.
+    but not intervals: after ``epochs_per_interval`` epochs, what does not fill a batch is dropped.
 
-    Iterating yields the (batch, position) pairs of the current interval, from `position` on; the
+    Iterating yields the (batch, position) pairs of the current interval, from ``position`` on; the
     position says where the *next* batch starts, and a stream built with it goes on identically.
     Each process, ``shard=(rank, size)``, gets its batch_size / size rows of the same global batch,
-    which `change`, if any, has altered as a whole.
+    which ``change``, if any, has altered as a whole.
 
-    Raises InputError if the sizes or the position do not fit the dataset.
+    Raises:
+        InputError: the sizes or the position do not fit the dataset.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class TrainStream:
         return {name: array[rows] for name, array in batch.items()}
 
     def _plan_batch(self, start: Position, stop: int) -> tuple[np.ndarray, Position] | None:
-        """Puzzles that fill a batch, and where the next starts; None if `stop` comes first."""
+        """Puzzles that fill a batch, and where the next starts; None if ``stop`` comes first."""
         epoch, offset = start["epoch"], start["offset"]
         chosen, missing = [], self.batch_size
         while missing > 0:
@@ -135,12 +136,66 @@ class TrainStream:
         return self._first_examples[owners] + within[shuffled], owners
 
 
+class GeneratedStream:
+    """An endless stream of new puzzles, which are never stored, cut like a ``TrainStream``.
+
+    An epoch is ``puzzles_per_epoch`` puzzles; the position's offset counts those of the epoch that
+    are used. A batch depends on the seed and the position it starts at alone, so a stream built
+    with a position goes on identically.
+
+    Raises:
+        InputError: an interval holds no batch, or the position lies outside the epoch.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        puzzles_per_epoch: int,
+        batch_size: int,
+        epochs_per_interval: int,
+        seed: int,
+        position: Position | None = None,
+    ):
+        self.make, self.seed = make, seed
+        self.puzzles_per_epoch, self.batch_size = puzzles_per_epoch, batch_size
+        self.epochs_per_interval = epochs_per_interval
+        if epochs_per_interval * puzzles_per_epoch < batch_size:
+            raise InputError(
+                f"an interval of {epochs_per_interval} epochs of puzzles_per_epoch="
+                f"{puzzles_per_epoch} is less than the batch of {batch_size}; use a smaller "
+                "global_batch_size, or more puzzles_per_epoch"
+            )
+        self.position = {"epoch": 0, "offset": 0} if position is None else dict(position)
+        epoch, offset = self.position.get("epoch", -1), self.position.get("offset", -1)
+        if epoch < 0 or not 0 <= offset < puzzles_per_epoch:
+            raise InputError(
+                f"data position {position} does not fit puzzles_per_epoch={puzzles_per_epoch}; "
+                "resume with that of the checkpoint"
+            )
+
+    def __iter__(self) -> Iterator[tuple[Batch, Position]]:
+        interval = self.position["epoch"] // self.epochs_per_interval
+        last_epoch = (interval + 1) * self.epochs_per_interval
+        stop = last_epoch * self.puzzles_per_epoch
+        start = self.position["epoch"] * self.puzzles_per_epoch + self.position["offset"]
+        self.position = {"epoch": last_epoch, "offset": 0}
+        while start + self.batch_size <= stop:
+            epoch, offset = divmod(start, self.puzzles_per_epoch)
+            start += self.batch_size
+            following = divmod(start, self.puzzles_per_epoch)
+            if start + self.batch_size > stop:
+                following = (last_epoch, 0)
+            self.position = dict(zip(("epoch", "offset"), following, strict=True))
+            batch = self.make(self.batch_size, generator_at(self.seed, epoch, offset))
+            yield batch, dict(self.position)
+
+
 def iterate_test(
     dataset: PuzzleDataset, batch_size: int, shard: tuple[int, int] = (0, 1)
 ) -> Iterator[tuple[str, Batch, int]]:
-    """Yields (set name, batch, rows) over all examples in order; batches do not span sets.
+    """Yield (set name, batch, rows) over all examples in order; batches do not span sets.
 
-    `rows` counts the real rows of the global batch. The rows after them are pad inputs,
+    ``rows`` counts the real rows of the global batch. The rows after them are pad inputs,
     IGNORE_LABEL labels and the blank identifier. Every process, ``shard=(rank, size)``, gets
     batch_size / size rows.
     """

@@ -1,7 +1,8 @@
-"""Writes a dataset directory: all of it or nothing, and no more of it in memory than a chunk.
+"""Writes a dataset directory: all of it or nothing, one chunk in memory at a time.
 
-The layout is schema.py's. The published builders write into the final directory file by file, so an
-interrupted build leaves a mixture of old and new; here a finished folder is renamed into place.
+The layout is that of ``format.py``. The published builders write into the final directory file by
+file, so an interrupted build leaves a mixture of old and new; here a finished folder is renamed
+into place.
 """
 
 import json
@@ -27,7 +28,7 @@ CHUNKS_AHEAD = 8  # made while others are written; as they may differ in size, m
 
 @dataclass(frozen=True)
 class SplitStream:
-    """A `SplitArrays` whose tokens are made while they are written, so they need not fit in memory.
+    """A ``SplitArrays`` whose tokens are made while they are written, larger than memory maybe.
 
     The chunks hold the puzzle_indices[-1] examples in order, and are stored in the integer types of
     the first one. A few of them are made ahead, in a thread.
@@ -53,7 +54,7 @@ def write_dataset(
     overwrite: bool = False,
     extra_files: dict[str, str] | None = None,
 ) -> None:
-    """Writes every split, dataset.json and identifiers.json under `directory`.
+    """Write every split, dataset.json and identifiers.json under ``directory``.
 
     Args:
         splits: split name ("train", "test") to its arrays, or to a stream where they are large.
@@ -61,15 +62,15 @@ def write_dataset(
         vocab_size: tokens are 0 to vocab_size - 1.
         seq_len: tokens of an example.
         pad_id: the token that fills incomplete batches.
-        ignore_label_id: the label that the loss shall not count; None: every one counts.
+        ignore_label_id: the label that the loss does not count; None: every one counts.
         blank_identifier_id: the identifier of puzzles that have none of their own.
         task: its name in the registry of tasks, for those who read the dataset.
         overwrite: replace a dataset that is there; a folder of anything else is never replaced.
         extra_files: file name to text, stored beside identifiers.json (ARC: test_puzzles.json).
 
     Raises:
-        InputError: the arrays are inconsistent, the directory is in use, or the disk refuses;
-            whatever was in `directory` before is then still there, untouched.
+        InputError: the arrays are inconsistent, the directory is in use, or cannot be
+            written; what was in ``directory`` before is then untouched.
     """
     directory = Path(directory).resolve()
     check_replaceable(directory, overwrite)
@@ -109,7 +110,11 @@ def write_dataset(
 
 
 def check_replaceable(directory: Path, overwrite: bool) -> None:
-    """Refuses a directory in use: a dataset without `overwrite`, anything else always."""
+    """Check that a directory may be written: it is new, empty, or a dataset to overwrite.
+
+    Raises:
+        InputError: it may not.
+    """
     recovered(directory)
     if not directory.exists():
         return
@@ -118,11 +123,11 @@ def check_replaceable(directory: Path, overwrite: bool) -> None:
     if not any(directory.iterdir()):
         return
     if not overwrite:
-        raise InputError(f"{directory} is not empty; pass --overwrite to replace the dataset there")
+        raise InputError(f"{directory} is not empty; set overwrite to replace the dataset there")
     # A mistyped output directory must not cost somebody a home folder.
     if not any(directory.glob(f"*/{METADATA_FILE}")):
         raise InputError(
-            f"{directory} holds something other than a dataset, which --overwrite does not delete; "
+            f"{directory} holds something other than a dataset, which overwrite does not delete; "
             "choose another output directory"
         )
 
@@ -171,7 +176,7 @@ def _checked(
 
 
 def _write_tokens(folder: Path, chunks: Iterable[Chunk], shape: tuple[int, int]) -> None:
-    """Writes the inputs and labels of all chunks, which together have the given shape."""
+    """Write the inputs and labels of all chunks, which together have the given shape."""
     written, kinds = 0, []
     with ExitStack() as stack:
         paths = [array_path(folder, SET_NAME, field) for field in ("inputs", "labels")]

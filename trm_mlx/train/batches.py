@@ -14,9 +14,8 @@ from trm_mlx.config import TrainConfig
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, check_tokens, mark_ignored
 from trm_mlx.data.dataset import Batch, PuzzleDataset
 from trm_mlx.data.format import SET_NAME, DatasetMetadata
-from trm_mlx.data.generated import GeneratedStream
 from trm_mlx.data.reader import Split, is_flat
-from trm_mlx.data.sampler import Position, TrainStream, rows_of_rank
+from trm_mlx.data.sampler import GeneratedStream, Position, TrainStream, rows_of_rank
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import get, task_of
