@@ -146,7 +146,7 @@ def test_more_than_there_are(tmp_path, capsys):
     [
         (["--n-digits", "10"], "no addition of 10 digits; use 1 to 9"),
         (["--operation", "division"], "invalid choice: 'division'"),
-        (["--num-test", "0"], "--num-test 0: must be at least 1"),
+        (["--num-test", "0"], "num_test=0: must be at least 1"),
     ],
 )
 def test_bad_options(tmp_path, capsys, words, expected):
