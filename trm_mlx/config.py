@@ -37,7 +37,9 @@ class ArchConfig:
     name: str = _option("trm", "variant: trm, trm_singlez, trm_hier6, hrm, transformers_baseline")
     hidden_size: int = _size(512, "width D of every state", 2**20)
     num_heads: int = _size(8, "attention heads", 2**20)
-    expansion: float = _option(4.0, "SwiGLU expansion; inner width = expansion * D * 2/3", above=0)
+    expansion: float = _option(
+        4.0, "SwiGLU expansion; inner width = expansion * D * 2/3", above=0, high=2**20
+    )
     H_cycles: int = _size(3, "outer cycles of a supervision step", 2**16)
     L_cycles: int = _size(6, "reasoning updates per outer cycle", 2**16)
     H_layers: int = _size(0, "blocks of H_level (hrm, transformers_baseline)", 1024, least=0)
@@ -313,8 +315,8 @@ def _check(config: Any, declared: type, prefix: str) -> None:
             wrong = f"choose one of {', '.join(limits['choices'])}"
         elif "above" in limits and not value > limits["above"]:
             wrong = f"must be greater than {limits['above']}"
-        elif "high" in limits and not limits["low"] <= value <= limits["high"]:
-            wrong = f"must be from {limits['low']} to {limits['high']}"
+        elif "high" in limits and not limits.get("low", 0) <= value <= limits["high"]:
+            wrong = f"must be from {limits.get('low', 0)} to {limits['high']}"
         elif "low" in limits and not limits["low"] <= value:
             wrong = f"must be at least {limits['low']}"
         if wrong:

@@ -120,12 +120,12 @@ def describe_options() -> str:
 
 
 def _shown(value: Any) -> str:
-    """A default as one types it."""
+    """A value as one types it."""
+    if value is None:
+        return "null"
     if isinstance(value, tuple):
         return f"[{','.join(map(_shown, value))}]"
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _read_choice(group: str, name: Any) -> dict:

@@ -92,7 +92,7 @@ def read_csv(path: Path, task_of: TaskOf, boards_of: BoardsOf) -> tuple[Task, Pu
 
 
 def each(places: list[str], texts: Sequence[str], read: Callable[[str], object]) -> np.ndarray:
-    """What ``read`` makes of every text, as one array; an error says in which place."""
+    """``read`` of every text, as one array; an error names the place of its text."""
     values = []
     for place, text in zip(places, texts, strict=True):
         with located(place):
