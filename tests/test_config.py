@@ -313,6 +313,10 @@ def test_missing_data_is_named():
     assert message_of() == "data_paths is empty: name a dataset folder, data_paths=[data/NAME]"
 
 
+def test_a_run_shorter_than_the_interval_is_evaluated_at_its_end():
+    assert load_config([DATA, "epochs=20"]).epochs_per_interval == 20
+
+
 @pytest.mark.parametrize("name", ["2024-01-01", "2001-13-45", "mlp-7", "'12:30'", "1.5"])
 def test_runs_may_be_named_after_dates_and_numbers(name):
     assert load_config([DATA, f"run_name={name}"]).run_name == name.strip("'")

@@ -183,7 +183,7 @@ class TrainConfig:
     )
     epochs: int = _option(100_000, "visits to every group of puzzles", above=0)
     eval_interval: int | None = _option(
-        10_000, "epochs between evaluations, divides epochs; null: one, at the end"
+        10_000, "epochs between evaluations, divides epochs; null, or more: one, at the end"
     )
     min_eval_interval: int = _option(0, "first interval that evaluates")
     checkpoint_every_eval: bool = _option(True, "save at every evaluation, not only last")
@@ -293,7 +293,7 @@ class TrainConfig:
         if not self.data_paths:
             raise InputError("data_paths is empty: name a dataset folder, data_paths=[data/NAME]")
         interval = self.eval_interval
-        if interval is not None and (interval < 1 or self.epochs % interval):
+        if interval is not None and (interval < 1 or self.epochs % self.epochs_per_interval):
             raise InputError(
                 f"eval_interval={interval} does not divide epochs={self.epochs}: "
                 f"set eval_interval={_nearest_divisor(self.epochs, interval)}"
@@ -301,7 +301,7 @@ class TrainConfig:
 
     @property
     def epochs_per_interval(self) -> int:
-        return self.eval_interval or self.epochs
+        return min(self.eval_interval or self.epochs, self.epochs)
 
 
 def _check(config: Any, declared: type, prefix: str) -> None:
