@@ -130,7 +130,7 @@ def _published_rate(arguments: argparse.Namespace, config: ModelConfig, puzzles:
             weights,
             prefix="model.inner.",
             average=True,
-            say=lambda _: 0,
+            report=lambda _: 0,
         )
         np.savez(data, **puzzles)
         sizes |= {"weights": str(weights), "puzzles": str(data)}

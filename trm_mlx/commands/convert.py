@@ -38,12 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
     output = Path(folders[0]) if folders else source.with_name(source.name + "-mlx")
     given = read_published_config(Path(arguments.config)) if arguments.config else {}
     given |= typed_overrides([word.removeprefix("arch.") for word in words if "=" in word])
-    say = (lambda line: None) if arguments.quiet else print
+    report = (lambda line: None) if arguments.quiet else print
     beside = source.with_name("all_config.yaml")
     if not arguments.config and beside.exists():
-        say(f"{beside} lies beside it: --config {beside} would read it")
+        report(f"{beside} lies beside it: --config {beside} would read it")
     try:
-        convert(source, output, given, dtype=arguments.dtype, verify=arguments.verify, say=say)
+        convert(source, output, given, arguments.dtype, arguments.verify, report)
     except VerificationFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1

@@ -21,5 +21,5 @@ def run(arguments: argparse.Namespace) -> None:
         Path(arguments.output),
         prefix=arguments.prefix,
         average=arguments.ema,
-        say=(lambda line: None) if arguments.quiet else print,
+        report=(lambda line: None) if arguments.quiet else print,
     )

@@ -1,4 +1,4 @@
-"""A file of weights becomes a model folder: read, infer, assign strictly, write whole."""
+"""Converts a file of weights to a model folder: read, infer, assign strictly, write whole."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,19 +21,21 @@ def convert(
     given: Mapping[str, Any],
     dtype: str = "float32",
     verify: bool = False,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> None:
-    """Write ``output``, a model folder, from ``source``, a file of weights of any known kind.
+    """Convert ``source``, a file of weights of any known kind, to the model folder ``output``.
 
     Args:
-        given: fields of a `ModelConfig`, which go before what the file says and what is inferred.
-        dtype: of the stored weights; loading makes them float32 again.
-        verify: run both frameworks before the folder gets its name.
-        say: takes each line of the account of what was found and done.
+        source: file written by ``torch.save`` or ``np.savez``, or a ``.safetensors`` file.
+        output: folder to create.
+        given: fields of a ``ModelConfig`` that override what the file states and what is inferred.
+        dtype: dtype of the stored weights; they are loaded as float32.
+        verify: compare the model with PyTorch before the folder appears.
+        report: called with each line about what was found and done.
 
     Raises:
-        InputError: the file, a given value or the output folder is no good.
-        VerificationFailed: MLX and PyTorch differ by more than rounding; there is no folder.
+        InputError: the file, a given value or the output folder cannot be used.
+        VerificationFailed: MLX and PyTorch differ by more than rounding; no folder is written.
     """
     if output.exists():
         raise InputError(f"{output} exists: remove it or name another output folder")
@@ -41,7 +43,7 @@ def convert(
     with located(source):
         config, notes = infer_config(checkpoint.weights, checkpoint.settings | given)
     for line in [*checkpoint.notes, *notes]:
-        say(line)
+        report(line)
     stored = {name: array.astype(getattr(mx, dtype)) for name, array in checkpoint.weights.items()}
     model = build_model(config)
     assign_weights(model, stored, str(source))
@@ -52,7 +54,7 @@ def convert(
                 comparison = compare(finished, stored)
                 if not comparison.passed:
                     raise VerificationFailed(f"{comparison}: no folder written")
-                say(str(comparison))
+                report(str(comparison))
     except OSError as error:
         raise InputError(f"cannot write {output}: {refusal(error)}") from error
-    say(f"{output}: {sum(array.size for array in stored.values()):,} values, {dtype}")
+    report(f"{output}: {sum(array.size for array in stored.values()):,} values, {dtype}")

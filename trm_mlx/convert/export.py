@@ -1,4 +1,4 @@
-"""A model folder becomes a PyTorch state dict that the published code loads strictly."""
+"""Exports a model folder to a PyTorch state dict that the published code loads strictly."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from trm_mlx.models.checkpoint_files import (
 from trm_mlx.models.model import build_model
 
 PREFIX = "_orig_mod.model.inner."
-# What the published code needs to be told to build the same model, in its own spelling.
+# The options with which the published code builds the same model, in its spelling.
 OPTIONS = (
     "hidden_size", "num_heads", "expansion", "H_cycles", "L_cycles", "H_layers", "L_layers",
     "mlp_t", "pos_encodings", "puzzle_emb_ndim", "puzzle_emb_len", "halt_max_steps",
@@ -40,22 +40,23 @@ def export(
     output: Path,
     prefix: str = PREFIX,
     average: bool = False,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> None:
-    """Write ``output``, as `torch.save` does, from a checkpoint or run folder.
+    """Write a checkpoint or run folder to ``output`` as ``torch.save`` does.
 
-    Initial states are saved in the dtype of activations, which is bfloat16 unless the model's
-    ``forward_dtype`` says otherwise; all other weights in float32. That is what the published code
-    saves.
+    As the published code does, initial states are saved in the dtype of activations, which is
+    bfloat16 unless ``forward_dtype`` is another, and all other weights in float32.
 
     Args:
-        prefix: put in front of every name.
-        average: take the averaged weights; otherwise those last trained.
-        say: takes each line of the account of what was written.
+        folder: checkpoint folder, or run folder for its newest checkpoint.
+        output: file to create.
+        prefix: prefix of every name.
+        average: save the averaged weights instead of the last ones.
+        report: called with each line about what was written.
 
     Raises:
-        InputError: a folder that holds no such model, a model that the published code has not, or
-            an ``output`` that exists or cannot be written.
+        InputError: the folder holds no model, the published code has no such model, or ``output``
+            exists or cannot be written.
     """
     if output.exists():
         raise InputError(f"{output} exists: remove it or name another file")
@@ -79,10 +80,10 @@ def export(
     except (OSError, RuntimeError) as error:
         raise InputError(f"cannot write {output}: {refusal(error)}") from error
     count = sum(array.size for array in weights.values())
-    say(f"{output}: {count:,} values under {prefix or 'no prefix'}")
+    report(f"{output}: {count:,} values under {prefix or 'no prefix'}")
     if rounded:
-        say(f"rounded to bfloat16, as published: {', '.join(rounded)}")
-    say(f"options of the published code: {_published_options(config)}")
+        report(f"rounded to bfloat16, as published: {', '.join(rounded)}")
+    report(f"options of the published code: {_published_options(config)}")
 
 
 def _published_options(config: ModelConfig) -> str:
@@ -93,7 +94,7 @@ def _published_options(config: ModelConfig) -> str:
 
 
 def _check_published(folder: Path, config: ModelConfig) -> None:
-    """HRM and the baseline take the prefix from the width; the baseline has no token mixing."""
+    """Refuse what the published HRM and baseline lack: a prefix of another length, token mixing."""
     if config.name not in ("hrm", "transformers_baseline"):
         return
     published = -(-config.puzzle_dims // config.hidden_size)

@@ -1,12 +1,11 @@
-"""What model a set of arrays is: its variant from their names, its sizes from their shapes.
+"""Infers the configuration of a model from its arrays: variant from names, sizes from shapes.
 
 What neither holds (heads, cycles, often the sequence length) is taken from the file's own settings,
-``--config`` or ``key=value`` words, else from the published runs, and every such value is said.
+``--config`` or ``key=value`` words, else from the published runs, with a note about each value.
 """
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,50 +15,26 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config, read_model_config, to_dict, typed_fields
 from trm_mlx.errors import InputError
 
-
-class Place(NamedTuple):
-    """An axis of the arrays whose names end so; ``times`` the size stands there."""
-
-    end: str
-    axis: int
-    times: int = 1
-
-
-# Where each size stands. All places are asked, so that one misshapen array is outvoted by the
-# others and can be named.
-VOCABULARY = Place("embed_tokens.embedding_weight", 0), Place("lm_head.weight", 0)
-HIDDEN_SIZE = (
-    Place("embed_tokens.embedding_weight", 1), Place("lm_head.weight", 1),
-    Place("q_head.weight", 1), Place("_init", 0),
-    Place(".self_attn.qkv_proj.weight", 1), Place(".self_attn.o_proj.weight", 0),
-    Place(".mlp.gate_up_proj.weight", 1), Place(".mlp.down_proj.weight", 0),
-)  # fmt: skip
-POSITIONS = (
-    Place("embed_pos.embedding_weight", 0),
-    Place(".mlp_t.gate_up_proj.weight", 1), Place(".mlp_t.down_proj.weight", 0),
-)  # fmt: skip
-HEADS = Place(".self_attn.o_proj.weight", 1), Place(".self_attn.qkv_proj.weight", 0, 3)
-INNER = Place(".mlp.down_proj.weight", 1), Place(".mlp.gate_up_proj.weight", 0, 2)
-TOKEN_INNER = Place(".mlp_t.down_proj.weight", 1), Place(".mlp_t.gate_up_proj.weight", 0, 2)
+EMBEDDING = "embed_tokens.embedding_weight"
 # Sequence lengths of the published datasets by vocabulary, for models that do not store theirs.
 PUBLISHED_LENGTHS = {11: ("Sudoku", 81), 6: ("Maze", 900), 12: ("ARC", 900)}
-# Fields that no array shows.
+# Fields that shapes do not hold.
 UNSEEN = ("H_cycles", "L_cycles", "halt_max_steps")
 
 
 class Inferred(NamedTuple):
-    """A configuration, and where its values come from, a line for each kind of source."""
+    """A configuration, and notes on where its values come from, a line for each source."""
 
     config: ModelConfig
     notes: list[str]
 
 
 def infer_config(weights: Mapping[str, mx.array], given: Mapping[str, Any]) -> Inferred:
-    """The configuration that names and shapes imply, completed by ``given`` fields.
+    """Infer a configuration from names and shapes, completed by ``given`` fields.
 
     Raises:
-        InputError: arrays of no known model, a given value that they contradict, or a size that
-            nothing says.
+        InputError: the arrays are of no known model, contradict a given value, or leave a size
+            open.
     """
     levels = [name for name in weights if re.match(r"[HL]_level\.layers\.", name)]
     if not levels:
@@ -77,7 +52,7 @@ def infer_config(weights: Mapping[str, mx.array], given: Mapping[str, Any]) -> I
     values = published | shapes | given
     unseen = [name for name in UNSEEN if name not in given]
     if any(".self_attn." in name for name in levels):
-        columns = _vote(weights, HEADS)
+        _, columns = _shape(weights, ".self_attn.o_proj.weight")
         if "num_heads" not in given:
             values["num_heads"] = default_heads(values, columns)
         check_heads(values, columns)
@@ -88,7 +63,7 @@ def infer_config(weights: Mapping[str, mx.array], given: Mapping[str, Any]) -> I
         values["puzzle_emb_len"] = 0
     elif "puzzle_emb_len" not in given:
         unseen.append("puzzle_emb_len")
-    lengths, notes = _lengths(values | shapes, given, _vote(weights, POSITIONS))
+    lengths, notes = _lengths(values | shapes, given, _positions(weights))
     config = read_model_config(values | lengths)
     unseen = [name for name in unseen if name not in lengths]
     return Inferred(config, [*_said(config, shapes, given, unseen), *notes])
@@ -107,23 +82,22 @@ def _from_shapes(weights: Mapping[str, mx.array]) -> dict[str, Any]:
     table = weights.get("puzzle_emb.weights")
     if table is not None and table.ndim != 2:
         raise InputError(f"puzzle_emb.weights has shape {table.shape}, it should be a matrix")
+    vocab_size, hidden_size = _shape(weights, EMBEDDING)
+    if vocab_size is None:
+        raise InputError(f"the weights lack {EMBEDDING}, so nothing says vocab_size")
     mlp_t = any(".mlp_t." in name for name in weights)
+    down = [_shape(weights, f".{mlp}.down_proj.weight") for mlp in ("mlp", "mlp_t")]
     found = {
-        "hidden_size": _vote(weights, HIDDEN_SIZE),
-        "vocab_size": _vote(weights, VOCABULARY),
+        "hidden_size": hidden_size,
+        "vocab_size": vocab_size,
         "num_puzzle_identifiers": 1 if table is None else table.shape[0],
         "puzzle_emb_ndim": 0 if table is None else table.shape[1],
+        "expansion": expansion_of([shape for shape in down if all(shape)]),
         "mlp_t": mlp_t,
     }
-    for size, places in (("hidden_size", HIDDEN_SIZE), ("vocab_size", VOCABULARY)):
-        if found[size] is None:
-            raise InputError(f"the weights lack {places[0].end}, so nothing says {size}")
     for net in ("H_level", "L_level"):
         depth = len({n.split(".")[2] for n in weights if n.startswith(f"{net}.layers.")})
         found[f"{net[0]}_layers"] = depth
-    inner = [(found["hidden_size"], _vote(weights, INNER))]
-    inner.append((_vote(weights, POSITIONS), _vote(weights, TOKEN_INNER)))
-    found["expansion"] = expansion_of([pair for pair in inner if all(pair)])
     if "embed_pos.embedding_weight" in weights:
         found["pos_encodings"] = "learned"
     elif mlp_t:
@@ -131,21 +105,23 @@ def _from_shapes(weights: Mapping[str, mx.array]) -> dict[str, Any]:
     return found
 
 
-def _vote(weights: Mapping[str, mx.array], places: tuple[Place, ...]) -> int | None:
-    """The size most arrays have at these places; None if there is no such array."""
-    votes = Counter(
-        array.shape[place.axis] // place.times
-        for place in places
-        for name, array in weights.items()
-        if name.endswith(place.end) and array.ndim > place.axis
-    )
-    return votes.most_common(1)[0][0] if votes else None
+def _shape(weights: Mapping[str, mx.array], suffix: str) -> tuple[int, int] | tuple[None, None]:
+    """The shape of the first matrix whose name has the suffix, if there is one."""
+    names = [name for name in weights if name.endswith(suffix) and weights[name].ndim == 2]
+    return weights[min(names)].shape if names else (None, None)
+
+
+def _positions(weights: Mapping[str, mx.array]) -> int | None:
+    """The number of positions, prefix included, where an array has it as a size."""
+    learned, _ = _shape(weights, "embed_pos.embedding_weight")
+    mixed, _ = _shape(weights, ".mlp_t.down_proj.weight")
+    return learned or mixed
 
 
 def _lengths(
     values: Mapping[str, Any], given: Mapping[str, Any], positions: int | None
 ) -> tuple[dict[str, int], list[str]]:
-    """``seq_len``, and ``puzzle_emb_len`` where shapes hold their sum, with what to say of them."""
+    """Infer ``seq_len``, and ``puzzle_emb_len`` where shapes hold their sum, with notes."""
     vocabulary, length = values["vocab_size"], given.get("seq_len")
     if positions is None:
         if length is not None:
@@ -192,13 +168,13 @@ def _said(
     return lines
 
 
-# Only at this width have models been published, so only there a number of heads is taken from them.
+# The width of the published models: only there the published number of heads is assumed.
 PUBLISHED_WIDTH = 512
 MOST_HEADS = 4096
 
 
 def _fitting_heads(values: Mapping[str, Any], columns: int) -> list[int]:
-    """Numbers of heads that give o_proj its columns: heads of width // number dimensions each."""
+    """The numbers of heads of width // heads dimensions each that give o_proj its columns."""
     width = values["hidden_size"]
     rope = values["pos_encodings"] == "rope"
     return [
@@ -209,10 +185,10 @@ def _fitting_heads(values: Mapping[str, Any], columns: int) -> list[int]:
 
 
 def default_heads(values: Mapping[str, Any], columns: int | None) -> int:
-    """The published number of heads, where the weights are of the published width and fit it.
+    """The published number of heads where it fits, or the only number that fits.
 
     Raises:
-        InputError: they are not, so that any number could be right.
+        InputError: several numbers fit, so that any of them could be right.
     """
     fitting = _fitting_heads(values, columns or values["hidden_size"])
     if values["hidden_size"] == PUBLISHED_WIDTH and values["num_heads"] in fitting:
@@ -240,9 +216,10 @@ def _some(numbers: Sequence[int]) -> str:
 
 
 def expansion_of(layers: Sequence[tuple[int, int]]) -> float:
-    """An expansion that gives SwiGLUs of the widths their inner widths, (width, inner) each.
+    """An expansion that gives SwiGLUs their inner widths, from (width, inner) of each.
 
-    The published 4 if it does, as many do: inner widths are rounded up to multiples of 256.
+    Inner widths are rounded up to multiples of 256, so many expansions fit: 4, the published one,
+    is preferred.
     """
     low = max(((inner - 256) * 1.5 / width for width, inner in layers), default=0.0)
     high = min((inner * 1.5 / width for width, inner in layers), default=4.0)

@@ -1,7 +1,7 @@
-"""Lightning checkpoints of nano-trm (github.com/olivkoch/nano-trm): the published TRM, renamed.
+"""Renames Lightning checkpoints of nano-trm (github.com/olivkoch/nano-trm) to the published TRM.
 
-Its ``hyper_parameters`` say what the weights do not. Its positions on a two-dimensional grid and
-its convolutions inside SwiGLU have no counterpart in the published models, so they are refused.
+Their ``hyper_parameters`` hold what the weights do not. Positions on a two-dimensional grid and
+convolutions inside SwiGLU have no counterpart in the published models, so they are refused.
 """
 
 from collections.abc import Mapping
@@ -41,24 +41,24 @@ def recognised(weights: Mapping[str, mx.array]) -> bool:
 def published(
     weights: Mapping[str, mx.array], beside: Mapping[str, Any], source: str
 ) -> tuple[dict[str, mx.array], dict[str, Any]]:
-    """Weights by published name, averaged where the file has the average, and settings.
+    """Weights by published name, averaged where the file has averages, and settings.
 
     Raises:
-        InputError: the model has parts that the published ones have not.
+        InputError: the model has parts that the published models lack.
     """
     settings = _settings(beside.get("hyper_parameters"), source)
-    alien = [name for name in weights if name.endswith(("conv.weight", "conv.bias"))]
-    if alien:
+    unknown = [name for name in weights if name.endswith(("conv.weight", "conv.bias"))]
+    if unknown:
         raise InputError(
-            f"{source} is a nano-trm with convolutions in its SwiGLU ({alien[0]}), "
+            f"{source} is a nano-trm with convolutions in its SwiGLU ({unknown[0]}), "
             "which no published model has: it cannot be converted"
         )
     weights = {**weights, **_average(beside, source)}
     renamed = {}
     for name, array in weights.items():
-        for theirs, ours in RENAMED.items():
-            if name.startswith(theirs):
-                name = ours + name[len(theirs) :]
+        for prefix, published_prefix in RENAMED.items():
+            if name.startswith(prefix):
+                name = published_prefix + name[len(prefix) :]
         renamed[name] = _with_continue(name, array)
     return renamed, settings
 
@@ -78,12 +78,12 @@ def _settings(stated: Any, source: str) -> dict[str, Any]:
         )
     if stated.get("rope_theta", 10000) != 10000:
         raise InputError(f"{source}: rope_theta={stated['rope_theta']}; ours is always 10000")
-    found = {ours: stated[theirs] for theirs, ours in SETTINGS.items() if stated.get(theirs)}
+    found = {field: stated[name] for name, field in SETTINGS.items() if stated.get(name)}
     return {**found, "pos_encodings": POSITIONS[positions]}
 
 
 def _average(beside: Mapping[str, Any], source: str) -> dict[str, mx.array]:
-    """The weights that its EMA callback evaluates with, if the run had one."""
+    """The averaged weights of the EMA callback, if there is one."""
     callbacks = beside.get("callbacks")
     for name, state in callbacks.items() if isinstance(callbacks, Mapping) else ():
         shadow = state.get("shadow") if isinstance(state, Mapping) else None
@@ -96,7 +96,7 @@ def _average(beside: Mapping[str, Any], source: str) -> dict[str, mx.array]:
 
 
 def _with_continue(name: str, array: mx.array) -> mx.array:
-    """q_head with the second row of the published one, as that starts: weight 0, bias -5."""
+    """Add the second row of the published q_head, at its initial weight 0 and bias -5."""
     if name == "q_head.weight" and array.ndim == 2 and array.shape[0] == 1:
         return mx.concatenate([array, mx.zeros_like(array)])
     if name == "q_head.bias" and array.shape == (1,):

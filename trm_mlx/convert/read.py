@@ -1,7 +1,7 @@
-"""Checkpoint files of strangers to named arrays: PyTorch, safetensors and npz.
+"""Reads checkpoint files into named arrays: PyTorch, safetensors and npz.
 
-The kind of a file is told by its first bytes, so names need no ending. Nothing in a file is
-executed, and sizes it claims are held against its own before memory is set aside for them.
+The first bytes of a file tell its kind, so its name needs no suffix. Nothing in a file is executed,
+and the sizes it claims are checked against its own before anything is allocated.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ from trm_mlx.convert import nano_trm
 from trm_mlx.convert.torch_files import read_torch
 from trm_mlx.errors import InputError
 
-# The largest published checkpoint, ARC's with its table of puzzles, has a quarter of this.
+# Four times the largest published checkpoint, ARC's with its table of puzzles.
 LARGEST_BYTES = 8 * 2**30
-MOST_PACKED = 20  # times smaller than unpacked; weights are hardly smaller at all
-LARGEST_PICKLE = 16 * 2**20  # that of 39 tensors has 6 kB
+MOST_PACKED = 20  # unpacked size over file size; weights hardly compress
+LARGEST_PICKLE = 16 * 2**20  # 39 tensors need 6 kB
 # What zipfile and NumPy raise for archives cut short, overwritten, encrypted, or oddly packed.
 DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, MemoryError,
@@ -40,8 +40,8 @@ DAMAGED = (
 class Checkpoint(NamedTuple):
     """Arrays under the published names, without prefix.
 
-    ``settings`` are the fields of a `ModelConfig` that the file itself states; ``notes`` say, a
-    line each, what was done to the arrays.
+    ``settings`` are the fields of a ``ModelConfig`` that the file itself states; each of ``notes``
+    is a line about what was done to the arrays.
     """
 
     weights: dict[str, mx.array]
@@ -53,8 +53,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of weights of any kind.
 
     Raises:
-        InputError: the file is missing, damaged, hostile or of another kind, or is of a model that
-            is known but cannot be converted.
+        InputError: the file is missing, damaged, hostile or of another kind, or holds a model that
+            cannot be converted.
     """
     kind = _kind(path)
     beside: dict[str, Any] = {}
@@ -80,7 +80,7 @@ def _kind(path: Path) -> str:
             start = file.read(9)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    if start.startswith(b"PK"):
+    if start.startswith(b"PK\3\4"):
         return _kind_of_archive(path)
     if start[8:] == b"{":
         return "safetensors"
@@ -96,7 +96,7 @@ def _kind_of_archive(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _check_sizes(path, entries)
-            damaged = archive.testzip()  # PyTorch writes check sums, but does not look at them
+            damaged = archive.testzip()  # PyTorch writes check sums, but ignores them
     except InputError:
         raise
     except DAMAGED as error:
@@ -104,7 +104,10 @@ def _kind_of_archive(path: Path) -> str:
     if damaged:
         raise InputError(f"{path} is damaged: the check sum of {damaged} is wrong; copy it again")
     names = [entry.filename for entry in entries]
-    if any(name.endswith("/data.pkl") for name in names):
+    # Readers differ in which of two such entries they take.
+    if len({name.lower() for name in names}) < len(names):
+        raise InputError(f"{path} holds two entries of one name: save it again")
+    if sum(name.endswith("/data.pkl") for name in names) == 1:
         return "PyTorch"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
@@ -157,13 +160,13 @@ def _read_npz(path: Path) -> dict[str, mx.array]:
 
 
 def _read_npy(stream: Any, size: int, place: str) -> mx.array:
-    """One array; its header is believed only as far as the bytes behind it go."""
+    """Read one array, whose header must claim the bytes that follow it."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0
     if version != (1, 0):
         read = np.lib.format.read_array_header_2_0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "1L" is a header of Python 2, and no worse for it
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote, such as "1L"
         shape, fortran, dtype = read(stream)
     if dtype.kind not in "fiu":
         raise InputError(f"{place} holds {dtype} values; numbers convert, pickled objects never")
@@ -173,15 +176,15 @@ def _read_npy(stream: Any, size: int, place: str) -> mx.array:
     return mx.array(values.astype(np.float32) if dtype.kind == "f" else values)
 
 
-# Constants here, options there: another value is another model.
+# Options of the published code that are constants here: another value is another model.
 CONSTANTS = {"rope_theta": 10000, "rms_norm_eps": 1e-5}
 
 
 def read_published_config(path: Path) -> dict[str, Any]:
-    """The architecture fields of ``all_config.yaml``; the dtype is left to the machine.
+    """Read the architecture fields of ``all_config.yaml``, except ``forward_dtype``.
 
     Raises:
-        InputError: no such file, or an architecture that there is none of here.
+        InputError: there is no such file, or the architecture is unknown here.
     """
     arch = read_yaml(path).get("arch")
     if not isinstance(arch, dict):
@@ -197,24 +200,27 @@ def read_published_config(path: Path) -> dict[str, Any]:
     return chosen
 
 
-# What torch.compile, data parallelism, the loss head and the ACT wrapper put in front.
+# Prefixes of torch.compile, data parallelism, the loss head and the ACT wrapper.
 PREFIX = re.compile(r"^(?:(?:_orig_mod|module|model|inner)\.)+")
-# Room for one batch and tables of sines: made anew whenever a model is built.
+# Buffers of one batch and rotary tables: rebuilt with every model.
 RUNTIME = re.compile(r"^(puzzle_emb\.local_(weights|ids)|rotary_emb\.(cos|sin)_cached)$")
 
 
 def published_names(
     arrays: Mapping[str, mx.array], beside: Mapping[str, Any], source: str
 ) -> tuple[dict[str, mx.array], dict[str, Any], list[str]]:
-    """Arrays by published name, settings that the file states, and what was done, a line each.
+    """Rename arrays to their published names.
 
     Args:
-        arrays: as they are named in the file.
-        beside: what a PyTorch file held besides them.
+        arrays: arrays by their name in the file.
+        beside: what a PyTorch file holds besides them.
         source: the file, for messages.
 
+    Returns:
+        The arrays by published name, the settings that the file states, and notes, a line each.
+
     Raises:
-        InputError: two arrays of one name, or a model that has no counterpart here.
+        InputError: two arrays have one name, or the model has no counterpart here.
     """
     notes = []
     weights: dict[str, mx.array] = {}

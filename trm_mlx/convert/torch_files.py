@@ -1,9 +1,12 @@
-"""State dicts in PyTorch's own file format, read without running anything pickled in them.
+"""Reads and writes state dicts in PyTorch's own file format, without running pickled code.
 
-`torch.load` is only ever called with ``weights_only=True``. The one module besides `torch_model`
-that imports torch, and only once a file or an option needs it.
+``torch.load`` is only ever called with ``weights_only=True``, after the names that a pickle calls
+have been checked: PyTorch allows some that let a file of a few bytes ask for gigabytes. Torch is
+imported only when a file or an option needs it.
 """
 
+import pickletools
+import re
 import struct
 import warnings
 import zipfile
@@ -17,26 +20,37 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.convert.pickles import Refused, check_pickle
 from trm_mlx.errors import InputError
 
-# What `torch.load` was seen to raise for files cut short, overwritten, or of another kind.
+# What a pickle of weights calls. ``weights_only`` also allows ``bytearray``, ``torch.Tensor`` and
+# ``_codecs.encode``, which allocate any size the file names.
+CALLED = re.compile(
+    r"collections (OrderedDict|Counter)|(__builtin__|builtins) set|torch (Size|device|sparse_coo)"
+    r"|torch \w+Storage|torch\.storage UntypedStorage|torch (b?float|u?int)\d+"
+    r"|torch\.serialization _get_layout|torch\._utils _rebuild_(tensor(_v[23])?|parameter)"
+    r"|torch\._utils _rebuild_sparse_tensor"
+)
+# References to what is neither text nor a name. Weights need none; with many, tuples of the same
+# tuples fill the memory when PyTorch hashes them or prints them in an error.
+MOST_REFERENCES = 32
+WORDS = ("BINUNICODE", "SHORT_BINSTRING", "GLOBAL")
+# What ``torch.load`` raises for files cut short, overwritten, or of another kind.
 DAMAGED = (
     UnpicklingError, struct.error, AssertionError, AttributeError, EOFError, LookupError,
     MemoryError, OverflowError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-# Where training programs put the state dict when they save more than it: Lightning, then others.
+# Keys of the state dict in files that hold more than it: Lightning's first.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 BESIDE = ("hyper_parameters", "callbacks")
-# How often its tensors may share what a file stores.
+# How many times the size of the file its tensors may have together, as they can share storage.
 SHARED = 2
 
 
 def import_torch(purpose: str) -> ModuleType:
-    """The torch module.
+    """Import torch, which ``purpose`` needs.
 
     Raises:
-        InputError: it is not installed; ``purpose`` says what needs it.
+        InputError: torch is not installed.
     """
     try:
         import torch
@@ -46,20 +60,21 @@ def import_torch(purpose: str) -> ModuleType:
 
 
 def read_torch(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
-    """The arrays of a state dict under the names they have in the file.
+    """Read the arrays of a state dict under the names they have in the file.
 
-    Also returns what Lightning puts beside it: ``hyper_parameters`` and ``callbacks``, tensors in
-    them as arrays.
+    Returns:
+        The arrays, and what Lightning stores beside them: ``hyper_parameters`` and ``callbacks``,
+        with arrays for tensors.
 
     Raises:
-        InputError: torch is missing, or the file is anything but tensors, numbers and text.
+        InputError: torch is missing, or the file holds more than tensors, numbers and text.
     """
     torch = import_torch("reading PyTorch files")
     try:
-        _check_pickles(path)
+        _check_pickle(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch guesses at the cause of errors in warnings
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         mappings = _mappings(_unwrapped(torch, path, content))
         _check_tensors(torch, path, mappings)
         state, *beside = _with_arrays(torch, mappings)[0].values()
@@ -68,28 +83,36 @@ def read_torch(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
         raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except Refused as error:
-        raise _refused(path, f" ({error})") from error
-    except DAMAGED as error:  # of which PyTorch's own advises to load without its protection
-        raise _refused(path) from error
+    except DAMAGED as error:  # whose text may advise to load the file unprotected
+        raise _not_weights(path) from error
 
 
-def _refused(path: Path, asks: str = "") -> InputError:
+def _not_weights(path: Path, reason: str = "") -> InputError:
     return InputError(
-        f"{path} is not a whole PyTorch file of weights alone{asks}; anything else is refused, "
+        f"{path} is not a whole PyTorch file of weights alone{reason}; anything else is refused, "
         "as loading it could execute code: save the model's state_dict()"
     )
 
 
-def _check_pickles(path: Path) -> None:
+def _check_pickle(path: Path) -> None:
+    """Refuse a pickle that calls what weights do not need, without unpickling it."""
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(".pkl"):
-                check_pickle(archive.read(name))
+        (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        opcodes = pickletools.genops(archive.read(name))
+    previous, words, references = "", set(), 0
+    for opcode, argument, _ in opcodes:
+        if opcode.name in ("GLOBAL", "INST") and not CALLED.fullmatch(argument):
+            raise _not_weights(path, f" (it asks to run {argument.replace(' ', '.')})")
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            (words.add if previous in WORDS else words.discard)(argument)
+        references += opcode.name in ("BINGET", "LONG_BINGET") and argument not in words
+        if references > MOST_REFERENCES:
+            raise _not_weights(path, " (it refers to the same values again and again)")
+        previous = opcode.name
 
 
 def _unwrapped(torch: ModuleType, path: Path, content: Any) -> dict[str, Any]:
-    """The state dict, checked, as ``state``, and what is beside it."""
+    """Find and check the state dict: returned as ``state``, with what is beside it."""
     state, beside = content, {}
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -105,7 +128,7 @@ def _unwrapped(torch: ModuleType, path: Path, content: Any) -> dict[str, Any]:
 
 
 def _mappings(root: dict) -> list[dict]:
-    """All that are in it, each once: a file may repeat one endlessly, or within itself."""
+    """Collect the mappings inside ``root``, each once: they may contain each other."""
     found, waiting = {id(root): root}, [root]
     while waiting:
         for value in waiting.pop().values():
@@ -123,7 +146,7 @@ def _check_tensors(torch: ModuleType, path: Path, mappings: list[dict]) -> None:
                 continue
             if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
                 raise InputError(f"{path}: {name} is not a plain dense tensor; save it as float32")
-            # One may repeat few stored values endlessly; copying it out would fill the memory.
+            # An expanded tensor repeats a few stored values; copying it could fill the memory.
             size = value.numel() * value.element_size()
             if size > value.untyped_storage().nbytes():
                 raise InputError(
@@ -131,14 +154,14 @@ def _check_tensors(torch: ModuleType, path: Path, mappings: list[dict]) -> None:
                 )
             claimed += size
     stored = path.stat().st_size
-    if claimed > SHARED * stored:  # and many may show the same
+    if claimed > SHARED * stored:  # as many tensors may share one storage
         raise InputError(
             f"{path} claims tensors of {claimed:,} bytes and has {stored:,}: save it again"
         )
 
 
 def _with_arrays(torch: ModuleType, mappings: list[dict]) -> list[dict]:
-    """Copies of the mappings, one within the other as they were, with arrays for tensors."""
+    """Copy the mappings, nested as they are, with arrays for tensors."""
     copies = {id(mapping): {} for mapping in mappings}
     for mapping in mappings:
         for name, value in mapping.items():
@@ -150,11 +173,11 @@ def _with_arrays(torch: ModuleType, mappings: list[dict]) -> list[dict]:
 
 
 def write_torch(path: Path, weights: Mapping[str, mx.array], halved: frozenset[str]) -> None:
-    """Write a state dict as `torch.save` does: float32, those named in ``halved`` bfloat16.
+    """Write a state dict as ``torch.save`` does: float32, those named in ``halved`` bfloat16.
 
     Raises:
         InputError: torch is missing.
-        OSError, RuntimeError: the disk refuses.
+        OSError, RuntimeError: the file cannot be written.
     """
     torch = import_torch("writing PyTorch files")
     state = {}

@@ -1,6 +1,6 @@
-"""The published models stated once more, in PyTorch: plain, slow, and by literal loops.
+"""The published models in PyTorch: a plain, slow reference with literal loops.
 
-What ``--verify`` and the tests compare the MLX models with, so it shares nothing with them. Here is
+``--verify`` and the tests compare the MLX models with it, so it shares no code with them. It holds
 the network alone, one supervision step up to its heads; ``tests/oracle.py`` adds the training.
 """
 
@@ -22,7 +22,7 @@ STATES = {
 
 
 def prefix_length(config: Mapping[str, Any]) -> int:
-    """Positions in front of the answer that hold the puzzle embedding."""
+    """The number of positions in front of the answer that hold the puzzle embedding."""
     if config["puzzle_emb_ndim"] == 0:
         return 0
     return config.get("puzzle_emb_len") or math.ceil(
@@ -51,7 +51,7 @@ class TorchModel:
     """The network of one variant.
 
     Args:
-        config: the fields of a `ModelConfig`, in the published spelling.
+        config: the fields of a ``ModelConfig``, in the published spelling.
         weights: float32 tensors under the published names, without prefix.
     """
 
@@ -109,7 +109,7 @@ class TorchModel:
     def net(
         self, name: str, hidden: Tensor, injection: Tensor | int, gradient: bool = True
     ) -> Tensor:
-        """A level that lets gradients through, or not (then its result is a constant)."""
+        """Apply a level, with or without gradient."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradient):
             return self.level(name, hidden, injection)
 
@@ -148,13 +148,13 @@ class TorchModel:
         return z
 
     def initial(self, state: str) -> Tensor:
-        """The first value of a state, [D]: of z_L1 it is L1_init."""
+        """The initial value of a state, [D]: L1_init for z_L1."""
         return self.weights[state.removeprefix("z_") + "_init"].to(self.dtype)
 
     def one_pass(
         self, states: dict[str, Tensor], batch: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
-        """One recursion with its read-out: new states, answer logits, q_halt, q_continue."""
+        """Run one recursion: returns new states, answer logits, q_halt and q_continue."""
         states = self.recur(dict(states), self.embed(batch))
         hidden = states["z_L" if self.config["name"] == "trm_singlez" else "z_H"]
         logits = self.linear(hidden, "lm_head")[:, prefix_length(self.config) :]

@@ -1,7 +1,7 @@
-"""Do a converted folder and PyTorch agree? Both run on the same random puzzles.
+"""Verifies that a converted folder computes what PyTorch computes, on the same random puzzles.
 
-Recursion amplifies rounding, so what counts as equal is measured: PyTorch is run again with its
-weights changed by rounding noise, and MLX may stray 20 times as far, or `LEAST`.
+Recursion amplifies rounding, so the tolerance is measured: PyTorch runs again with rounding noise
+on its weights, and MLX may differ 20 times as much, or by ``LEAST``.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ ROWS, NOISE, NOISY_RUNS, FACTOR, LEAST = 2, 1e-7, 3, 20, 1e-5
 
 
 class Comparison(NamedTuple):
-    """Largest absolute differences after one supervision step, and how large they may be."""
+    """The largest absolute differences after one supervision step, and their tolerance."""
 
     logits: float
     q: float
@@ -38,15 +38,16 @@ class Comparison(NamedTuple):
 
 
 class VerificationFailed(Exception):
-    """A finished folder does not compute what PyTorch computes with the weights it is from."""
+    """The converted model does not compute what PyTorch computes with the same weights."""
 
 
 def compare(folder: Path, weights: Mapping[str, mx.array], seed: int = 0) -> Comparison:
-    """Run the model in ``folder`` and PyTorch with ``weights``, both in float32 on the CPU.
+    """Compare the model in ``folder`` with PyTorch on ``weights``, both in float32 on the CPU.
 
     Args:
         folder: a model folder.
-        weights: the arrays it was made from, by published name.
+        weights: the arrays it was converted from, by published name.
+        seed: seed of the puzzles and of the noise.
 
     Raises:
         InputError: torch is missing, or the folder is damaged.
@@ -62,25 +63,27 @@ def compare(folder: Path, weights: Mapping[str, mx.array], seed: int = 0) -> Com
         "puzzle_identifiers": random.integers(0, config.num_puzzle_identifiers, ROWS),
     }
 
-    def in_torch(noise: float) -> tuple[np.ndarray, np.ndarray]:
+    def run_torch(noise: float) -> tuple[np.ndarray, np.ndarray]:
         generator = torch.Generator().manual_seed(random.integers(2**31).item())
         tensors = {}
         for name, array in weights.items():
             tensor = torch.tensor(np.array(array.astype(mx.float32)))
-            if noise and name != "puzzle_emb.weights":  # which may be of gigabytes
+            if noise and name != "puzzle_emb.weights":  # which can have gigabytes
                 tensor *= 1 + noise * torch.randn(tensor.shape, generator=generator)
             tensors[name] = tensor
         model = TorchModel(resolved, tensors)
         logits, q = model.first_step({name: torch.tensor(a) for name, a in batch.items()})
         return logits.numpy(), q.numpy()
 
-    expected = in_torch(0.0)
-    strays = [max(_differences(in_torch(NOISE), expected)) for _ in range(NOISY_RUNS)]
-    logits, q = _differences(_in_mlx(folder, config, batch), expected)
-    return Comparison(logits, q, max(LEAST, FACTOR * max(strays)))
+    expected = run_torch(0.0)
+    noisy = [max(_differences(run_torch(NOISE), expected)) for _ in range(NOISY_RUNS)]
+    logits, q = _differences(_run_mlx(folder, config, batch), expected)
+    return Comparison(logits, q, max(LEAST, FACTOR * max(noisy)))
 
 
-def _in_mlx(folder: Path, config, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _run_mlx(
+    folder: Path, config, batch: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     with mx.stream(mx.cpu):
         model = build_model(config)
         assign_weights(model, read_model_weights(folder), str(folder))
