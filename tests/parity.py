@@ -20,15 +20,19 @@ HYPER_PARAMETERS = (
 
 
 def build(name, arch, sizes, weights):
-    """Our model with ``weights``, torch tensors by published name, any prefix."""
+    """Our model with ``weights``, arrays or torch tensors by published name, any prefix."""
     config = ModelConfig.of(arch_config(name, **arch), **{size: sizes[size] for size in SIZES})
     model = build_model(config)
     arrays = {
-        re.sub(r"^.*inner\.", "", key): mx.array(value.detach().float().numpy())
-        for key, value in weights.items()
+        re.sub(r"^.*inner\.", "", key): mx.array(as_numpy(value)) for key, value in weights.items()
     }
     assign_weights(model, arrays, "test")
     return model
+
+
+def as_numpy(array):
+    """A NumPy array or a torch tensor as NumPy array."""
+    return array if isinstance(array, np.ndarray) else array.detach().float().numpy()
 
 
 def train_state(model, hyper, batch_size, loss="stablemax_cross_entropy"):
@@ -42,6 +46,7 @@ def train_state(model, hyper, batch_size, loss="stablemax_cross_entropy"):
             "data_paths": ["none"],
             "global_batch_size": batch_size,
             "epochs": 1,
+            "eval_interval": 1,
             "ema": True,
             "loss": loss,
             "compile": "false",

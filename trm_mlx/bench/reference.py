@@ -27,7 +27,9 @@ class Published:
         self.batch_size = sizes["batch_size"]
         arch = sizes["arch"]
         module = importlib.import_module(f"models.recursive_reasoning.{arch['name']}")
-        (model_class,) = (v for name, v in vars(module).items() if name.endswith("Model_ACTV1"))
+        (model_class,) = (
+            v for name, v in vars(module).items() if name.endswith(("Model_ACTV1", "Model_ACTV2"))
+        )
         losses = importlib.import_module("models.losses")
         if self.device == "cpu":
             torch.set_num_threads(len(os.sched_getaffinity(0)))
