@@ -16,3 +16,5 @@ import trm_mlx  # noqa: F401  isort: skip
 import mlx.core as mx  # isort: skip
 
 mx.set_default_device(mx.cpu)
+
+pytest_plugins = ["shared_data"]

@@ -7,6 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from arcs import random_grid, random_puzzles
 
 from trm_mlx.atomic import atomic_file
 from trm_mlx.cli import main
@@ -82,23 +83,6 @@ def plain_evaluation(puzzles, rows):
 
 
 # Puzzles and answers
-
-
-def random_grid(rng, largest=6):
-    return rng.integers(10, size=rng.integers(1, largest + 1, size=2)).astype(np.uint8)
-
-
-def random_puzzles(rng, count, tests=2):
-    return {
-        f"p{number}": {
-            "train": [{"input": random_grid(rng).tolist(), "output": random_grid(rng).tolist()}],
-            "test": [
-                {"input": random_grid(rng).tolist(), "output": random_grid(rng).tolist()}
-                for _ in range(tests)
-            ],
-        }
-        for number in range(count)
-    }
 
 
 def keyed(puzzles):
@@ -359,18 +343,6 @@ def test_published_recipes(number):
 
 
 # In a run
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    """An ARC dataset of three puzzles with one augmentation each."""
-    folder = tmp_path_factory.mktemp("arc")
-    puzzles = random_puzzles(np.random.default_rng(0), 3)
-    (folder / "arc_test_challenges.json").write_text(json.dumps(puzzles))
-    command = ["build", "arc", "--input-file-prefix", f"{folder}/arc", "--output-dir"]
-    command += [f"{folder}/d", "--subsets", "test", "--test-set-name", "test", "--num-aug", "1"]
-    assert main(command) == 0
-    return folder / "d"
 
 
 def small_run(dataset, run, **changes):

@@ -9,22 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import ARCH
+from tiny import TINY
 
 import trm_mlx
 from trm_mlx.cli import main
 from trm_mlx.data.dataset import PuzzleDataset
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-TINY = [
-    *ARCH,
-    "arch.halt_max_steps=2",
-    "global_batch_size=8",
-    "epochs=2",
-    "eval_interval=1",
-    "lr=1e-3",
-    "lr_warmup_steps=1",
-]
 PUZZLE = "1.3434122143432."
 
 

@@ -26,6 +26,7 @@ from trm_mlx.run import trainer
 from trm_mlx.run.checkpoint import save_checkpoint
 from trm_mlx.run.trainer import Trainer
 
+pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).resolve().parents[1]
 WORDS = [
     "data_paths=[generate:sudoku4x4]",

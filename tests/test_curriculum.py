@@ -1,7 +1,7 @@
 """The curriculum of depth: how deep a step is, in a run, and that evaluation is always whole."""
 
 import pytest
-from test_training import ARCH, arrays_of, assert_same, config, data, take_steps  # noqa: F401
+from runs import ARCH, arrays_of, assert_same, config, take_steps
 
 from trm_mlx.cli import main
 from trm_mlx.config_io import arch_config
@@ -28,7 +28,7 @@ def test_cycles_that_cannot_be_parted_are_rounded_up(variant, step):
 
 
 @pytest.mark.parametrize("compiled", ["false", "true"])
-def test_a_run_begins_as_a_shallow_one_and_evaluates_as_a_deep_one(data, tmp_path, compiled):  # noqa: F811
+def test_a_run_begins_as_a_shallow_one_and_evaluates_as_a_deep_one(data, tmp_path, compiled):
     growing, shallow = (
         Trainer(config(data, tmp_path / "r", arch, depth_curriculum=grows, compile=compiled))
         for grows, arch in ((True, DEEP), (False, {"H_cycles": 1, "L_cycles": 2}))
@@ -44,7 +44,7 @@ def test_a_run_begins_as_a_shallow_one_and_evaluates_as_a_deep_one(data, tmp_pat
     assert growing.model.recursion == whole
 
 
-def test_the_command_says_when_a_run_goes_deeper(data, tmp_path, capsys):  # noqa: F811
+def test_the_command_says_when_a_run_goes_deeper(data, tmp_path, capsys):
     sizes = [f"arch.{name}={value}" for name, value in {**ARCH, **DEEP}.items() if name != "name"]
     words = [f"data_paths=[{data}]", "epochs=4", "eval_interval=4", "global_batch_size=8", *sizes]
     words += [f"checkpoint_path={tmp_path / 'r'}", "depth_curriculum=true"]

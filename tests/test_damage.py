@@ -74,6 +74,7 @@ def test_sizes_are_bounded_before_anything_is_allocated(folder, name, value):
         trm_mlx.load(folder / "model")
 
 
+@pytest.mark.slow
 def test_the_fuzzer_still_knows_its_targets(tmp_path):
     pytest.importorskip("torch")
     command = [sys.executable, CHECKOUT / "tools" / "fuzz.py", "--inputs=1", f"--keep={tmp_path}"]

@@ -18,6 +18,7 @@ api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is not installed: pip install 'trm-mlx[browser-test]'"
 )
 expect = api.expect
+pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PUZZLE = "...2.1..3.....2."

@@ -9,9 +9,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from processes import BACKEND, alone, launched, started
-from test_arc_vote import dataset  # noqa: F401  (a fixture)
-from test_cli import TINY
-from test_training import config, make_data
+from runs import config, make_data
+from tiny import TINY
 
 from trm_mlx.cli import main
 from trm_mlx.config_io import arch_config, train_config
@@ -23,11 +22,12 @@ from trm_mlx.run.checkpoint import read_state
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.train.batches import open_test, open_train, train_stream
 
+pytestmark = pytest.mark.slow
 HANGS_AFTER = 300  # seconds; far more than a machine busy with other work needs
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, dataset):  # noqa: F811
+def folder(tmp_path_factory, dataset):
     folder = tmp_path_factory.mktemp("processes")
     make_data(folder / "random")
     (folder / "arc").symlink_to(dataset)

@@ -13,8 +13,7 @@ from trm_mlx.models.checkpoint_files import EMA_FILE, save_arrays, save_model
 from trm_mlx.models.model import build_model
 
 torch = pytest.importorskip("torch", reason="it writes PyTorch files")
-
-from trm_mlx.convert.torch_model import TorchModel  # noqa: E402
+TorchModel = pytest.importorskip("trm_mlx.convert.torch_model").TorchModel
 
 SIZES = {"vocab_size": 7, "seq_len": 9, "num_puzzle_identifiers": 3}
 SMALL = {"hidden_size": 16, "num_heads": 2, "puzzle_emb_len": 0, "H_cycles": 1, "L_cycles": 2}

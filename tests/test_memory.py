@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from peaks import measured_peak
 
 from trm_mlx import host_memory
 from trm_mlx.config import ModelConfig
@@ -202,3 +203,25 @@ def test_plan_follows_the_limit_of_a_container(monkeypatch, tmp_path):
 def test_batch_sizes_that_cannot_be(value):
     with pytest.raises(InputError, match=r"batch_size=.*whole number above 0, or auto"):
         load_config([*WORDS, f"batch_size={value}"])
+
+
+@pytest.mark.parametrize("rows", [16, 64])
+@pytest.mark.parametrize(
+    ("seq_len", "changes"),
+    [
+        (36, {"hidden_size": 64}),
+        (81, {"hidden_size": 64}),
+        (81, {"hidden_size": 128, "mlp_t": True, "pos_encodings": "none"}),
+    ],
+    ids=["attention, 36", "attention, 81", "tokens, 81"],
+)
+def test_plan_is_no_smaller_than_the_measured_peak(seq_len, changes, rows):
+    """And not so much larger that most of the memory would lie idle."""
+    arch = arch_config("trm", **{**SMALL, **changes})
+    words = [*WORDS, f"global_batch_size={rows}"]
+    config = dataclasses.replace(load_config(words), arch=arch)
+    peak, plan = measured_peak(config, seq_len, vocab_size=11)
+    sizes = {"seq_len": seq_len, "vocab_size": 11, "num_puzzle_identifiers": 1}
+    model = build_model(ModelConfig.of(arch, **sizes))
+    planned = memory.fixed_bytes(model) + plan.rows * memory.row_bytes(model, plan.recompute)
+    assert 0.8 * peak <= planned <= 6 * peak, (peak / 1e6, planned / 1e6, plan)

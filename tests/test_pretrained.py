@@ -17,6 +17,7 @@ from trm_mlx.models import checkpoint_files
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 
+pytestmark = pytest.mark.slow
 SUDOKU = "4 3 . . 2 1 . 4 3 2 . . . . . 2"
 
 

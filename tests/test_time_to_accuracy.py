@@ -16,6 +16,7 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.models.model import build_model
 
+pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).resolve().parents[1]
 TOOL = CHECKOUT / "tools" / "time_to_accuracy.py"
 TINY = [

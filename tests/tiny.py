@@ -1,4 +1,4 @@
-"""The smallest model that trains, as options of ``pretrain.py``."""
+"""The smallest model that trains, and a run of it, as options of ``pretrain.py``."""
 
 ARCH = (
     "arch.hidden_size=16",
@@ -7,4 +7,13 @@ ARCH = (
     "arch.H_cycles=1",
     "arch.L_cycles=1",
     "arch.puzzle_emb_len=1",
+)
+TINY = (
+    *ARCH,
+    "arch.halt_max_steps=2",
+    "global_batch_size=8",
+    "epochs=2",
+    "eval_interval=1",
+    "lr=1e-3",
+    "lr_warmup_steps=1",
 )
