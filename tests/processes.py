@@ -137,7 +137,7 @@ def launched(processes: int, *words: object) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert "exited with code" not in done.stderr, done.stderr
     return done.stderr

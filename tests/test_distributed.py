@@ -16,7 +16,7 @@ from trm_mlx.cli import main
 from trm_mlx.config_io import arch_config, train_config
 from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError
-from trm_mlx.models.act import halting_rows
+from trm_mlx.models.act import draw_least_steps
 from trm_mlx.models.checkpoint_files import find_checkpoint
 from trm_mlx.run.checkpoint import read_state
 from trm_mlx.run.trainer import Trainer
@@ -61,6 +61,20 @@ def test_two_processes_are_one(folder, two):
     for name, array in np.load(folder / "whole0.npz").items():
         if name.startswith(("weights", "average", "means")):
             np.testing.assert_allclose(leading[name], array, rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.skipif(BACKEND == "nccl", reason="its messages are work like any other")
+def test_two_processes_that_compile_are_one_that_does_not(folder, tmp_path):
+    """As a cluster of Macs: compiled passes, then the messages, then the compiled update."""
+    options = [*TINY, f"data_paths=[{folder / 'random'}]", "epochs=1", "ema=true"]
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    assert main(["train", *options, f"checkpoint_path={plain}"]) == 0
+    options += ["compile=true", "batch_size=2"]
+    launched(2, "trm", "train", *options, f"checkpoint_path={compiled}")
+    found, expected = checkpoint_arrays(compiled), checkpoint_arrays(plain)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-4, err_msg=name)
 
 
 def test_messages(two):
@@ -111,17 +125,13 @@ def test_a_message_is_waited_for_before_the_next(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("arch", ["trm", "hrm"])
 @pytest.mark.parametrize("parts", [2, 4])
 def test_rows_explore_as_in_the_whole_batch(arch, parts):
-    steps = mx.array(np.random.default_rng(0).integers(1, 16, 64))
-    likes = mx.random.normal((64,), key=mx.random.key(1))
     config = arch_config(arch, halt_exploration_prob=0.5)
     key, another = mx.random.split(mx.random.key(2))
-    whole = halting_rows(config, steps, likes, -likes, True, key).tolist()
-    assert whole != halting_rows(config, steps, likes, -likes, True, another).tolist()
+    whole = draw_least_steps(config, 64, key).tolist()
+    assert whole != draw_least_steps(config, 64, another).tolist()
     found = []
     for rank in range(parts):
-        world = World(rank, parts)
-        rows = map(world.shard, (steps, likes, -likes))
-        found += halting_rows(config, *rows, True, key, shard=world).tolist()
+        found += draw_least_steps(config, 64 // parts, key, shard=(rank, parts)).tolist()
     assert found == whole
 
 

@@ -1,6 +1,8 @@
 """Large batches in several passes: the plan and its memory, and that it changes nothing else."""
 
 import dataclasses
+import io
+import sys
 
 import mlx.core as mx
 import numpy as np
@@ -76,6 +78,49 @@ def test_passes_when_compiled():
     compiled = run(make(words=["batch_size=4", "compile=true"]))[1]
     for sums, other in zip(trace, compiled, strict=True):
         assert sums == pytest.approx(other, rel=1e-5)
+
+
+@pytest.fixture
+def as_metal(monkeypatch):
+    """What Metal would run, on the CPU: no loops of the CPU's own, and compiled."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("trm_mlx") and hasattr(module, "device_kind"):
+            monkeypatch.setattr(module, "device_kind", lambda: "metal")
+    monkeypatch.setattr(memory, "memory_size", lambda: 8 * 2**30)
+
+
+def test_the_graph_does_not_grow_with_the_passes(as_metal, monkeypatch):
+    """One pass is compiled, not the batch: it is traced once, and every graph has one pass."""
+    rows, traces, graphs = 96, [], {}
+
+    def compile_counted(function, **captured):
+        def traced(*inputs):
+            results = function(*inputs)
+            text = io.StringIO()
+            mx.export_to_dot(text, *(array for _, array in tree_flatten(results)))
+            traces.append(text.getvalue().count("shape=rectangle"))
+            return results
+
+        return mx_compile(traced, **captured)
+
+    mx_compile = mx.compile
+    monkeypatch.setattr(mx, "compile", compile_counted)
+    monkeypatch.setattr(mx, "eval", lambda *_: None)  # graphs are built, kernels are not
+    batch = {name: mx.zeros((rows, 9), mx.int32) + 1 for name in ("inputs", "labels")}
+    batch["puzzle_identifiers"] = mx.zeros((rows,), mx.int32)
+    for passes in (1, 8, 48):
+        traces.clear()
+        words = [f"global_batch_size={rows}", f"batch_size={rows // passes}", "compile=true"]
+        state = make(words=words)
+        carry = state.model.initial_carry(batch)
+        for step in range(2):
+            carry, _ = state.step(carry, batch, mx.random.key(step))
+        graphs[passes] = list(traces)
+    assert [len(found) for found in graphs.values()] == [2, 2, 2]  # a pass and an update
+    assert graphs[8] == graphs[48]
+    # Of one pass nothing is added up.
+    weights = len(tree_flatten(state.model.trainable_parameters()))
+    assert graphs[1] == [graphs[8][0] - weights, graphs[8][1]]
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config, train_config
 from trm_mlx.errors import InputError
-from trm_mlx.models.act import Carry, halting_rows
+from trm_mlx.models.act import Carry, draw_least_steps, halting_rows
 from trm_mlx.models.blocks import gated_silu, gated_silu_gradients
 from trm_mlx.models.layers import norm_channels, norm_positions, truncated_normal
 from trm_mlx.models.model import build_model
@@ -296,7 +296,8 @@ def halts(steps, q_halt, key=0, **arch):
     arch = arch_config("trm", **{"halt_max_steps": 8, "halt_exploration_prob": 0.0, **arch})
     steps, q_halt = mx.array(steps), mx.array(q_halt)
     q_continue = mx.zeros_like(q_halt)
-    return halting_rows(arch, steps, q_halt, q_continue, True, mx.random.key(key)).tolist()
+    least_steps = draw_least_steps(arch, len(steps), mx.random.key(key))
+    return halting_rows(arch, steps, q_halt, q_continue, True, least_steps).tolist()
 
 
 def test_training_halts_on_the_sign_of_q_halt_and_at_the_last_step():

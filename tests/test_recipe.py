@@ -8,8 +8,10 @@ import pytest
 from mlx.utils import tree_flatten
 
 from trm_mlx import InputError, tasks
-from trm_mlx.config_io import train_config
-from trm_mlx.models.act import Carry, random_starts
+from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config, train_config
+from trm_mlx.models.act import draw_starts
+from trm_mlx.models.model import build_model
 from trm_mlx.train.augment import Augmentation
 from trm_mlx.train.losses import LOSSES, row_losses, total_loss
 from trm_mlx.train.optim import Muon, build_optimizer, warmup_cosine
@@ -95,12 +97,15 @@ def test_weight_of_the_halting_loss():
 
 
 def test_random_starts_are_for_a_share_of_new_puzzles():
-    rows = 400
-    states = {name: mx.zeros((rows, 5, 4)) for name in ("z_H", "z_L")}
-    begins = mx.arange(rows) < 300
-    carry = Carry(states, mx.zeros(rows, mx.int32), begins, {})
-    drawn = random_starts(carry, begins, 0.5, mx.random.key(0)).states
-    random = [np.array((state != 0).any(axis=(1, 2))) for state in drawn.values()]
+    rows, sizes = 400, {"vocab_size": 6, "seq_len": 4, "num_puzzle_identifiers": 1}
+    arch = arch_config("trm", hidden_size=4, num_heads=1, puzzle_emb_len=1)
+    model = build_model(ModelConfig.of(arch, **sizes))
+    batch = {"inputs": mx.zeros((rows, 4), mx.int32)}
+    carry = model.initial_carry(batch)._replace(halted=mx.arange(rows) < 300)
+    starts = draw_starts(carry.states, 0.5, mx.random.key(0))
+    learned = model.reset_halted(carry, batch).states
+    drawn = model.reset_halted(carry, batch, starts).states
+    random = [np.array((drawn[name] != learned[name]).any(axis=(1, 2))) for name in drawn]
     np.testing.assert_array_equal(*random)
     assert not random[0][300:].any()
     assert 105 < random[0].sum() < 195  # five standard deviations

@@ -31,32 +31,60 @@ def replace_rows(halted: mx.array, new: mx.array, old: mx.array) -> mx.array:
     return mx.where(halted.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
 
-def random_starts(
-    carry: Carry,
-    begins: mx.array,
-    share: float,
-    key: mx.array,
-    shard: tuple[int, int] = (0, 1),
-) -> Carry:
-    """Replace the initial states of some rows that begin a puzzle by Gaussian noise.
+def draw_least_steps(
+    arch: ArchConfig, rows: int, key: mx.array | None, shard: tuple[int, int] = (0, 1)
+) -> mx.array | None:
+    """Draw the exploration of a training step: the steps a row must take, int32 ``[rows]``.
+
+    With probability ``halt_exploration_prob`` a number from {2 .. halt_max_steps}, otherwise 0.
+    None where the variant does not explore.
+
+    Args:
+        shard: ``(rank, size)``, where the rows are one of ``size`` equal parts of a larger batch; a
+            row draws what it would draw in the whole batch.
+
+    Raises:
+        InputError: there is no ``key`` to draw with.
+    """
+    if arch.halt_max_steps == 1 or arch.halt_exploration_prob == 0:
+        return None
+    if key is None:
+        raise InputError("training explores: pass key=mx.random.key(...) or call model.eval()")
+    own, count = rows_of_shard(rows, shard)
+    chance_key, length_key = mx.random.split(key)
+    explores = mx.random.uniform(shape=(count,), key=chance_key) < arch.halt_exploration_prob
+    least = mx.random.randint(2, arch.halt_max_steps + 1, (count,), key=length_key)
+    return mx.where(explores, least, 0)[own]
+
+
+class Starts(NamedTuple):
+    """Random initial states: ``chosen`` rows, bool ``[rows]``, and ``states [rows, L, D]``."""
+
+    chosen: mx.array
+    states: dict[str, mx.array]
+
+
+def draw_starts(
+    states: dict[str, mx.array], share: float, key: mx.array, shard: tuple[int, int] = (0, 1)
+) -> Starts:
+    """Draw Gaussian initial states for a fraction ``share`` of the rows that begin a puzzle.
 
     The model then learns to reach the answer from any state (EqR, arXiv 2605.21488).
 
     Args:
-        begins: bool ``[batch]``, rows that have taken a new puzzle.
-        share: the fraction of those rows to replace, from 0 to 1.
-        shard: see `halting_rows`.
+        states: arrays of the shapes and types to draw.
+        shard: see `draw_least_steps`.
     """
-    own, count = rows_of_shard(begins.size, shard)
-    chance_key, *state_keys = mx.random.split(key, 1 + len(carry.states))
-    rows = begins & (mx.random.uniform(shape=(count,), key=chance_key)[own] < share)
-    keys = dict(zip(sorted(carry.states), state_keys, strict=True))
-
-    def start(name: str, state: mx.array) -> mx.array:
-        drawn = mx.random.normal((count, *state.shape[1:]), state.dtype, key=keys[name])
-        return replace_rows(rows, drawn[own], state)
-
-    return carry._replace(states={name: start(name, s) for name, s in carry.states.items()})
+    rows = len(next(iter(states.values())))
+    own, count = rows_of_shard(rows, shard)
+    chance_key, *state_keys = mx.random.split(key, 1 + len(states))
+    chosen = mx.random.uniform(shape=(count,), key=chance_key)[own] < share
+    keys = dict(zip(sorted(states), state_keys, strict=True))
+    drawn = {
+        name: mx.random.normal((count, *state.shape[1:]), state.dtype, key=keys[name])[own]
+        for name, state in states.items()
+    }
+    return Starts(chosen, drawn)
 
 
 def rows_of_shard(size: int, shard: tuple[int, int]) -> tuple[slice, int]:
@@ -71,37 +99,18 @@ def halting_rows(
     q_halt: mx.array,
     q_continue: mx.array,
     training: bool,
-    key: mx.array | None,
-    shard: tuple[int, int] = (0, 1),
+    least_steps: mx.array | None = None,
 ) -> mx.array:
     """Return which rows halt after this step, bool ``[batch]``.
 
     Evaluation runs every row to ``halt_max_steps``. Training halts a row whose logit says so, but
-    with probability ``halt_exploration_prob`` not before a minimum drawn from
-    {2 .. halt_max_steps}.
-
-    Args:
-        shard: ``(rank, size)``, where the rows are one of ``size`` equal parts of a larger batch; a
-            row draws what it would draw in the whole batch.
-
-    Raises:
-        InputError: training with exploration and no ``key``.
+    not before ``least_steps`` of `draw_least_steps`.
     """
     last = steps >= arch.halt_max_steps
     if not training or arch.halt_max_steps == 1:
         return last
     halted = last | (q_halt > (0.0 if arch.no_ACT_continue else q_continue))
-    if arch.halt_exploration_prob > 0:
-        if key is None:
-            raise InputError("training explores: pass key=mx.random.key(...) or call model.eval()")
-        rows, count = rows_of_shard(steps.size, shard)
-        chance_key, length_key = mx.random.split(key)
-        chance = mx.random.uniform(shape=(count,), key=chance_key)[rows]
-        explores = chance < arch.halt_exploration_prob
-        longest = arch.halt_max_steps + 1
-        least = mx.random.randint(2, longest, (count,), key=length_key)[rows]
-        halted = halted & (steps >= mx.where(explores, least, 0))
-    return halted
+    return halted if least_steps is None else halted & (steps >= least_steps)
 
 
 def continue_target(

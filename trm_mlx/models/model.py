@@ -16,7 +16,14 @@ import mlx.nn as nn
 from trm_mlx.config import ModelConfig
 from trm_mlx.device import default_dtype
 from trm_mlx.errors import InputError
-from trm_mlx.models.act import Carry, continue_target, halting_rows, replace_rows
+from trm_mlx.models.act import (
+    Carry,
+    Starts,
+    continue_target,
+    draw_least_steps,
+    halting_rows,
+    replace_rows,
+)
 from trm_mlx.models.blocks import Level, to_blocks
 from trm_mlx.models.layers import Embedding, Linear, PuzzleEmbedding, truncated_normal
 from trm_mlx.models.recursion import Recursion, Update, recurse
@@ -99,7 +106,9 @@ class RecursiveReasoner(nn.Module):
         carry = self.reset_halted(carry, batch)
         puzzles, finish = self.supervision_step(carry)
         states, outputs = finish(puzzles)
-        return self.halt(carry, states, outputs, key), outputs
+        rows = len(carry.steps)
+        least_steps = draw_least_steps(self.config, rows, key) if self.training else None
+        return self.halt(carry, states, outputs, least_steps), outputs
 
     def supervision_step(self, carry: Carry) -> tuple[mx.array | None, Callable]:
         """Run the updates before the gradient begins, and return the function that runs the rest.
@@ -124,14 +133,22 @@ class RecursiveReasoner(nn.Module):
 
         return puzzles, finish
 
-    def reset_halted(self, carry: Carry, batch: Batch) -> Carry:
-        """Give the halted rows their new puzzle, initial states and a step count of zero."""
+    def reset_halted(self, carry: Carry, batch: Batch, starts: Starts | None = None) -> Carry:
+        """Give the halted rows their new puzzle, initial states and a step count of zero.
+
+        Args:
+            starts: random initial states for some of them, in place of the learned ones.
+        """
         halted = carry.halted
+        states = {
+            name: replace_rows(halted, self[_initial(name)].astype(self._dtype), state)
+            for name, state in carry.states.items()
+        }
+        if starts is not None:
+            chosen = halted & starts.chosen
+            states = {n: replace_rows(chosen, starts.states[n], s) for n, s in states.items()}
         return Carry(
-            states={
-                name: replace_rows(halted, self[_initial(name)].astype(self._dtype), state)
-                for name, state in carry.states.items()
-            },
+            states=states,
             steps=mx.where(halted, 0, carry.steps),
             halted=halted,
             batch={
@@ -233,8 +250,7 @@ class RecursiveReasoner(nn.Module):
         carry: Carry,
         states: Batch,
         outputs: dict[str, mx.array],
-        key: mx.array | None,
-        shard: tuple[int, int] = (0, 1),
+        least_steps: mx.array | None = None,
     ) -> Carry:
         """Count the step, detach the states and decide which rows halt; see `halting_rows`."""
         steps = carry.steps + 1
@@ -244,8 +260,7 @@ class RecursiveReasoner(nn.Module):
             mx.stop_gradient(outputs["q_halt_logits"]),
             mx.stop_gradient(outputs["q_continue_logits"]),
             self.training,
-            key,
-            shard,
+            least_steps,
         )
         states = {name: mx.stop_gradient(state) for name, state in states.items()}
         return Carry(states, steps, halted, carry.batch)

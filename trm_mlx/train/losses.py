@@ -44,9 +44,20 @@ LOSSES = {
 }
 
 
+@mx.custom_function
 def binary_cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """Per-element cross entropy of sigmoid(logits), stable for any logit."""
     return nn.losses.binary_cross_entropy(logits, targets, with_logits=True, reduction="none")
+
+
+@binary_cross_entropy.vjp
+def _binary_cross_entropy_gradient(primals, cotangent: mx.array, _output: mx.array):
+    """As PyTorch writes it: exactly 0 where ``targets`` are ``sigmoid(logits)``.
+
+    The gradient of logaddexp would leave rounding noise, of which AdamATan2 makes a whole step.
+    """
+    logits, targets = primals
+    return cotangent * (mx.sigmoid(mx.contiguous(logits)) - targets), mx.zeros_like(targets)
 
 
 def row_losses(

@@ -6,13 +6,13 @@ from functools import partial
 
 import mlx.core as mx
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from trm_mlx import device
 from trm_mlx.config import TrainConfig
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.models import kernels_cpu
-from trm_mlx.models.act import Carry, random_starts
+from trm_mlx.models.act import Carry, draw_least_steps, draw_starts
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights, total_loss
@@ -47,7 +47,7 @@ class TrainState:
         self.plan = plan(config, model, world.size)
         self._puzzle_rate = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
         self._compiles = device.compiles(config.compile)
-        self._steps: dict[Recursion, Callable] = {}
+        self._compiled: dict[Recursion | None, Callable] = {}
 
     @property
     def arrays(self) -> list:
@@ -77,79 +77,67 @@ class TrainState:
         Returns:
             The new carry and metrics as sums over the global batch, with the ``lr`` used.
         """
-        recursion = recursion or self.model.recursion
-        if recursion not in self._steps:
-            self._steps[recursion] = self._build()
-        with self.model.recursing(recursion):
-            return self._steps[recursion](carry, batch, key)
-
-    def _build(self) -> Callable:
-        """Compile the step as a whole or, where it waits for messages, in its two halves."""
-
-        def compiled(function: Callable) -> Callable:
-            plain = kernels_cpu.disabled()(function)
-            return mx.compile(plain, inputs=self.arrays, outputs=self.arrays)
-
-        if not self._compiles:
-            return partial(self._advance, self.gradients, self._update)
-        if self.world.waits:
-            return partial(self._advance, compiled(self.gradients), compiled(self._update))
-        return compiled(partial(self._advance, self.gradients, self._update))
-
-    def _advance(
-        self, gradients_of: Callable, update: Callable, carry: Carry, batch: Batch, key: mx.array
-    ) -> tuple[Carry, Metrics]:
-        carry, metrics, gradients, puzzles = gradients_of(carry, batch, key)
+        with self.model.recursing(recursion or self.model.recursion):
+            carry, metrics, gradients, puzzles = self.gradients(carry, batch, key)
         if self.world.size > 1:
             gradients, metrics = self.world.sum([gradients, metrics])
             if puzzles:
                 puzzles = self.world.gather(puzzles, after=metrics["count"])
-        return carry, update(metrics, gradients, puzzles)
+        return carry, metrics | self._ready(self._update)(gradients, puzzles)
 
-    def gradients(self, carry: Carry, batch: Batch, key: mx.array):
+    def gradients(
+        self, carry: Carry, batch: Batch, key: mx.array
+    ) -> tuple[Carry, Metrics, dict, dict]:
         """Compute gradients of loss / global_batch_size over these rows; update nothing.
 
-        A batch too large for the memory goes through in several passes whose gradients are added.
+        A batch too large for the memory goes through in several passes, each of which is computed
+        before the next begins; their gradients are added.
 
         Returns:
             ``(carry, metrics, gradients, puzzles)``: gradients of the weights as a tree, and of the
             puzzle rows ``identifiers [B]`` and ``gradients [B, E]``, an empty dict for a model
             without them.
         """
-        begins, carry = carry.halted, self.model.reset_halted(carry, batch)
-        if self.config.random_starts:
-            key, start_key = mx.random.split(key)
-            carry = random_starts(
-                carry, begins, self.config.random_starts, start_key, shard=self.world
-            )
-        passes, total = [], None
-        for start in range(0, len(carry.steps), self.plan.rows):
-            rows = slice(start, start + self.plan.rows)
-            states, outputs, losses, gradients = self._pass(carry, rows, after=total)
-            weights, puzzles = gradients["weights"], gradients.get("puzzles")
-            total = weights if total is None else tree_map(mx.add, total, weights)
-            passes.append((states, outputs, losses, puzzles))
-        states, outputs, losses, puzzles = _joined(passes)
-        carry = self.model.halt(carry, states, outputs, key, shard=self.world)
-        rows = {"identifiers": carry.batch["puzzle_identifiers"], "gradients": puzzles}
-        metrics = act_metrics(carry, outputs, losses)
-        return carry, metrics, total, {} if puzzles is None else rows
+        draws = self._draw(carry, key)
+        run_pass, count = self._ready(self._pass, self.model.recursion), self.plan.rows
+        if len(carry.steps) <= count:
+            return run_pass(carry, batch, draws, {})
+        weights = self.model.trainable_parameters()
+        total, done = tree_map(mx.zeros_like, weights), []
+        for start in range(0, len(carry.steps), count):
+            mx.eval(total, done[-1:])  # one pass at a time: MLX would hold the arrays of several
+            rows = slice(start, start + count)
+            inputs = tree_map(lambda array, rows=rows: array[rows], (carry, batch, draws))
+            *results, total, puzzles = run_pass(*inputs, total)
+            done.append((*results, puzzles))
+        carries, metrics, puzzles = zip(*done, strict=True)
+        joined = tree_map(lambda *parts: mx.concatenate(parts), *zip(carries, puzzles, strict=True))
+        metrics = tree_map(lambda *parts: sum(parts[1:], parts[0]), *metrics)
+        return joined[0], metrics, total, joined[1]
 
-    def _pass(self, carry: Carry, rows: slice, after: dict | None):
-        """Return states, outputs, losses and gradients of some rows, begun after ``after``."""
-        config, model, recompute = self.config, self.model, self.plan.recompute
-        carry = tree_map(lambda array: array[rows], carry)
-        if after is not None:
-            waited_for = [array for _, array in tree_flatten(after)]
-            states = dict(
-                zip(carry.states, mx.depends(list(carry.states.values()), waited_for), strict=True)
-            )
-            carry = carry._replace(states=states)
+    def _draw(self, carry: Carry, key: mx.array) -> dict:
+        """Draw the randomness of a step for every row, as in the global batch."""
+        arch, share, rows = self.model.config, self.config.random_starts, len(carry.steps)
+        draws = {}
+        if share:
+            key, start_key = mx.random.split(key)
+            draws["starts"] = draw_starts(carry.states, share, start_key, shard=self.world)
+        least_steps = draw_least_steps(arch, rows, key, shard=self.world)
+        return draws if least_steps is None else draws | {"least_steps": least_steps}
+
+    def _pass(
+        self, carry: Carry, batch: Batch, draws: dict, total: dict
+    ) -> tuple[Carry, Metrics, dict, dict]:
+        """Take some rows one supervision step further and add their gradients to ``total``."""
+        config, model = self.config, self.model
+        carry = model.reset_halted(carry, batch, draws.get("starts"))
         puzzles, finish = model.supervision_step(carry)
 
         def objective(trained: dict):
             model.update(trained["weights"])
-            states, outputs = finish(trained.get("puzzles"), in_grad=True, recompute=recompute)
+            states, outputs = finish(
+                trained.get("puzzles"), in_grad=True, recompute=self.plan.recompute
+            )
             labels = carry.batch["labels"]
             losses = row_losses(outputs, labels, config.loss, config.label_smoothing)
             weights = step_weights(config.loss_weights, carry.steps)
@@ -158,13 +146,24 @@ class TrainState:
 
         weights = model.trainable_parameters()
         trained = {"weights": weights} | ({} if puzzles is None else {"puzzles": puzzles})
-        (_, made), gradients = mx.value_and_grad(objective)(trained)
+        (_, (states, outputs, losses)), gradients = mx.value_and_grad(objective)(trained)
         model.update(weights)
-        return *made, gradients
+        carry = model.halt(carry, states, outputs, draws.get("least_steps"))
+        metrics = act_metrics(carry, outputs, losses)
+        total = tree_map(mx.add, total, gradients["weights"]) if total else gradients["weights"]
+        if puzzles is None:
+            return carry, metrics, total, {}
+        identifiers = carry.batch["puzzle_identifiers"]
+        return (
+            carry,
+            metrics,
+            total,
+            {"identifiers": identifiers, "gradients": gradients["puzzles"]},
+        )
 
-    def _update(self, metrics: Metrics, gradients: dict, puzzles: dict) -> Metrics:
-        """Update everything by the gradients of the global batch; add the rate to the metrics."""
-        config, model = self.config, self.model
+    def _update(self, gradients: dict, puzzles: dict) -> Metrics:
+        """Update everything by the gradients of the global batch; return the rate and the norm."""
+        config, model, metrics = self.config, self.model, {}
         if config.grad_clip is not None:
             gradients, metrics["grad_norm"] = optim.clip_grad_norm(gradients, config.grad_clip)
         if puzzles:
@@ -176,11 +175,24 @@ class TrainState:
                 config.puzzle_emb_weight_decay,
             )
         self.optimizer.update(model, gradients)
-        metrics["lr"] = self.optimizer.learning_rate
         if config.ema:
             average = partial(moving_average, rate=config.ema_rate)
             self.average.update(tree_map(average, self.average, model.trainable_parameters()))
-        return metrics
+        return metrics | {"lr": self.optimizer.learning_rate}
+
+    def _ready(self, function: Callable, recursion: Recursion | None = None) -> Callable:
+        """Return `_pass` of a recursion, or `_update`, compiled on first use where a run compiles.
+
+        Not before, as compiling captures the arrays to read and write, which a resume replaces.
+        """
+        if not self._compiles:
+            return function
+        if recursion not in self._compiled:
+            plain = kernels_cpu.disabled()(function)
+            outputs = None if recursion else self.arrays
+            inputs = self.model.state if recursion else self.arrays
+            self._compiled[recursion] = mx.compile(plain, inputs=inputs, outputs=outputs)
+        return self._compiled[recursion]
 
 
 @contextmanager
@@ -195,14 +207,3 @@ def averaged(state: TrainState) -> Iterator[None]:
         yield
     finally:
         model.update(weights)
-
-
-def _joined(passes: list):
-    """Concatenate the results of several passes row by row."""
-    if len(passes) == 1:
-        return passes[0]
-
-    def join(*parts: mx.array | None) -> mx.array | None:  # None: a model without puzzle rows
-        return None if parts[0] is None else mx.concatenate(parts)
-
-    return tree_map(join, *passes)
