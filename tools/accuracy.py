@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx import Search, Solver, backend, load
-from trm_mlx.tasks import fitting, get
+from trm_mlx.tasks import fitting, get_generator
 from trm_mlx.tasks.base import Task
 from trm_mlx.tasks.split import draw_distinct
 
@@ -93,7 +93,8 @@ def read(task: Task, arguments: argparse.Namespace) -> Questions:
     """The puzzles of a CSV file, or held-out ones."""
     if arguments.generate is not None:
         rng = np.random.default_rng(0)
-        puzzles = draw_distinct(get(arguments.generate), arguments.count or 2000, rng, testing=True)
+        made, options = get_generator(arguments.generate)
+        puzzles = draw_distinct(made, arguments.count or 2000, rng, testing=True, **options)
         sources = np.full(len(puzzles.ratings), "generated")
         return Questions(puzzles.questions, groups_of(sources, puzzles.ratings))
     with arguments.csv.open(newline="", encoding="utf-8") as file:

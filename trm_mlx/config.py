@@ -30,7 +30,9 @@ class ArchConfig:
     L_layers: int = _option("blocks of L_level (all but transformers_baseline)", default=2)
     mlp_t: bool = _option("mix tokens with a SwiGLU instead of attention", default=False)
     pos_encodings: str = _option(
-        "position encoding", choices=("rope", "learned", "none"), default="rope"
+        "position encoding; rope2d: by row and column of a square board",
+        choices=("rope", "rope2d", "learned", "none"),
+        default="rope",
     )
     puzzle_emb_ndim: int | None = _option(
         "width of a puzzle's learned embedding; null: hidden_size, 0: none", default=None
@@ -63,12 +65,17 @@ class ArchConfig:
                 f"arch.num_heads={shortened(self.num_heads)} is more than "
                 f"arch.hidden_size={self.hidden_size}"
             )
-        if self.pos_encodings == "rope" and not self.mlp_t and self.head_dims % 2:
-            raise InputError(
-                f"arch.num_heads={shortened(self.num_heads)} gives heads of "
-                f"{shortened(self.head_dims)} dimensions; "
-                "rope needs an even number: change arch.num_heads or arch.hidden_size"
-            )
+        for positions, multiple, needed in (
+            ("rope", 2, "an even number"),
+            ("rope2d", 4, "a multiple of 4"),
+        ):
+            turns = self.pos_encodings == positions and not self.mlp_t
+            if turns and self.head_dims % multiple:
+                raise InputError(
+                    f"arch.num_heads={shortened(self.num_heads)} gives heads of "
+                    f"{shortened(self.head_dims)} dimensions; {positions} needs {needed}: "
+                    "change arch.num_heads or arch.hidden_size"
+                )
         # Beyond any machine's memory or patience, and no wait or overflow for a mistyped size.
         _check_range(
             self, "arch.", 0, 2**20, "hidden_size", "num_heads", "expansion", "puzzle_emb_len"
@@ -122,22 +129,40 @@ class ModelConfig(ArchConfig):
         _check_positive(self, "", "vocab_size", "seq_len", "num_puzzle_identifiers")
         _check_range(self, "", 1, 2**20, "vocab_size", "seq_len")
         _check_range(self, "", 1, 2**31 - 1, "num_puzzle_identifiers")
+        if self.pos_encodings == "rope2d" and not self.mlp_t and self.side**2 != self.seq_len:
+            raise InputError(
+                f"seq_len={self.seq_len} is no square board, which arch.pos_encodings=rope2d "
+                "needs: use rope"
+            )
 
     @property
     def length(self) -> int:
         """Positions of a state, L = P + S."""
         return self.prefix + self.seq_len
 
-    def difference(self, other: "ModelConfig") -> str | None:
+    @property
+    def side(self) -> int:
+        """Of the square board, where the puzzle is one."""
+        return math.isqrt(self.seq_len)
+
+    @property
+    def any_length(self) -> bool:
+        """Whether no weight depends on the number of positions."""
+        return not self.mlp_t and self.pos_encodings != "learned"
+
+    def difference(self, other: "ModelConfig", lengths: bool = True) -> str | None:
         """The first field that changes what weights mean and differs; None if there is none.
 
-        Cycles, halting, dtype and the number of puzzles may differ.
+        Cycles, halting, dtype and the number of puzzles may differ and, without ``lengths``, the
+        number of positions where no weight depends on it.
         """
         free = {
             "H_cycles", "L_cycles", "halt_max_steps", "halt_exploration_prob", "no_ACT_continue",
             "bootstrap_q_continue", "forward_dtype", "num_puzzle_identifiers", "puzzle_emb_ndim",
             "puzzle_emb_len", "H_layers", "L_layers", "expansion",
         }  # fmt: skip
+        if not lengths and self.any_length:
+            free.add("seq_len")
         meaning = [item.name for item in dataclasses.fields(self) if item.name not in free]
         for name in (*meaning, "puzzle_dims", "prefix"):
             if getattr(self, name) != getattr(other, name):

@@ -32,12 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=KINDS,
         default=KINDS[0],
-        help="generate random walls, or a tree with one way everywhere (default: %(default)s)",
+        help="generate random walls, a tree with one way everywhere, or a mixture of these and "
+        "what people draw (default: %(default)s)",
     )
     parser.add_argument(
         "--min-path-length",
         type=int,
-        help="steps that a generated maze's shortest path has at least (default: SIDE)",
+        help="steps that a generated maze's shortest path has at least (default: SIDE, "
+        "or 1 in the mixture)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that generate (default: %(default)s)"
     )
 
 
@@ -47,14 +52,14 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: unusable input or options; nothing is written then.
     """
-    check_counts(arguments, subsample_size=1, num_train=1, num_test=1, min_path_length=1)
+    check_counts(arguments, subsample_size=1, num_train=1, num_test=1, min_path_length=1, workers=1)
     check_replaceable(Path(arguments.output_dir), arguments.overwrite)
     rng = np.random.default_rng(arguments.seed)
     if arguments.generate is not None:
         task = Maze(arguments.generate)
         length = arguments.min_path_length
         train, test = generate_splits(
-            task, arguments, rng, kind=arguments.kind, min_path_length=length
+            task, arguments, rng, arguments.workers, kind=arguments.kind, min_path_length=length
         )
     elif arguments.min_path_length is not None:
         raise InputError("--min-path-length goes with --generate: a CSV file has its own mazes")

@@ -17,7 +17,8 @@ from trm_mlx.tasks.rearrangement import Rearrangement
 
 CHARSET = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(len(CHARSET))
-KINDS = ("walls", "tree")  # random walls, or one path between any two cells
+# Random walls; one path between any two cells; what models are trained on, see maze_mixture.py.
+KINDS = ("walls", "tree", "mixed")
 SIDES = range(5, 100)  # a 4x4 maze would look like a 4x4 Sudoku to `fitting`
 TRIES = 100_000  # mazes made in vain, in a row, before `generate` gives up
 
@@ -160,18 +161,30 @@ class Maze(Task):
         """``count`` mazes, each with one shortest path marked; the rating is its length in steps.
 
         Args:
-            kind: "walls" at random, or a "tree", with one path between any two cells.
-            min_path_length: steps that the shortest path has at least; by default the side.
+            kind: "walls" at random, a "tree", with one path between any two cells, or "mixed",
+                these and many others as people draw them.
+            min_path_length: steps that the shortest path has at least; by default the side, or 1
+                of mixed ones.
 
         Raises:
-            InputError: no maze of that length in 100,000 tries.
+            InputError: another kind, or no maze of that length in 100,000 tries.
         """
-        from trm_mlx.tasks import maze_search
+        from trm_mlx.tasks import maze_mixture, maze_search
 
-        least = self.side if min_path_length is None else min_path_length
-        passable, starts, goals, paths, steps = maze_search.generate_batch(
-            count, self.side, kind == "tree", least, TRIES, rng
-        )
+        if kind not in KINDS:
+            raise InputError(f"kind={shortened(kind)}: choose one of {', '.join(KINDS)}")
+        mixed = kind == "mixed"
+        least = (1 if mixed else self.side) if min_path_length is None else min_path_length
+        if not 1 <= least < self.seq_len:
+            raise InputError(
+                f"min_path_length={shortened(least)}: a {self.name} has paths of 1 to "
+                f"{self.seq_len - 1} steps"
+            )
+        if mixed:
+            made = maze_mixture.mixed_batch(count, self.side, least, TRIES, rng)
+        else:
+            made = maze_search.generate_batch(count, self.side, kind == "tree", least, TRIES, rng)
+        passable, starts, goals, paths, steps = made
         if len(steps) < count:
             raise InputError(
                 f"no {self.name} of kind {kind} with a path of {least} steps in {TRIES} tries; "
@@ -198,9 +211,11 @@ class Maze(Task):
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
         """The walls, in that of the 8 images that sorts first."""
-        walls = (np.asarray(questions) == WALL)[:, self.dihedral()]
-        packed = np.packbits(walls, axis=-1)
-        return [min(image.tobytes() for image in images) for images in packed]
+        from trm_mlx.tasks import maze_search
+
+        walls = np.ascontiguousarray(np.asarray(questions) == WALL)
+        firsts = maze_search.first_images(walls, self.dihedral())
+        return [image.tobytes() for image in np.packbits(firsts, axis=-1)]
 
     def _end_of(self, row: str, number: int) -> int:
         """The first cell that a row, counted from 0, lacks, or the last that it should have."""

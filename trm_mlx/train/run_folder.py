@@ -110,7 +110,10 @@ def way_back(run: Path) -> str:
 
 def named(config: TrainConfig, group: Group) -> TrainConfig:
     """A run's configuration with the names it leaves open filled in, the same in all processes."""
-    project = config.project_name or Path(config.data_paths[0]).name.rpartition(":")[2]
+    first = config.data_paths[0]
+    if first.startswith("generate:"):
+        first = first.partition("/")[0]  # its options are no part of the name
+    project = config.project_name or Path(first).name.rpartition(":")[2]
     run = config.run_name
     if run is None:
         now = group.leaders(mx.array(int(time.time()))).item()

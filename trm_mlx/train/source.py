@@ -1,7 +1,8 @@
 """Where the puzzles of a run come from: dataset folders, or the generator of a task.
 
 ``generate:TASK`` in the place of a folder makes new puzzles for every batch and, for testing, a
-fixed set of held-out ones (``tasks/split.py`` says which). Here tasks and data meet.
+fixed set of held-out ones (``tasks/split.py`` says which); ``generate:maze30x30/kind=mixed`` passes
+an option to the task. Here tasks and data meet.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from trm_mlx.data.sampler import Position, TrainStream, rows_of_rank
 from trm_mlx.data.schema import SET_NAME, DatasetMetadata
 from trm_mlx.data.split import Split, is_flat
 from trm_mlx.errors import InputError
-from trm_mlx.tasks import fitting, get
+from trm_mlx.tasks import fitting, get, get_generator
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.split import draw, draw_distinct
 from trm_mlx.train.augment import Augmentation
@@ -32,10 +33,11 @@ class Generator(NamedTuple):
 
     task: Task
     metadata: DatasetMetadata
+    options: dict[str, int | str]
 
     def batch(self, rows: int, rng: np.random.Generator) -> Batch:
         """New puzzles as a batch of int32 arrays."""
-        inputs, labels = _tokens(self.task, draw(self.task, rows, rng))
+        inputs, labels = _tokens(self.task, draw(self.task, rows, rng, **self.options))
         return {
             "inputs": inputs.astype(np.int32),
             "labels": mark_ignored(labels, self.metadata.ignore_label_id).astype(np.int32),
@@ -73,8 +75,9 @@ def open_train(config: TrainConfig) -> PuzzleDataset | Generator:
             f"augment=true with {generated[0]}: images could show held-out puzzles, and new "
             "puzzles need none; set augment=false"
         )
-    name = generated[0].removeprefix(GENERATE)
-    return Generator(get(name), _metadata(name, config.puzzles_per_epoch))
+    text = generated[0].removeprefix(GENERATE)
+    task, options = get_generator(text)
+    return Generator(task, _metadata(text, config.puzzles_per_epoch), options)
 
 
 def open_test(config: TrainConfig) -> PuzzleDataset:
@@ -141,21 +144,22 @@ def train_stream(
     return TrainStream(data, size, interval, seed, *group, position=position, change=change)
 
 
-def _metadata(name: str, puzzles: int) -> DatasetMetadata:
+def _metadata(text: str, puzzles: int) -> DatasetMetadata:
+    name = text.partition("/")[0]
     task = get(name)
     return DatasetMetadata.of_puzzles(task.vocab_size, task.seq_len, puzzles, task=name)
 
 
 def _generate_test(path: str, count: int) -> Split:
     """Up to ``count`` held-out puzzles, the same for every run."""
-    name = path.removeprefix(GENERATE)
-    task = get(name)
-    puzzles = draw_distinct(task, count, np.random.default_rng(0), testing=True)
+    text = path.removeprefix(GENERATE)
+    task, options = get_generator(text)
+    puzzles = draw_distinct(task, count, np.random.default_rng(0), testing=True, **options)
     inputs, labels = _tokens(task, puzzles)
     found = len(inputs)
     every = np.arange(found + 1)
     arrays = SplitArrays(inputs, labels, np.zeros(found, np.int64), every, every)
-    return Split(Path(path), _metadata(name, found), {SET_NAME: arrays})
+    return Split(Path(path), _metadata(text, found), {SET_NAME: arrays})
 
 
 def _tokens(task: Task, puzzles: Puzzles) -> tuple[np.ndarray, np.ndarray]:
