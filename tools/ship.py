@@ -19,7 +19,7 @@ from pathlib import Path
 
 from trm_mlx import backend, load  # isort: skip  # before MLX, to choose its BLAS
 import mlx.core as mx
-from accuracy import add_arguments, measured
+from accuracy import RATINGS, add_arguments, measured
 from mlx.utils import tree_flatten
 
 from trm_mlx.models.weights import PRETRAINED, save_model
@@ -94,6 +94,8 @@ def as_card(arguments, parameters: int, results: list[dict], where: str) -> str:
     count = f" --count {arguments.count}" if arguments.count else ""
     if arguments.only:
         count += f" --only {' '.join(map(str, arguments.only))}"
+    if arguments.ratings != RATINGS:
+        count += f" --ratings {' '.join(map(str, arguments.ratings))}"
     groups = list(results[0]["solved"])
     kinds = [group for group in groups if not group.startswith("rating")]
     titles = [*kinds, *(["all, the labelled answer"] if any("exact" in r for r in results) else [])]

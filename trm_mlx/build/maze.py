@@ -2,7 +2,8 @@
 
 The CSV layout and the augmentation are those of the published Maze-Hard builder
 (``dataset/build_maze_dataset.py`` of HRM and TRM): with ``--aug`` every training maze is followed
-by its other 7 rotations and reflections.
+by its other 7 rotations and reflections. The published builder turns the label too; here that of an
+image is marked anew, as one rule has to say which of several shortest paths it is.
 """
 
 import argparse
@@ -86,4 +87,5 @@ def _augmented(task: Maze, puzzles: Puzzles, images: int) -> Iterator[Boards]:
     cells = task.dihedral()[:images]
     for start in range(0, len(puzzles.ratings), CHUNK // IMAGES):
         some = puzzles.take(slice(start, start + CHUNK // IMAGES))
-        yield tuple(boards[:, cells].reshape(-1, task.seq_len) for boards in some[:2])
+        boards = [board[:, cells].reshape(-1, task.seq_len) for board in some[:2]]
+        yield boards[0], task.relabel(*boards) if images > 1 else boards[1]

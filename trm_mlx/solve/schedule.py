@@ -183,6 +183,10 @@ class Schedule:
         if self._search.select == "rule":
             values = self._task.decode(np.stack([case.inputs, answer]))
             passes = bool(self._task.check(*values))
+        elif self._search.select == "mode" and self._task is not None:
+            # Votes for different right answers are votes for the same.
+            boards = self._task.decode(np.stack([case.inputs, answer]))[:, None]
+            answer = self._task.encode(self._task.relabel(*boards))[0].astype(np.int32)
         return Attempt(
             answer,
             finished.steps,

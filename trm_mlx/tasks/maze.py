@@ -198,6 +198,18 @@ class Maze(Task):
 
     # Sameness
 
+    def relabel(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """Shortest paths ``[N, S]`` as `generate` marks them; what is none stays as it is."""
+        from trm_mlx.tasks import maze_search
+
+        rows = np.flatnonzero(self.check(questions, answers))
+        right = questions[rows]
+        ends = ((right == value).argmax(axis=1) for value in (START, GOAL))
+        paths = maze_search.label_batch(np.ascontiguousarray(right != WALL), *ends, self.side)
+        relabelled = answers.copy()
+        relabelled[rows] = np.where(paths, np.uint8(PATH), right)
+        return relabelled
+
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Rearrangement:
         """``count`` of the 8 rotations and reflections of the board."""
         return Rearrangement(self.dihedral()[rng.integers(8, size=count)])
