@@ -93,7 +93,15 @@ def _published_options(config: ModelConfig) -> str:
 
 
 def _check_published(folder: Path, config: ModelConfig) -> None:
-    """HRM and the baseline take the prefix from the width; the baseline has no token mixing."""
+    """HRM and the baseline take the prefix from the width; the baseline has no token mixing.
+
+    None of them has positions on a board.
+    """
+    if config.pos_encodings == "rope2d" and not config.mlp_t:
+        raise InputError(
+            f"{folder}: pos_encodings=rope2d, which the published {config.name} does not know; "
+            "models with rope, learned or no positions can be exported"
+        )
     if config.name not in ("hrm", "transformers_baseline"):
         return
     published = -(-config.puzzle_dims // config.hidden_size)

@@ -1,7 +1,8 @@
 """Lightning checkpoints of nano-trm (github.com/olivkoch/nano-trm): the published TRM, renamed.
 
-Its ``hyper_parameters`` say what the weights do not. Its positions on a two-dimensional grid and
-its convolutions inside SwiGLU have no counterpart in the published models, so they are refused.
+Its ``hyper_parameters`` say what the weights do not. Its positions on a two-dimensional grid are
+ours, base 10000 over a whole head being base 100 over half of one, except that it numbers a prefix
+in one dimension: with one they are refused, and so are its convolutions inside SwiGLU.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ SETTINGS = {
     "use_mlp_t": "mlp_t",
     "seq_len": "seq_len",
 }
-POSITIONS = {"1d": "rope", None: "none"}
+POSITIONS = {"1d": "rope", "2d": "rope2d", None: "none"}
 NOTE = "nano-trm names changed to the published ones; q_continue, which it lacks, set to never"
 
 
@@ -47,6 +48,12 @@ def published(
         InputError: the model has parts that the published ones have not.
     """
     settings = _settings(beside.get("hyper_parameters"), source)
+    prefix = [name for name in weights if name.startswith("puzzle_emb.")]
+    if settings.get("pos_encodings") == "rope2d" and (prefix or settings.get("puzzle_emb_len")):
+        raise InputError(
+            f"{source} is a nano-trm with 2d positions and a prefix, which it numbers in one "
+            "dimension; ours lies at row 0 and column 0: it cannot be converted"
+        )
     alien = [name for name in weights if name.endswith(("conv.weight", "conv.bias"))]
     if alien:
         raise InputError(
@@ -73,8 +80,8 @@ def _settings(stated: Any, source: str) -> dict[str, Any]:
     positions = stated.get("pos_emb_type", "1d")
     if positions not in POSITIONS:
         raise InputError(
-            f"{source} is a nano-trm with pos_emb_type={shortened(positions)}; the published "
-            "models have only 1d positions: it cannot be converted"
+            f"{source} is a nano-trm with pos_emb_type={shortened(positions)}, where 1d, 2d or none "
+            "is known: it cannot be converted"
         )
     if stated.get("rope_theta", 10000) != 10000:
         raise InputError(
