@@ -250,11 +250,24 @@ def test_nano_trm(tmp_path, capsys):
     assert (loaded.halt_max_steps, loaded.pos_encodings, loaded.prefix) == (8, "rope", 1)
 
 
+def test_nano_trm_on_a_board(tmp_path, capsys):
+    """Its two-dimensional positions are ours where there is no prefix; PyTorch agrees with MLX."""
+    pytest.importorskip("torch")
+    _, theirs = nano_weights(puzzle_emb_ndim=0)
+    settings = {**NANO, "pos_emb_type": "2d", "puzzle_emb_len": 0}
+    save_torch(theirs, tmp_path / "last.ckpt", hyper_parameters=settings)
+    assert convert(tmp_path / "last.ckpt", tmp_path / "out", "--verify") == 0
+    _, loaded = trm_mlx.load(tmp_path / "out")
+    assert (loaded.seq_len, loaded.pos_encodings, loaded.prefix) == (36, "rope2d", 0)
+
+
 def test_nano_trm_without_counterpart(tmp_path, capsys):
     _, theirs = nano_weights()
     file = tmp_path / "a.ckpt"
     save_torch(theirs, file, hyper_parameters={**NANO, "pos_emb_type": "2d"})
-    assert "pos_emb_type=2d; the published models have only 1d positions" in refusal(capsys, file)
+    assert "2d positions and a prefix, which it numbers in one" in refusal(capsys, file)
+    save_torch(theirs, file, hyper_parameters={**NANO, "pos_emb_type": "3d"})
+    assert "pos_emb_type=3d, where 1d, 2d or none is known" in refusal(capsys, file)
     save_torch(theirs, file, hyper_parameters={**NANO, "num_heads": [2]})
     assert "num_heads is list, where a number or a word is expected" in refusal(capsys, file)
     theirs["lenet.layers.0.mlp.dwconv.weight"] = np.zeros((4, 1, 3), np.float32)

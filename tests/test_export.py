@@ -155,3 +155,11 @@ def test_interrupted_writing_leaves_nothing(tmp_path, capsys, monkeypatch):
     line = refusal(capsys, tmp_path / "ours", tmp_path / "a.pth")
     assert line.startswith(f"cannot write {tmp_path}/a.pth: ")
     assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
+def test_positions_on_a_board_are_refused(tmp_path, capsys):
+    saved(tmp_path / "model", pos_encodings="rope2d")
+    assert "pos_encodings=rope2d, which the published trm does not know" in refusal(
+        capsys, tmp_path / "model", tmp_path / "out.pt"
+    )
+    assert not (tmp_path / "out.pt").exists()

@@ -4,9 +4,10 @@
     python tools/accuracy.py checkpoints/maze --generate maze10x10 --count 2000
 
 A CSV file has the columns ``source,question,answer,rating``; ``--generate`` makes held-out puzzles
-of a task. A puzzle is solved where its answer obeys the rules: in a maze any shortest path does.
-Ways by "rule" let a check against those rules, not the model alone, choose among answers. Shares
-come with their 95 % interval (Wilson).
+of a task. A puzzle is solved where its answer obeys the rules: in a maze any shortest path does;
+where answers differ from their labels all the same, the share that does not is given too. Ways by
+"rule" let a check against those rules, not the model alone, choose among answers. Shares come with
+their 95 % interval (Wilson).
 """
 
 import argparse
@@ -14,13 +15,14 @@ import csv
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from trm_mlx import SearchConfig, Solver, device, load
-from trm_mlx.tasks import get, task_of
+from trm_mlx.tasks import get_generator, task_of
 from trm_mlx.tasks.base import Task
 from trm_mlx.tasks.holdout import draw_distinct
 
@@ -28,9 +30,10 @@ RATINGS = (0, 1, 5, 20, 50, 100, 200, 400)  # lower ends of the classes
 
 
 class Questions(NamedTuple):
-    """Puzzles to solve: boards ``[N, S]``, and which rows belong to which group."""
+    """Puzzles to solve and their labels ``[N, S]``, and which rows belong to which group."""
 
     boards: np.ndarray
+    labels: np.ndarray
     groups: dict[str, np.ndarray]
 
 
@@ -73,6 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--generate", metavar="TASK")
     parser.add_argument("--count", type=int, help="puzzles (default: all of a file, or 2000)")
     parser.add_argument("--trajectories", type=int, default=16)
+    parser.add_argument(
+        "--ratings", type=int, nargs="+", default=RATINGS, help="lower ends of their classes"
+    )
     parser.add_argument("--only", nargs="+", type=int, help="numbers of the ways to try, from 0")
     parser.add_argument("--batch-size", type=int, help="(default: by the device)")
 
@@ -93,9 +99,11 @@ def read(task: Task, arguments: argparse.Namespace) -> Questions:
     """The puzzles of a CSV file, or held-out ones."""
     if arguments.generate is not None:
         rng = np.random.default_rng(0)
-        puzzles = draw_distinct(get(arguments.generate), arguments.count or 2000, rng, testing=True)
+        made, options = get_generator(arguments.generate)
+        puzzles = draw_distinct(made, arguments.count or 2000, rng, testing=True, **options)
         sources = np.full(len(puzzles.ratings), "generated")
-        return Questions(puzzles.questions, groups_of(sources, puzzles.ratings))
+        groups = groups_of(sources, puzzles.ratings, arguments.ratings)
+        return Questions(puzzles.questions, puzzles.answers, groups)
     with arguments.csv.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if arguments.count is not None:
@@ -103,16 +111,19 @@ def read(task: Task, arguments: argparse.Namespace) -> Questions:
         rows = [rows[place] for place in sorted(chosen)]
     sources = np.array([row["source"] for row in rows])
     ratings = np.array([int(row["rating"]) for row in rows])
-    return Questions(
-        task.parse_batch([row["question"] for row in rows]), groups_of(sources, ratings)
-    )
+    boards = np.stack([task.parse(row["question"]) for row in rows])
+    parse_answer = getattr(task, "parse_board", task.parse)  # a maze's question has no path
+    labels = np.stack([parse_answer(row["answer"]) for row in rows])
+    return Questions(boards, labels, groups_of(sources, ratings, arguments.ratings))
 
 
-def groups_of(sources: np.ndarray, ratings: np.ndarray) -> dict[str, np.ndarray]:
+def groups_of(
+    sources: np.ndarray, ratings: np.ndarray, classes: Sequence[int]
+) -> dict[str, np.ndarray]:
     """All rows, those of every source, and those of every class of ratings."""
     groups = {"all": np.ones(len(sources), bool)}
     groups |= {source: sources == source for source in np.unique(sources).tolist()}
-    for low, high in zip(RATINGS, (*RATINGS[1:], math.inf), strict=True):
+    for low, high in zip(classes, (*classes[1:], math.inf), strict=True):
         name = f"rating {low} to {high - 1}" if high < math.inf else f"rating {low} or more"
         groups[name] = (ratings >= low) & (ratings < high)
     return {name: chosen for name, chosen in groups.items() if chosen.any()}
@@ -125,11 +136,18 @@ def figures(solver: Solver, task: Task, questions: Questions) -> dict:
     seconds = time.perf_counter() - start
     found = task.decode(np.array([solution.answer for solution in solutions]))
     solved = task.check(questions.boards, found)
-    return {
-        "solved": {
-            name: share(int(solved[rows].sum()), int(rows.sum()))
+    exact = (found == questions.labels).all(axis=1)
+    shares = {
+        title: {
+            name: share(int(right[rows].sum()), int(rows.sum()))
             for name, rows in questions.groups.items()
-        },
+        }
+        for title, right in (("solved", solved), ("exact", exact))
+    }
+    if not (solved & ~exact).any():
+        del shares["exact"]
+    return {
+        **shares,
         "steps": float(np.mean([solution.steps for solution in solutions])),
         "trajectories": float(np.mean([solution.trajectories for solution in solutions])),
         "evaluations": float(np.mean([solution.evaluations for solution in solutions])),
@@ -154,12 +172,13 @@ def as_text(result: dict) -> str:
         f"  {result['trajectories']:.2f} trajectories, {result['evaluations']:.1f} network "
         f"evaluations a puzzle, {result['seconds']:.0f} s",
     ]
-    for name, value in result["solved"].items():
-        low, high = 100 * value["low"], 100 * value["high"]
-        lines.append(
-            f"  {name:20s} {value['solved']:5d} of {value['count']:5d}  "
-            f"{100 * value['share']:6.2f} %  [{low:.2f}, {high:.2f}]"
-        )
+    for title in ("solved", "exact"):
+        for name, value in result.get(title, {}).items():
+            low, high = 100 * value["low"], 100 * value["high"]
+            lines.append(
+                f"  {title:6s} {name:20s} {value['solved']:5d} of {value['count']:5d}  "
+                f"{100 * value['share']:6.2f} %  [{low:.2f}, {high:.2f}]"
+            )
     return "\n".join(lines)
 
 

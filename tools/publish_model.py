@@ -19,7 +19,7 @@ from pathlib import Path
 
 from trm_mlx import device, load  # isort: skip  # before MLX, to choose its BLAS
 import mlx.core as mx
-from accuracy import add_arguments, measured
+from accuracy import RATINGS, add_arguments, measured
 from mlx.utils import tree_flatten
 
 from trm_mlx.atomic import atomic_folder
@@ -94,12 +94,18 @@ def as_card(arguments, parameters: int, results: list[dict], where: str) -> str:
     count = f" --count {arguments.count}" if arguments.count else ""
     if arguments.only:
         count += f" --only {' '.join(map(str, arguments.only))}"
+    if arguments.ratings != RATINGS:
+        count += f" --ratings {' '.join(map(str, arguments.ratings))}"
     groups = list(results[0]["solved"])
     kinds = [group for group in groups if not group.startswith("rating")]
-    rows = [f"| way of solving | {' | '.join(kinds)} | steps | trajectories | evaluations |"]
-    rows.append("|---" * (len(kinds) + 4) + "|")
+    titles = [*kinds, *(["all, the labelled answer"] if any("exact" in r for r in results) else [])]
+    rows = [f"| way of solving | {' | '.join(titles)} | steps | trajectories | evaluations |"]
+    rows.append("|---" * (len(titles) + 4) + "|")
     for result in results:
-        cells = " | ".join(percent(result["solved"][kind]) for kind in kinds)
+        shares = [result["solved"][kind] for kind in kinds]
+        if len(titles) > len(kinds):
+            shares.append(result.get("exact", result["solved"])["all"])
+        cells = " | ".join(map(percent, shares))
         rule = ", **with rule check**" if result["rule"] else ""
         rows.append(
             f"| {result['way']}{rule} | {cells} | {result['steps']:.2f} | "

@@ -45,7 +45,10 @@ class ArchConfig:
     H_layers: int = _size(0, "blocks of H_level (hrm, transformers_baseline)", 1024, least=0)
     L_layers: int = _size(2, "blocks of L_level (all but transformers_baseline)", 1024, least=0)
     mlp_t: bool = _option(False, "mix tokens with a SwiGLU instead of attention")
-    pos_encodings: str = _choice("position encoding", "rope", "learned", "none")
+    pos_encodings: str = _choice(
+        "position encoding; rope2d: by row and column of a square board",
+        *("rope", "rope2d", "learned", "none"),
+    )
     puzzle_emb_ndim: int | None = _option(
         None, "width of a puzzle's learned embedding; null: hidden_size, 0: none", low=0
     )
@@ -71,11 +74,14 @@ class ArchConfig:
             raise InputError(
                 f"arch.num_heads={self.num_heads} is more than arch.hidden_size={self.hidden_size}"
             )
-        if self.pos_encodings == "rope" and not self.mlp_t and self.head_dims % 2:
-            raise InputError(
-                f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
-                "rope needs an even number: change arch.num_heads or arch.hidden_size"
-            )
+        for positions, multiple in (("rope", 2), ("rope2d", 4)):
+            turns = self.pos_encodings == positions and not self.mlp_t
+            if turns and self.head_dims % multiple:
+                raise InputError(
+                    f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
+                    f"{positions} needs a multiple of {multiple}: change arch.num_heads or "
+                    "arch.hidden_size"
+                )
         if self.puzzle_dims > self.prefix * self.hidden_size:
             raise InputError(
                 f"arch.puzzle_emb_ndim={self.puzzle_dims} does not fit into "
@@ -116,22 +122,40 @@ class ModelConfig(ArchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self, ModelConfig, "")
+        if self.pos_encodings == "rope2d" and not self.mlp_t and self.side**2 != self.seq_len:
+            raise InputError(
+                f"seq_len={self.seq_len} is no square board, which arch.pos_encodings=rope2d "
+                "needs: use rope"
+            )
 
     @property
     def length(self) -> int:
         """Positions of a state, L = P + S."""
         return self.prefix + self.seq_len
 
-    def difference(self, other: "ModelConfig") -> str | None:
+    @property
+    def side(self) -> int:
+        """Of the square board, where the puzzle is one."""
+        return math.isqrt(self.seq_len)
+
+    @property
+    def any_length(self) -> bool:
+        """Whether no weight depends on the number of positions."""
+        return not self.mlp_t and self.pos_encodings != "learned"
+
+    def difference(self, other: "ModelConfig", lengths: bool = True) -> str | None:
         """The first field that changes what weights mean and differs; None if there is none.
 
-        Cycles, halting, dtype, the number of puzzles and the task may differ.
+        Cycles, halting, dtype, the number of puzzles and the task may differ and, without
+        ``lengths``, the number of positions where no weight depends on it.
         """
         free = {
             "H_cycles", "L_cycles", "halt_max_steps", "halt_exploration_prob", "no_ACT_continue",
             "bootstrap_q_continue", "forward_dtype", "num_puzzle_identifiers", "puzzle_emb_ndim",
             "puzzle_emb_len", "H_layers", "L_layers", "expansion", "task",
         }  # fmt: skip
+        if not lengths and self.any_length:
+            free.add("seq_len")
         meaning = [item.name for item in dataclasses.fields(self) if item.name not in free]
         for name in (*meaning, "puzzle_dims", "prefix"):
             if getattr(self, name) != getattr(other, name):

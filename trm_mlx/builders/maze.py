@@ -2,7 +2,8 @@
 
 The CSV layout and the augmentation are those of the published Maze-Hard builder
 (``dataset/build_maze_dataset.py`` of HRM and TRM): with ``--aug`` every training maze is followed
-by its other 7 rotations and reflections.
+by its other 7 rotations and reflections. The published builder turns the label too; here that of an
+image is marked anew, as one rule has to say which of several shortest paths it is.
 """
 
 import argparse
@@ -45,6 +46,7 @@ def build_maze(
     aug: bool = False,
     kind: str = KINDS[0],
     min_path_length: int | None = None,
+    workers: int = 1,
     seed: int = 0,
     overwrite: bool = False,
 ) -> BuiltDataset:
@@ -60,14 +62,16 @@ def build_maze(
         subsample_size: training mazes to keep, at random; None: all.
         aug: add the 7 other rotations and reflections of every training maze.
         kind: of generated mazes, one of ``trm_mlx.tasks.maze.KINDS``.
-        min_path_length: steps that a generated maze's shortest path has at least; None: a side.
+        min_path_length: steps that a generated maze's shortest path has at least; None: a side,
+            or 1 where ``kind`` is "mixed".
+        workers: processes that generate.
         seed: of every draw.
         overwrite: replace a dataset that is there.
 
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    check_least(locals(), subsample_size=1, num_train=1, num_test=1, min_path_length=1)
+    check_least(locals(), subsample_size=1, num_train=1, num_test=1, min_path_length=1, workers=1)
     if kind not in KINDS:
         raise InputError(f"kind={kind}: choose one of {', '.join(KINDS)}")
     check_replaceable(Path(output_dir), overwrite)
@@ -76,7 +80,7 @@ def build_maze(
         check_one_source(generate, input)
         task = Maze(generate)
         options = {"kind": kind, "min_path_length": min_path_length}
-        train, test = generate_splits(task, num_train, num_test, rng, **options)
+        train, test = generate_splits(task, num_train, num_test, rng, workers, **options)
     elif min_path_length is not None:
         raise InputError("min_path_length goes with generate: a CSV file has its own mazes")
     else:
@@ -102,7 +106,8 @@ def _augmented(task: Maze, puzzles: Puzzles, images: int) -> Iterator[Boards]:
     cells = task.dihedral()[:images]
     for start in range(0, len(puzzles.ratings), CHUNK // IMAGES):
         some = puzzles.take(slice(start, start + CHUNK // IMAGES))
-        yield tuple(boards[:, cells].reshape(-1, task.seq_len) for boards in some[:2])
+        boards = [board[:, cells].reshape(-1, task.seq_len) for board in some[:2]]
+        yield boards[0], task.relabel(*boards) if images > 1 else boards[1]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,12 +120,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         choices=KINDS,
-        help="generate random walls, or a tree with one way everywhere (default: %(default)s)",
+        help="generate random walls, a tree with one way everywhere, or a mixture of these and "
+        "what people draw (default: %(default)s)",
     )
     parser.add_argument(
         "--min-path-length",
         type=int,
-        help="steps that a generated maze's shortest path has at least (default: SIDE)",
+        help="steps that a generated maze's shortest path has at least (default: SIDE, "
+        "or 1 in the mixture)",
+    )
+    parser.add_argument(
+        "--workers", type=int, help="processes that generate (default: %(default)s)"
     )
 
 

@@ -6,8 +6,10 @@ puzzle is one example and has the blank identifier, and test puzzles have no ima
 
 import argparse
 import inspect
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +23,7 @@ from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw_distinct
 
 CHUNK = 8192  # boards made and written at once, to bound memory
+JOB = 256  # puzzles that one of several processes makes at once
 
 Boards = tuple[np.ndarray, np.ndarray]  # questions, answers [N, S]
 
@@ -47,9 +50,18 @@ def check_least(values: dict[str, int | None], **least: int) -> None:
 
 
 def generate_splits(
-    task: Task, num_train: int, num_test: int, rng: np.random.Generator, **options: object
+    task: Task,
+    num_train: int,
+    num_test: int,
+    rng: np.random.Generator,
+    workers: int = 1,
+    **options: object,
 ) -> tuple[Puzzles, Puzzles]:
     """Different training and test puzzles; ``tasks/holdout.py`` says which are held out.
+
+    Args:
+        workers: processes that make them; the puzzles of several are others than those of one, but
+            the same for any number.
 
     Raises:
         InputError: there are fewer than asked for.
@@ -57,7 +69,10 @@ def generate_splits(
     splits = []
     for name, count, testing in (("training", num_train, False), ("test", num_test, True)):
         with progress_bar(total=count, desc=f"generating {name} puzzles", unit="puzzle") as bar:
-            puzzles = draw_distinct(task, count, rng, testing, bar.update, **options)
+            if workers == 1:
+                puzzles = draw_distinct(task, count, rng, testing, bar.update, **options)
+            else:
+                puzzles = _draw_beside(workers, task, count, rng, testing, bar.update, options)
         if len(puzzles.ratings) < count:
             raise InputError(
                 f"only {len(puzzles.ratings)} different {task.name} {name} puzzles found where "
@@ -65,6 +80,36 @@ def generate_splits(
             )
         splits.append(puzzles)
     return splits[0], splits[1]
+
+
+def _draw_beside(
+    workers: int,
+    task: Task,
+    count: int,
+    rng: np.random.Generator,
+    testing: bool,
+    tick: Callable[[int], object],
+    options: dict[str, object],
+) -> Puzzles:
+    """`draw_distinct` in several processes, a chunk with randomness of its own at a time."""
+    found: dict[bytes, tuple] = {}
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawned) as pool:
+        while len(found) < count:
+            before, missing = len(found), count - len(found)
+            sizes = [JOB] * (missing // JOB) + [missing % JOB] * (missing % JOB > 0)
+            jobs = [
+                pool.submit(draw_distinct, task, size, own, testing, **options)
+                for size, own in zip(sizes, rng.spawn(len(sizes)), strict=True)
+            ]
+            for job in jobs:
+                known = len(found)
+                for puzzle in zip(*job.result(), strict=True):
+                    found.setdefault(puzzle[0].tobytes(), puzzle)
+                tick(len(found) - known)
+            if len(found) == before:
+                break
+    return Puzzles(*map(np.stack, zip(*found.values(), strict=True)))
 
 
 def write_splits(

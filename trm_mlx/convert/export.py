@@ -94,7 +94,16 @@ def _published_options(config: ModelConfig) -> str:
 
 
 def _check_published(folder: Path, config: ModelConfig) -> None:
-    """Refuse what the published HRM and baseline lack: a prefix of another length, token mixing."""
+    """Refuse what the published variants lack.
+
+    None of them has positions on a board; HRM and the baseline have a prefix of another length, the
+    baseline no token mixing.
+    """
+    if config.pos_encodings == "rope2d" and not config.mlp_t:
+        raise InputError(
+            f"{folder}: pos_encodings=rope2d, which the published {config.name} does not know; "
+            "models with rope, learned or no positions can be exported"
+        )
     if config.name not in ("hrm", "transformers_baseline"):
         return
     published = -(-config.puzzle_dims // config.hidden_size)

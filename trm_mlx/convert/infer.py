@@ -176,11 +176,11 @@ MOST_HEADS = 4096
 def _fitting_heads(values: Mapping[str, Any], columns: int) -> list[int]:
     """The numbers of heads of width // heads dimensions each that give o_proj its columns."""
     width = values["hidden_size"]
-    rope = values["pos_encodings"] == "rope"
+    multiple = {"rope": 2, "rope2d": 4}.get(values["pos_encodings"], 1)
     return [
         heads
         for heads in range(1, min(width, columns, MOST_HEADS) + 1)
-        if heads * (width // heads) == columns and not (rope and width // heads % 2)
+        if heads * (width // heads) == columns and width // heads % multiple == 0
     ]
 
 

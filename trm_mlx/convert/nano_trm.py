@@ -1,7 +1,8 @@
 """Renames Lightning checkpoints of nano-trm (github.com/olivkoch/nano-trm) to the published TRM.
 
-Their ``hyper_parameters`` hold what the weights do not. Positions on a two-dimensional grid and
-convolutions inside SwiGLU have no counterpart in the published models, so they are refused.
+Their ``hyper_parameters`` hold what the weights do not. Positions on a two-dimensional grid are
+ours, base 10000 over a whole head being base 100 over half of one, except that a prefix is numbered
+in one dimension: with one they are refused, and so are convolutions inside SwiGLU.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ SETTINGS = {
     "use_mlp_t": "mlp_t",
     "seq_len": "seq_len",
 }
-POSITIONS = {"1d": "rope", None: "none"}
+POSITIONS = {"1d": "rope", "2d": "rope2d", None: "none"}
 NOTE = "nano-trm names changed to the published ones; q_continue, which it lacks, set to never"
 
 
@@ -47,6 +48,12 @@ def published(
         InputError: the model has parts that the published models lack.
     """
     settings = _settings(beside.get("hyper_parameters"), source)
+    prefix = [name for name in weights if name.startswith("puzzle_emb.")]
+    if settings.get("pos_encodings") == "rope2d" and (prefix or settings.get("puzzle_emb_len")):
+        raise InputError(
+            f"{source} is a nano-trm with 2d positions and a prefix, which it numbers in one "
+            "dimension; ours lies at row 0 and column 0: it cannot be converted"
+        )
     unknown = [name for name in weights if name.endswith(("conv.weight", "conv.bias"))]
     if unknown:
         raise InputError(
@@ -73,8 +80,8 @@ def _settings(stated: Any, source: str) -> dict[str, Any]:
     positions = stated.get("pos_emb_type", "1d")
     if positions not in POSITIONS:
         raise InputError(
-            f"{source} is a nano-trm with pos_emb_type={positions}; the published "
-            "models have only 1d positions: it cannot be converted"
+            f"{source} is a nano-trm with pos_emb_type={positions}, where 1d, 2d or none is known: "
+            "it cannot be converted"
         )
     if stated.get("rope_theta", 10000) != 10000:
         raise InputError(f"{source}: rope_theta={stated['rope_theta']}; ours is always 10000")

@@ -36,11 +36,21 @@ def rms_norm(x: Tensor) -> Tensor:
     return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + 1e-5)).to(x.dtype)
 
 
-def rotate(x: Tensor) -> Tensor:
-    """Rotary position embedding of x [B, heads, L, head_dim], half-split, in float32."""
-    length, head_dim = x.shape[-2:]
+def angles(config: Mapping[str, Any], length: int, head_dim: int) -> Tensor:
+    """The angles [L, head_dim / 2] that rotary positions turn by."""
     frequency = 10000.0 ** (-torch.arange(0, head_dim, 2).float() / head_dim)
-    angle = torch.arange(length).float()[:, None] * frequency[None, :]
+    place = torch.arange(length)
+    if config["pos_encodings"] == "rope":
+        return place.float()[:, None] * frequency[None, :]
+    prefix = prefix_length(config)
+    side = math.isqrt(length - prefix)
+    cell = (place - prefix).clamp(min=0)
+    both = torch.stack([cell // side, cell % side], dim=1).float()
+    return (both[:, :, None] * frequency[: head_dim // 4]).flatten(1)
+
+
+def rotate(x: Tensor, angle: Tensor) -> Tensor:
+    """Rotary position embedding of x [B, heads, L, head_dim], half-split, in float32."""
     cos = torch.cat([angle.cos(), angle.cos()], dim=-1)
     sin = torch.cat([angle.sin(), angle.sin()], dim=-1)
     first, second = x.float().chunk(2, dim=-1)
@@ -74,8 +84,9 @@ class TorchModel:
         heads = self.config["num_heads"]
         qkv = self.linear(x, name + ".qkv_proj").unflatten(-1, (3, heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, head_dim]
-        if self.config["pos_encodings"] == "rope":
-            query, key = rotate(query), rotate(key)
+        if self.config["pos_encodings"] in ("rope", "rope2d"):
+            angle = angles(self.config, *query.shape[-2:])
+            query, key = rotate(query, angle), rotate(key, angle)
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.linear(mixed.transpose(1, 2).flatten(-2), name + ".o_proj")
 

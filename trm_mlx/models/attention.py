@@ -1,11 +1,15 @@
 """Multi-head attention over all positions, with its residual and rotary position encoding.
 
+Positions are numbers in a row, or rows and columns of a square board: then one half of a head's
+pairs turns by the row, the other by the column.
+
 cuDNN's attention has a fused gradient for lengths that are multiples of 128 only; on CUDA a
 sequence is padded to one inside a gradient, and the padding masked.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,15 +19,29 @@ from trm_mlx.models import kernels_cpu, kernels_cuda
 from trm_mlx.models.layers import Linear
 
 ROPE_BASE = 10000.0
+# Of head_dims / 4 wavelengths an axis: the longer half of those in one dimension would hardly turn
+# over the side of a board.
+BOARD_BASE = 100.0
 FUSED_LENGTH = 128
 
 
-class Attention(nn.Module):
-    """``x + o_proj(attention(qkv_proj(x)))`` for ``x [B, L, D]``."""
+class Board(NamedTuple):
+    """Positions on a square board of ``side**2`` cells, after ``prefix`` others at (0, 0)."""
 
-    def __init__(self, dims: int, heads: int, rope: bool):
+    prefix: int
+    side: int
+
+
+class Attention(nn.Module):
+    """``x + o_proj(attention(qkv_proj(x)))`` for ``x [B, L, D]``.
+
+    Args:
+        rope: queries and keys turn by their number or, given a ``board``, by their row and column.
+    """
+
+    def __init__(self, dims: int, heads: int, rope: bool, board: Board | None = None):
         super().__init__()
-        self._heads, self._head_dims = heads, dims // heads
+        self._heads, self._head_dims, self._board = heads, dims // heads, board
         # Wavelengths in float32 as PyTorch rounds them; MLX's own differ in the last digits.
         exponents = mx.arange(0, self._head_dims, 2) / self._head_dims
         self._wavelengths = mx.power(ROPE_BASE, exponents) if rope else None
@@ -61,6 +79,8 @@ class Attention(nn.Module):
         """The rotary encoding of ``x [B, L, H, D / H]``, if the model has it."""
         if self._wavelengths is None:
             return x
+        if self._board is not None:
+            return _turn(x, *self._rotation(x.shape[1]))
         dims, wavelengths = self._head_dims, self._wavelengths
         return mx.fast.rope(
             x.swapaxes(1, 2),
@@ -77,8 +97,31 @@ class Attention(nn.Module):
         if self._wavelengths is None:
             nothing = mx.zeros((length, self._head_dims // 2))
             return nothing + 1, nothing
-        angles = mx.arange(length)[:, None] / self._wavelengths
+        if self._board is not None:
+            angles = board_angles(self._board, self._head_dims)
+        else:
+            angles = mx.arange(length)[:, None] / self._wavelengths
         return mx.cos(angles), mx.sin(angles)
+
+
+def board_angles(board: Board, head_dims: int) -> mx.array:
+    """Angles ``[L, head_dims / 2]``: those of the row, then those of the column."""
+    wavelengths = mx.power(BOARD_BASE, mx.arange(0, head_dims, 4) / head_dims)
+    cells = mx.arange(board.side**2)
+    places = mx.stack([cells // board.side, cells % board.side], axis=1)
+    places = mx.pad(places, ((board.prefix, 0), (0, 0)))
+    return (places[:, :, None] / wavelengths).flatten(1)
+
+
+def _turn(x: mx.array, cosines: mx.array, sines: mx.array) -> mx.array:
+    """Pairs of ``x [B, L, H, D]``, an element of the first half of D and one of the second, turned.
+
+    In float32, as `mx.fast.rope` does, which knows numbers in a row only.
+    """
+    low, high = mx.split(x.astype(mx.float32), 2, axis=-1)
+    cosines, sines = cosines[:, None], sines[:, None]
+    turned = [low * cosines - high * sines, high * cosines + low * sines]
+    return mx.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 def _attend(query: mx.array, key: mx.array, value: mx.array, mask: mx.array | None) -> mx.array:

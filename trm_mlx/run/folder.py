@@ -110,7 +110,10 @@ def recovery_hint(run: Path) -> str:
 
 def fill_names(config: TrainConfig, world: World) -> TrainConfig:
     """Return a run's configuration with its open names filled in, the same in all processes."""
-    project = config.project_name or Path(config.data_paths[0]).name.rpartition(":")[2]
+    first = config.data_paths[0]
+    if first.startswith("generate:"):
+        first = first.partition("/")[0]  # its options are no part of the name
+    project = config.project_name or Path(first).name.rpartition(":")[2]
     run = config.run_name
     if run is None:
         now = world.broadcast(mx.array(int(time.time()))).item()

@@ -91,8 +91,10 @@ def _read_tree(path: Path, like: dict) -> dict:
     return tree_unflatten(stored)
 
 
-def _check_same_model(theirs: ModelConfig, ours: ModelConfig, folder: Path) -> None:
-    name = theirs.difference(ours)
+def _check_same_model(
+    theirs: ModelConfig, ours: ModelConfig, folder: Path, lengths: bool = True
+) -> None:
+    name = theirs.difference(ours, lengths)
     if name is not None:
         raise InputError(
             f"{folder} was trained with {name}={getattr(theirs, name)}, this run has "
@@ -104,12 +106,14 @@ def start_from(folder: str | Path, state: TrainState) -> None:
     """Start from the weights of a checkpoint of the same architecture, averaged if it has those.
 
     Where the number of puzzle identifiers differs, every puzzle embedding becomes the mean row.
+    A board of another size is the same picture to attention with rotary positions, so such weights
+    go on from smaller puzzles to larger ones.
 
     Raises:
         InputError: another architecture, by the first field or array that differs.
     """
     folder, model = find_checkpoint(folder), state.model
-    _check_same_model(read_config(folder), model.config, folder)
+    _check_same_model(read_config(folder), model.config, folder, lengths=False)
     weights = read_model_weights(folder)
     table = weights.get("puzzle_emb.weights")
     if table is not None and table.shape[0] != model.config.num_puzzle_identifiers:

@@ -168,6 +168,10 @@ class Scheduler:
         if self._search.select == "rule":
             values = self._task.decode(np.stack([job.puzzle.inputs, answer]))
             passes = bool(self._task.check(*values))
+        elif self._search.select == "mode" and self._task is not None:
+            # Votes for different right answers are votes for the same.
+            boards = self._task.decode(np.stack([job.puzzle.inputs, answer]))[:, None]
+            answer = self._task.encode(self._task.relabel(*boards))[0].astype(np.int32)
         return dataclasses.replace(trajectory, answer=answer, passes=passes, outputs=outputs)
 
     def _count(self, job: Job, trajectory: Trajectory) -> None:

@@ -101,7 +101,8 @@ SELECTORS = {
         ),
     ),
     "mode": Selector(
-        "the most frequent answer; enough when no other can overtake it",
+        "the most frequent answer, right ones counting as the same where a puzzle has several; "
+        "enough when no other can overtake it",
         _outvoted,
         _most_frequent,
     ),

@@ -169,6 +169,14 @@ class Task(Protocol):
 
     # Symmetries and splits
 
+    def relabel(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """The answers ``[N, seq_len]``, each right one as the label that `generate` would give.
+
+        Where several answers are right, the image of a label need not be the label of the image;
+        unless redefined, there is one right answer, and it stays.
+        """
+        return answers
+
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Symmetry:
         """Draw ``count`` independent symmetries, uniformly; default: the identity."""
         return Unchanged()

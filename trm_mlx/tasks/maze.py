@@ -17,7 +17,8 @@ from trm_mlx.tasks.symmetry import Permutation
 
 CHARSET = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(len(CHARSET))
-KINDS = ("walls", "tree")  # random walls, or one path between any two cells
+# Random walls; one path between any two cells; what models are trained on, see maze_mixture.py.
+KINDS = ("walls", "tree", "mixed")
 SIDES = range(5, 100)  # a 4x4 maze would look like a 4x4 Sudoku to `fitting`
 TRIES = 100_000  # mazes made in vain, in a row, before `generate` gives up
 
@@ -159,19 +160,29 @@ class Maze(Task):
         """``count`` mazes, each with one shortest path marked; the rating is its length in steps.
 
         Args:
-            kind: "walls" at random, or a "tree", with one path between any two cells.
-            min_path_length: steps that the shortest path has at least; by default the side.
+            kind: "walls" at random, a "tree", with one path between any two cells, or "mixed",
+                these and many others as people draw them.
+            min_path_length: steps that the shortest path has at least; by default the side, or 1
+                of mixed ones.
 
         Raises:
-            InputError: no maze of that length in 100,000 tries.
+            InputError: another kind, or no maze of that length in 100,000 tries.
         """
+        from trm_mlx.tasks import maze_mixture, maze_solver
 
-        least = self.side if min_path_length is None else min_path_length
-        from trm_mlx.tasks import maze_solver
-
-        passable, starts, goals, paths, steps = maze_solver.generate_batch(
-            count, self.side, kind == "tree", least, TRIES, rng
-        )
+        if kind not in KINDS:
+            raise InputError(f"kind={kind}: choose one of {', '.join(KINDS)}")
+        mixed = kind == "mixed"
+        least = (1 if mixed else self.side) if min_path_length is None else min_path_length
+        if not 1 <= least < self.seq_len:
+            raise InputError(
+                f"min_path_length={least}: a {self.name} has paths of 1 to {self.seq_len - 1} steps"
+            )
+        if mixed:
+            made = maze_mixture.mixed_batch(count, self.side, least, TRIES, rng)
+        else:
+            made = maze_solver.generate_batch(count, self.side, kind == "tree", least, TRIES, rng)
+        passable, starts, goals, paths, steps = made
         if len(steps) < count:
             raise InputError(
                 f"no {self.name} of kind {kind} with a path of {least} steps in {TRIES} tries; "
@@ -184,6 +195,18 @@ class Maze(Task):
         return Puzzles(questions, np.where(paths, np.uint8(PATH), questions), steps)
 
     # Symmetries and splits
+
+    def relabel(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """Shortest paths ``[N, S]`` as `generate` marks them; what is none stays as it is."""
+        from trm_mlx.tasks import maze_solver
+
+        rows = np.flatnonzero(self.check(questions, answers))
+        right = questions[rows]
+        ends = ((right == value).argmax(axis=1) for value in (START, GOAL))
+        paths = maze_solver.label_batch(np.ascontiguousarray(right != WALL), *ends, self.side)
+        relabelled = answers.copy()
+        relabelled[rows] = np.where(paths, np.uint8(PATH), right)
+        return relabelled
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Permutation:
         """``count`` of the 8 rotations and reflections of the board."""
@@ -198,9 +221,11 @@ class Maze(Task):
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
         """The walls, in that of the 8 images that sorts first."""
-        walls = (np.asarray(questions) == WALL)[:, self.dihedral()]
-        packed = np.packbits(walls, axis=-1)
-        return [min(image.tobytes() for image in images) for images in packed]
+        from trm_mlx.tasks import maze_solver
+
+        walls = np.ascontiguousarray(np.asarray(questions) == WALL)
+        firsts = maze_solver.first_images(walls, self.dihedral())
+        return [image.tobytes() for image in np.packbits(firsts, axis=-1)]
 
     # The board on a screen
 

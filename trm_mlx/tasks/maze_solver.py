@@ -30,7 +30,7 @@ def _neighbours(cell, side, found):
 
 
 @compiled
-def _search(passable, start, side, distances, queue):
+def search(passable, start, side, distances, queue):
     """Fills `distances` with the steps from `start`, -1 where no path leads.
 
     `queue` receives the reachable cells, nearest first; returns how many there are.
@@ -59,13 +59,13 @@ def distances_batch(passable, starts, goals, side):
     distances = np.empty(side * side, np.int64)
     queue = np.empty(side * side, np.int64)
     for row in range(len(passable)):
-        _search(passable[row], starts[row], side, distances, queue)
+        search(passable[row], starts[row], side, distances, queue)
         found[row] = distances[goals[row]]
     return found
 
 
 @compiled
-def _mark_path(distances, goal, side, path):
+def mark_path(distances, goal, side, path):
     """Sets `path` at the cells strictly between the start and `goal`, of one shortest path."""
     near = np.empty(4, np.int64)
     cell = goal
@@ -78,7 +78,7 @@ def _mark_path(distances, goal, side, path):
 
 
 @compiled
-def _scatter_walls(passable, rng):
+def scatter_walls(passable, rng):
     """Walls at random cells, 30 to 45 of a hundred: where shortest paths are longest."""
     share = 0.30 + 0.15 * rng.random()
     for cell in range(len(passable)):
@@ -120,13 +120,31 @@ def _carve_tree(passable, side, rng):
         length += 1
 
 
-@uninterrupted
 @compiled
+def far_goal(passable, start, side, least, rng, distances, queue):
+    """``(start, goal)`` at least `least` steps apart, (-1, -1) where there are none.
+
+    The start or, if nothing is far enough from there, the cell farthest from it; and a random one
+    that is far enough from that. `distances` then holds those from the start returned.
+    """
+    reached = search(passable, start, side, distances, queue)
+    if distances[queue[reached - 1]] < least:
+        start = queue[reached - 1]
+        reached = search(passable, start, side, distances, queue)
+        if distances[queue[reached - 1]] < least:
+            return -1, -1
+    first = reached - 1
+    while distances[queue[first - 1]] >= least:
+        first -= 1
+    return start, queue[first + int(rng.random() * (reached - first))]
+
+
+@uninterrupted
+@compiled(nogil=True)
 def generate_batch(count, side, tree, least, tries, rng):
     """Up to `count` mazes whose shortest path has at least `least` steps.
 
-    Start is a random open cell or, if nothing is far enough from there, the one farthest from it;
-    goal is a random cell that is far enough. Gives up after `tries` failures in a row.
+    Gives up after `tries` failures in a row.
 
     Returns (passable bool [made, cells], starts, goals, paths bool [made, cells], steps [made]).
     """
@@ -144,21 +162,47 @@ def generate_batch(count, side, tree, least, tries, rng):
         if tree:
             _carve_tree(passable[made], side, rng)
         else:
-            _scatter_walls(passable[made], rng)
+            scatter_walls(passable[made], rng)
         start = int(rng.random() * cells)
         if not passable[made, start]:
             continue
-        reached = _search(passable[made], start, side, distances, queue)
-        if distances[queue[reached - 1]] < least:
-            start = queue[reached - 1]
-            reached = _search(passable[made], start, side, distances, queue)
-            if distances[queue[reached - 1]] < least:
-                continue
-        first = reached - 1
-        while distances[queue[first - 1]] >= least:
-            first -= 1
-        goal = queue[first + int(rng.random() * (reached - first))]
-        _mark_path(distances, goal, side, paths[made])
+        start, goal = far_goal(passable[made], start, side, least, rng, distances, queue)
+        if goal < 0:
+            continue
+        mark_path(distances, goal, side, paths[made])
         starts[made], goals[made], steps[made] = start, goal, distances[goal]
         made, failures = made + 1, 0
     return passable[:made], starts[:made], goals[:made], paths[:made], steps[:made]
+
+
+@uninterrupted
+@compiled(nogil=True)
+def label_batch(passable, starts, goals, side):
+    """One shortest path of each grid, bool [N, cells], as `generate_batch` marks it."""
+    paths = np.zeros(passable.shape, np.bool_)
+    distances = np.empty(side * side, np.int64)
+    queue = np.empty(side * side, np.int64)
+    for row in range(len(passable)):
+        search(passable[row], starts[row], side, distances, queue)
+        if distances[goals[row]] > 0:
+            mark_path(distances, goals[row], side, paths[row])
+    return paths
+
+
+@uninterrupted
+@compiled(nogil=True)
+def first_images(boards, images):
+    """Of each board, bool [N, cells], the image that sorts first; images [M, cells] of places."""
+    firsts = np.empty(boards.shape, np.bool_)
+    for row in range(len(boards)):
+        board, best = boards[row], 0
+        for image in range(1, len(images)):
+            for cell in range(len(board)):
+                ours, theirs = board[images[image, cell]], board[images[best, cell]]
+                if ours != theirs:
+                    if not ours:
+                        best = image
+                    break
+        for cell in range(len(board)):
+            firsts[row, cell] = board[images[best, cell]]
+    return firsts

@@ -5,6 +5,7 @@ its sizes are asked for; a name ``package.module:NAME`` imports the user's modul
 """
 
 import importlib
+import inspect
 import math
 import os
 import re
@@ -97,6 +98,25 @@ def get(name: str) -> Task:
         if (task := family.named(own)) is not None:
             return task
     raise InputError(f"no task {name!r}; choose {_known()}, or name your own, package.module:NAME")
+
+
+def get_generator(text: str) -> tuple[Task, dict[str, int | str]]:
+    """A task and options of its `generate`, of a text like ``maze30x30/kind=mixed``.
+
+    Raises:
+        InputError: see `get`, or the task has no such option.
+    """
+    name, *words = text.split("/")
+    task = get(name)
+    known = [*inspect.signature(task.generate).parameters][2:]  # after count and rng
+    options: dict[str, int | str] = {}
+    for word in words:
+        option, _equals, value = word.partition("=")
+        if option not in known or not value:
+            remedy = f"write /{'=..., /'.join(known)}=..." if known else "leave it out"
+            raise InputError(f"{text}: {name} has no such option; {remedy}")
+        options[option] = int(value) if value.isdecimal() else value
+    return task, options
 
 
 def fitting(vocab_size: int, seq_len: int, name: str | None = None, rules: bool = True) -> Task:

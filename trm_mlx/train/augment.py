@@ -57,6 +57,7 @@ class Augmentation(NamedTuple):
             solved[rows] = symmetry.apply(answers[rows])
             prints = fingerprints(self.task, shown[rows], solved[rows])
             rows = rows[[number in self.foreign for number in prints.tolist()]]
+        solved = self.task.relabel(shown, solved)
         if self.reveal:
             shown = _revealed(shown, solved, self.reveal, rng)
         return {

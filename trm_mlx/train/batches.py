@@ -1,7 +1,8 @@
 """The puzzles of a run and their batches: from dataset folders, or from a task's generator.
 
 ``generate:TASK`` in the place of a folder makes new puzzles for every batch and, for testing, a
-fixed set of held-out ones (``tasks/holdout.py`` says which). Here tasks and data meet.
+fixed set of held-out ones (``tasks/holdout.py`` says which); ``generate:maze30x30/kind=mixed``
+passes an option to the task. Here tasks and data meet.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from trm_mlx.data.reader import Split, is_flat
 from trm_mlx.data.sampler import GeneratedStream, Position, TrainStream, rows_of_rank
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
-from trm_mlx.tasks import get, task_of
+from trm_mlx.tasks import get, get_generator, task_of
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw, draw_distinct
 from trm_mlx.train.augment import Augmentation
@@ -31,10 +32,11 @@ class GeneratedPuzzles(NamedTuple):
 
     task: Task
     metadata: DatasetMetadata
+    options: dict[str, int | str]
 
     def batch(self, rows: int, rng: np.random.Generator) -> Batch:
         """New puzzles as a batch of int32 arrays."""
-        inputs, labels = _tokens(self.task, draw(self.task, rows, rng))
+        inputs, labels = _tokens(self.task, draw(self.task, rows, rng, **self.options))
         return {
             "inputs": inputs.astype(np.int32),
             "labels": mark_ignored(labels, self.metadata.ignore_label_id).astype(np.int32),
@@ -72,8 +74,9 @@ def open_train(config: TrainConfig) -> PuzzleDataset | GeneratedPuzzles:
             f"augment=true with {generated[0]}: images could show held-out puzzles, and new "
             "puzzles need none; set augment=false"
         )
-    name = generated[0].removeprefix(GENERATE)
-    return GeneratedPuzzles(get(name), _metadata(name, config.puzzles_per_epoch))
+    text = generated[0].removeprefix(GENERATE)
+    task, options = get_generator(text)
+    return GeneratedPuzzles(task, _metadata(text, config.puzzles_per_epoch), options)
 
 
 def open_test(config: TrainConfig) -> PuzzleDataset:
@@ -141,21 +144,22 @@ def train_stream(
     )
 
 
-def _metadata(name: str, puzzles: int) -> DatasetMetadata:
+def _metadata(text: str, puzzles: int) -> DatasetMetadata:
+    name = text.partition("/")[0]
     task = get(name)
     return DatasetMetadata.of_puzzles(task.vocab_size, task.seq_len, puzzles, task=name)
 
 
 def _generate_test(path: str, count: int) -> Split:
     """Generate up to ``count`` held-out puzzles, the same in every run."""
-    name = path.removeprefix(GENERATE)
-    task = get(name)
-    puzzles = draw_distinct(task, count, np.random.default_rng(0), testing=True)
+    text = path.removeprefix(GENERATE)
+    task, options = get_generator(text)
+    puzzles = draw_distinct(task, count, np.random.default_rng(0), testing=True, **options)
     inputs, labels = _tokens(task, puzzles)
     found = len(inputs)
     every = np.arange(found + 1)
     arrays = SplitArrays(inputs, labels, np.zeros(found, np.int64), every, every)
-    return Split(Path(path), _metadata(name, found), {SET_NAME: arrays})
+    return Split(Path(path), _metadata(text, found), {SET_NAME: arrays})
 
 
 def _tokens(task: Task, puzzles: Puzzles) -> tuple[np.ndarray, np.ndarray]:
