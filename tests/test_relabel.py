@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from trm_mlx.solve.desk import Finished
-from trm_mlx.solve.schedule import Schedule
 
 from trm_mlx import tasks
-from trm_mlx.solve.search import Search
+from trm_mlx.solve.scheduler import Scheduler
+from trm_mlx.solve.search import SearchConfig, Trajectory
 from trm_mlx.tasks.holdout import draw
 from trm_mlx.tasks.maze import PATH, Maze
 from trm_mlx.train.augment import Augmentation
@@ -71,11 +70,13 @@ def test_votes_for_two_right_answers_are_votes_for_one():
     wrong = question.copy()
     wrong[[1, 2]] = PATH
     assert task.check(question, np.stack([over, under])).all()
-    search = Search(trajectories=3, noise=0.1, select="mode")
-    schedule = Schedule(iter([(task.encode(question), 0)]), search, task, 16, 4)
-    jobs = schedule.jobs()
+    search = SearchConfig(trajectories=3, noise=0.1, select="mode")
+    scheduler = Scheduler(iter([(task.encode(question), 0)]), search, task, 16, 4)
     for answer, confidence in ((wrong, 0.9), (over, 0.5), (under, 0.5)):
         tokens = task.encode(answer).astype(np.int32)
-        schedule.record(Finished(next(jobs), tokens, 3, confidence, True, 0.1, ()))
-    (solution,) = schedule.solutions()
+        trajectory = Trajectory(
+            answer=tokens, steps=3, confidence=confidence, halted=True, residual=0.1
+        )
+        scheduler.record(scheduler.next_job(), trajectory)
+    (solution,) = scheduler.solutions()
     assert task.check(question, task.decode(solution.answer))

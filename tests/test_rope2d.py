@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten
 
 from trm_mlx.config import ArchConfig, ModelConfig
 from trm_mlx.errors import InputError
-from trm_mlx.models import attention, cpu_kernels
+from trm_mlx.models import attention, kernels_cpu
 from trm_mlx.models.attention import Attention, Board
 from trm_mlx.models.model import build_model
 
@@ -58,14 +58,14 @@ def test_attention_is_the_plain_formula(board, loops):
     slope = mx.random.normal(x.shape, key=mx.random.key(1))
 
     def results():
-        outside = layer(x, graded=False)
-        (inside,), gradients = mx.vjp(lambda x: layer(x, graded=True), [x], [slope])
+        outside = layer(x, in_grad=False)
+        (inside,), gradients = mx.vjp(lambda x: layer(x, in_grad=True), [x], [slope])
         return outside, inside, gradients[0]
 
     if loops:
         outside, inside, gradient = results()
     else:
-        with cpu_kernels.disabled():
+        with kernels_cpu.disabled():
             outside, inside, gradient = mx.compile(results)()
     np.testing.assert_allclose(outside, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(inside, expected, rtol=1e-4, atol=1e-5)
@@ -136,9 +136,9 @@ def test_kernels_turn_as_the_plain_function(monkeypatch, board, dtype):
         )
         results = []
         for name in ("cuda", "metal"):
-            monkeypatch.setattr(attention, "device_name", lambda name=name: name)
-            value, gradient = mx.vjp(lambda x: layer(x, graded=True), [x], [slope])
-            results.append([layer(x, graded=False), *value, *gradient])
+            monkeypatch.setattr(attention, "device_kind", lambda name=name: name)
+            value, gradient = mx.vjp(lambda x: layer(x, in_grad=True), [x], [slope])
+            results.append([layer(x, in_grad=False), *value, *gradient])
             mx.eval(results[-1])
     for ours, plain in zip(*results, strict=True):
         ours, plain = (np.array(array.astype(mx.float32)) for array in (ours, plain))

@@ -74,13 +74,15 @@ class ArchConfig:
             raise InputError(
                 f"arch.num_heads={self.num_heads} is more than arch.hidden_size={self.hidden_size}"
             )
-        for positions, multiple in (("rope", 2), ("rope2d", 4)):
+        for positions, multiple, needed in (
+            ("rope", 2, "an even number"),
+            ("rope2d", 4, "a multiple of 4"),
+        ):
             turns = self.pos_encodings == positions and not self.mlp_t
             if turns and self.head_dims % multiple:
                 raise InputError(
                     f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
-                    f"{positions} needs a multiple of {multiple}: change arch.num_heads or "
-                    "arch.hidden_size"
+                    f"{positions} needs {needed}: change arch.num_heads or arch.hidden_size"
                 )
         if self.puzzle_dims > self.prefix * self.hidden_size:
             raise InputError(
