@@ -253,7 +253,7 @@ def test_nano_trm(tmp_path, capsys):
 def test_nano_trm_on_a_board(tmp_path, capsys):
     """Its two-dimensional positions are ours where there is no prefix; PyTorch agrees with MLX."""
     pytest.importorskip("torch")
-    arrays, theirs = nano_weights(puzzle_emb_ndim=0)
+    _, theirs = nano_weights(puzzle_emb_ndim=0)
     settings = {**NANO, "pos_emb_type": "2d", "puzzle_emb_len": 0}
     save_torch(theirs, tmp_path / "last.ckpt", hyper_parameters=settings)
     assert convert(tmp_path / "last.ckpt", tmp_path / "out", "--verify") == 0

@@ -80,8 +80,8 @@ def _settings(stated: Any, source: str) -> dict[str, Any]:
     positions = stated.get("pos_emb_type", "1d")
     if positions not in POSITIONS:
         raise InputError(
-            f"{source} is a nano-trm with pos_emb_type={shortened(positions)}, where 1d, 2d or none "
-            "is known: it cannot be converted"
+            f"{source} is a nano-trm with pos_emb_type={shortened(positions)}, where 1d, 2d or "
+            "none is known: it cannot be converted"
         )
     if stated.get("rope_theta", 10000) != 10000:
         raise InputError(
