@@ -1,6 +1,18 @@
 """What puzzles are: text, tokens, rules, symmetries, generation."""
 
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task
+from trm_mlx.tasks.read import PuzzleText, read_puzzles
 from trm_mlx.tasks.registry import fitting, get, register, task_of
 
-__all__ = ["BoardInput", "BoardStyle", "Puzzles", "Task", "fitting", "get", "register", "task_of"]
+__all__ = [
+    "BoardInput",
+    "BoardStyle",
+    "PuzzleText",
+    "Puzzles",
+    "Task",
+    "fitting",
+    "get",
+    "read_puzzles",
+    "register",
+    "task_of",
+]
