@@ -10,7 +10,6 @@ import building
 import numpy as np
 import pytest
 
-from trm_mlx.builders.csv_files import COLUMNS
 from trm_mlx.cli import main
 from trm_mlx.data.writer import SplitStream
 from trm_mlx.tasks.maze import CHARSET, Maze
@@ -18,6 +17,7 @@ from trm_mlx.tasks.maze import CHARSET, Maze
 build = partial(building.build, "maze")
 refusal = partial(building.refusal, "maze")
 LAUNCHER = Path(__file__).resolve().parents[1] / "dataset" / "build_maze_dataset.py"
+COLUMNS = ("source", "question", "answer", "rating")
 HEADER = ",".join(COLUMNS)
 
 
@@ -144,21 +144,33 @@ A = "Sooo#" + " ##o#" + " ##o#" + "   G#" + "     "
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ([], "has no column question, answer, rating: its first line must be " + HEADER),
-        (["source,question,rating", f"x,{Q},1"], "has no column answer"),
+        ([], "is empty: its first line must name the columns"),
+        (["source,question,rating", f"x,{Q},1"], "has no column of answers that is known"),
         ([HEADER], "has no puzzles after its header"),
         ([HEADER, f"x,{Q},{A},1", f"x,{Q.replace('S', ' ')},{A},1"], "line 3: 0 cells hold S"),
-        ([HEADER, f"x,{Q.replace('G', ' ')},{A},1"], "line 2: 0 cells hold G"),
-        ([HEADER, f"x,S{Q[1:-1]}S,{A},1"], "line 2: 2 cells hold S"),
+        (
+            [HEADER, f"x,{Q.replace('G', ' ')},{A},1"],
+            "line 2: looks like a 5x5 maze; 0 cells hold G",
+        ),
+        ([HEADER, f"x,S{Q[1:-1]}S,{A},1"], "line 2: looks like a 5x5 maze; 2 cells hold S"),
         ([HEADER, f"x,{Q.replace('   G', '###G')},{A},1"], "line 2: the answer does not solve"),
-        ([HEADER, f"x,S#{Q[2:5]}#{Q[6:]},{A},1"], "line 2: there is no way from S to G"),
-        ([HEADER, f"x,{Q[:-1]},{A},1"], "line 2: 24 cells are no square maze"),
-        ([HEADER, f"x,{Q},{A},1", f"x,{Q + ' ' * 11},{A},1"], "line 3: 36 cells in 1 rows where"),
+        (
+            [HEADER, f"x,S#{Q[2:5]}#{Q[6:]},{A},1"],
+            "line 2: looks like a 5x5 maze; there is no way from S to G",
+        ),
+        ([HEADER, f"x,{Q[:-1]},{A},1"], "line 2: looks like a maze; 24 cells are no square maze"),
+        (
+            [HEADER, f"x,{Q},{A},1", f"x,{Q + ' ' * 11},{A},1"],
+            "line 3: looks like a 6x6 maze, where maze5x5",
+        ),
         ([HEADER, f"x,{Q},{A[:-1]},1"], "line 2: 24 cells in 1 rows where a 5x5 maze has 25"),
-        ([HEADER, f"x,{Q.replace('#', 'X')},{A},1"], "line 2: character 'X' at r1c5"),
+        (
+            [HEADER, f"x,{Q.replace('#', '%')},{A},1"],
+            "line 2: looks like a 5x5 maze; character '%' at r1c5",
+        ),
         ([HEADER, f"x,{Q},{A.replace('o', '*')},1"], "line 2: character '*' at r1c2"),
         ([HEADER, f"x,{Q},{A.replace('o', ' ', 1)},1"], "line 2: the answer does not solve"),
-        ([HEADER, f"x,{Q},{A},long"], "line 2: rating 'long' is not a whole number"),
+        ([HEADER, f"x,{Q},{A},long"], "line 2: rating 'long' is not a number"),
     ],
 )
 def test_bad_csv(tmp_path, capsys, lines, expected):

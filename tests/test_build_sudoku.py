@@ -12,8 +12,8 @@ import building
 import numpy as np
 import pytest
 
-from trm_mlx.builders import csv_files
 from trm_mlx.builders import sudoku as builder
+from trm_mlx.builders.tables import Columns, read_table
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.sudoku import Sudoku
 from trm_mlx.tasks.symmetry import Permutation
@@ -21,11 +21,12 @@ from trm_mlx.tasks.symmetry import Permutation
 build = partial(building.build, "sudoku")
 refusal = partial(building.refusal, "sudoku")
 LAUNCHER = Path(__file__).resolve().parents[1] / "dataset" / "build_sudoku_dataset.py"
-HEADER = ",".join(csv_files.COLUMNS)
+COLUMNS = ("source", "question", "answer", "rating")
+HEADER = ",".join(COLUMNS)
 
 
 def read_csv(path):
-    return csv_files.read_csv(path, builder._task_of, builder._boards_of)
+    return read_table(path, Columns(), Sudoku, builder._boards_of)
 
 
 def text_of(values):
@@ -43,7 +44,7 @@ def write_csv(path, puzzles, ratings=None):
     questions, answers, rated = puzzles
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(csv_files.COLUMNS)
+        writer.writerow(COLUMNS)
         for row, (question, answer) in enumerate(zip(questions, answers, strict=True)):
             rating = rated[row] if ratings is None else ratings[row]
             writer.writerow(["test", text_of(question).replace("0", "."), text_of(answer), rating])
@@ -332,17 +333,24 @@ QUESTION = "1.3434122143432."
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ([], "has no column question, answer, rating: its first line must be " + HEADER),
-        (["source,question,rating", "x,1,2"], "has no column answer: its first line must be"),
+        ([], "is empty: its first line must name the columns"),
+        (["source,question,rating", "x,1,2"], "has no column of answers that is known: name it"),
         ([HEADER], "has no puzzles after its header"),
         ([HEADER, f"x,{QUESTION},{GRID},0", f"x,{QUESTION[1:]},{GRID},0"], "line 3: 15 cells"),
-        ([HEADER, "", f"x,{QUESTION},{GRID},0", "", "x,?,?,0"], "line 5: character '?'"),
-        ([HEADER, f"x,{QUESTION},{GRID},0", f"x,{QUESTION}"], "line 3: 0 cells"),
-        ([HEADER, f"x,{QUESTION},{GRID}"], "line 2: rating '' is not a whole number"),
-        ([HEADER, f"x,{QUESTION},{GRID},hard"], "line 2: rating 'hard' is not a whole number"),
-        ([HEADER, f"x,{QUESTION},{GRID},1.5"], "line 2: rating '1.5' is not a whole number"),
-        ([HEADER, "x,12,34,0"], "line 2: 2 cells are no Sudoku; write 16, 36 or 81"),
-        ([HEADER, f"x,9{QUESTION[1:]},{GRID},0"], "line 2: digit 9 at r1c1 does not fit"),
+        ([HEADER, "", f"x,{QUESTION},{GRID},0", "", "x,?,?,0"], "line 5: 1 cells where a 4x4"),
+        (
+            [HEADER, f"x,{QUESTION},{GRID},0", f"x,{QUESTION}"],
+            "line 3 has no answer: the line is cut short",
+        ),
+        ([HEADER, f"x,{QUESTION},{GRID},hard"], "line 2: rating 'hard' is not a number"),
+        (
+            [HEADER, "x,12,34,0"],
+            "line 2: looks like a Sudoku; 2 cells are no Sudoku; write 16, 36 or 81",
+        ),
+        (
+            [HEADER, f"x,9{QUESTION[1:]},{GRID},0"],
+            "line 2: looks like a 4x4 Sudoku; digit 9 at r1c1 does not fit",
+        ),
         ([HEADER, f"x,{QUESTION},{'1' * 16},0"], "line 2: r1c1 and r1c2 both hold 1"),
         (
             [HEADER, f"x,{QUESTION},{GRID},0", "", f"x,21{'.' * 14},{GRID},0"],
@@ -351,7 +359,7 @@ QUESTION = "1.3434122143432."
         ([HEADER, f"x,{QUESTION},.{GRID[1:]},0"], "line 2: the answer does not solve"),
         (
             [HEADER, f"x,{QUESTION},{GRID},0"] * 2,
-            "line 3: character 'q' at position 1 is no Sudoku cell",
+            "line 3: rating 'rating' is not a number",
         ),
     ],
 )
@@ -365,17 +373,17 @@ def test_bad_csv(tmp_path, capsys, lines, expected):
 
 def test_csv_that_is_no_text(tmp_path, capsys):
     path = tmp_path / "bad.csv"
-    path.write_bytes(b"\xff\xfe\x00\x01")
-    assert "is not a CSV file" in refusal(capsys, tmp_path / "d", "--input", path)
+    path.write_bytes(b"PK\x03\x04")
+    assert "export the sheet as CSV" in refusal(capsys, tmp_path / "d", "--input", path)
     path.write_text(HEADER + "\nx," + "1" * 200_000 + ",1,0\n")
-    assert "is not a CSV file" in refusal(capsys, tmp_path / "d", "--input", path)
+    assert "line 2: field larger" in refusal(capsys, tmp_path / "d", "--input", path)
 
 
 def test_missing_files(tmp_path, capsys):
     line = refusal(capsys, tmp_path / "d", "--input", tmp_path / "absent.csv")
     assert "absent.csv does not exist" in line
     line = refusal(capsys, tmp_path / "d", "--input", tmp_path)
-    assert line == f"cannot read {tmp_path}/train.csv: No such file or directory"
+    assert line.startswith(f"{tmp_path} has no train.csv, it has no table")
 
 
 def test_folder_of_two_sizes(tmp_path, capsys):
@@ -442,7 +450,7 @@ def test_hub_failures(tmp_path, capsys, hub, monkeypatch):
 
 
 def test_read_csv_is_an_input_error_in_python(tmp_path):
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="there is no file"):
         read_csv(tmp_path / "absent.csv")
 
 

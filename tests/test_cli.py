@@ -559,10 +559,10 @@ def test_a_right_answer_exits_with_0(place, capsys, monkeypatch):
     [
         ("1.3", "3 cells where a 4x4 Sudoku has 16; write every cell, blanks as . or 0"),
         ("", "0 cells where a 4x4 Sudoku has 16"),
-        ("x" + PUZZLE[1:], "character 'x' at position 1 is no Sudoku cell; use 1 to 4"),
+        ("a" + PUZZLE[1:], "r1c1 holds 'a': write 1 to 4, and . or 0 for a blank"),
         ("5" + PUZZLE[1:], "digit 5 at r1c1 does not fit a 4x4 Sudoku; use 1 to 4"),
         ("11" + "." * 14, "r1c1 and r1c2 both hold 1; change or blank one of them"),
-        ("²" + PUZZLE[1:], "character '²' at position 1"),
+        ("²" + PUZZLE[1:], "r1c1 holds '²'"),
     ],
 )
 def test_bad_puzzles(place, tmp_path, capsys, monkeypatch, puzzle, expected):
@@ -571,9 +571,13 @@ def test_bad_puzzles(place, tmp_path, capsys, monkeypatch, puzzle, expected):
     file = tmp_path / "p.txt"
     file.write_text(f"{PUZZLE}\n\n{puzzle}\n", encoding="utf-8")
     if puzzle:
-        assert f"{file} line 3: {expected}" in refusal(capsys, *words, "--file", file)
-        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{PUZZLE}\n{puzzle}\n"))
-        assert f"standard input line 2: {expected}" in refusal(capsys, *words)
+        for place, more in ((f"{file} line 3", ["--file", file]), ("standard input line 2", [])):
+            monkeypatch.setattr(sys, "stdin", io.StringIO(f"{PUZZLE}\n{puzzle}\n"))
+            capsys.readouterr()
+            assert main(list(map(str, [*words, *more]))) == 1
+            output = capsys.readouterr()
+            assert f"error: {place}: {expected}" in output.err
+            assert output.out.count("rules ") == 1
 
 
 def test_bad_solve_options(place, tmp_path, capsys, monkeypatch):
@@ -585,9 +589,9 @@ def test_bad_solve_options(place, tmp_path, capsys, monkeypatch):
         line = refusal(capsys, *words, "--data", data, "--index", 0, index)
         assert line == f"--index {index}: {data} has examples 0 to 4"
     line = refusal(capsys, *words, "--file", tmp_path / "absent.txt")
-    assert line == f"cannot read {tmp_path}/absent.txt: No such file or directory"
-    (tmp_path / "p.txt").write_bytes(b"\xff\xfe")
-    assert "p.txt is not a text file" in refusal(capsys, *words, "--file", tmp_path / "p.txt")
+    assert line == f"there is no file {tmp_path}/absent.txt: correct its name"
+    (tmp_path / "p.txt").write_bytes(b"\x89PNG")
+    assert "p.txt is a picture" in refusal(capsys, *words, "--file", tmp_path / "p.txt")
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     assert refusal(capsys, *words) == "standard input is empty: write a puzzle"
 

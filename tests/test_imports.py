@@ -63,6 +63,7 @@ LIBRARIES = {
     "safetensors": {"convert"},
     "wandb": {"run/log.py"},
     "huggingface_hub": {"builders"},
+    "pyarrow": {"data/tables.py"},
     "numba": {"numba_jit"},
     "rich": {"view"},
     "PIL": {"view"},

@@ -116,7 +116,7 @@ def test_cells_of_a_table(tmp_path, capsys, rating):
     row = f"a,1.3434122143432.,1234341221434321,{rating}"
     table.write_text(f"source,question,answer,rating\n{row}\n")
     words = ["build", "sudoku", "--input", str(table), "--output-dir", str(tmp_path / "out")]
-    assert "characters) is not a whole number" in refusal(capsys, words)
+    assert "characters) is not a number" in refusal(capsys, words)
 
 
 def test_names_of_puzzles(tmp_path, capsys):

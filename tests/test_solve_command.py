@@ -2,9 +2,11 @@
 
 import csv
 import errno
+import gzip
 import io
 import json
 import sys
+import time
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +23,9 @@ from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve import csv_files
 from trm_mlx.solve.evaluate import measure
+from trm_mlx.solve.questions import questions_of_table
 from trm_mlx.tasks.sudoku import Sudoku
+from trm_mlx.view import progress
 
 TASK = Sudoku(4)
 QUESTIONS, ANSWERS, _ = TASK.generate(30, np.random.default_rng(0), extra_givens=4)
@@ -145,10 +149,10 @@ def test_rows_are_read_as_they_are_written(checkpoint, tmp_path):
     file.write_text("question\n" + "\n".join(map(TASK.line, np.tile(QUESTIONS, (8, 1)))) + "\n")
     read = [0]
 
-    class Counting(Sudoku):
-        def parse(self, text):
+    def counted():
+        for question in questions_of_table(file, task):
             read[0] += 1
-            return task.parse(text)
+            yield question
 
     def tick(rows):
         written[0] += rows
@@ -156,7 +160,7 @@ def test_rows_are_read_as_they_are_written(checkpoint, tmp_path):
 
     model, _ = trm_mlx.load(checkpoint)
     solver = Solver(model, max_steps=1, batch_size=4)
-    csv_files.solve_table(solver, Counting(4), file, tmp_path / "out.csv", print, tick)
+    csv_files.solve_table(solver, task, counted(), tmp_path / "out.csv", "in.csv", print, tick)
     assert written == [240]
     assert max(ahead) <= 16 * 4 + 8
 
@@ -193,11 +197,11 @@ def test_files_that_cannot_be_used(checkpoint, puzzles, tmp_path, capsys):
         return line
 
     absent, file = tmp_path / "absent.csv", tmp_path / "in.csv"
-    assert refused(absent, "-o", out) == f"cannot read {absent}: No such file or directory"
-    assert refused(tmp_path, "-o", out) == f"cannot read {tmp_path}: Is a directory"
+    assert refused(absent, "-o", out).startswith(f"there is no file {absent}")
+    assert refused(tmp_path, "-o", out).startswith(f"{tmp_path} is a folder")
     for content, message in (
-        ("", f"{file} is empty: its first line must name the columns, one of them question"),
-        ("puzzle\n1\n", f"{file} has no column question: its first line must name"),
+        ("", f"{file} is empty: write a puzzle"),
+        ("name,age\nx,1\n", f"{file} has no column for the question: its first line must name"),
         ("question\n", f"{file} has no puzzles after its header"),
     ):
         file.write_text(content)
@@ -206,8 +210,137 @@ def test_files_that_cannot_be_used(checkpoint, puzzles, tmp_path, capsys):
     assert refused(puzzles, "-o", missing).startswith(f"{missing}: there is no folder")
     assert refused(puzzles, "-o", tmp_path) == f"{tmp_path} is a folder: name a file to write"
     assert "is the input itself" in refused(puzzles, "-o", puzzles)
-    assert refused("-o", out).startswith("-o goes with a CSV file")
     assert "batch_size 0: must be at least 1" in refused(puzzles, "-o", out, "--batch-size", 0)
+
+
+# Inputs of every form
+
+
+def answers(path):
+    return [row["question"] for row in rows_of(path) if row["answer"]]
+
+
+def test_any_input_becomes_a_table_of_answers(checkpoint, puzzles, tmp_path, capsys, monkeypatch):
+    lines = [TASK.line(question) for question in QUESTIONS[:3]]
+    text, out = "\n".join(lines), tmp_path / "out.csv"
+    words = ["-o", out, "--trajectories", 1]
+    (tmp_path / "list.txt").write_text(text)
+    (tmp_path / "list.json").write_text(json.dumps(lines))
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps({"Puzzle": t}) for t in lines))
+    (tmp_path / "windows.txt").write_bytes(("\ufeff" + text.replace("\n", "\r\n")).encode())
+    (tmp_path / "utf16.txt").write_bytes(text.encode("utf-16"))
+    (tmp_path / "list.csv.gz").write_bytes(gzip.compress(f"quizzes\n{text}\n".encode()))
+    (tmp_path / "mine.csv").write_text("start;end\n" + text.replace("\n", ";\n") + ";\n")
+    for source in (
+        [text], [tmp_path / "list.txt"], ["--file", tmp_path / "list.txt"],
+        [tmp_path / "list.json"], [tmp_path / "list.jsonl"], [tmp_path / "windows.txt"],
+        [tmp_path / "utf16.txt"], [tmp_path / "list.csv.gz"],
+        [tmp_path / "mine.csv", "--question-column", "start"],
+    ):  # fmt: skip
+        out.unlink(missing_ok=True)
+        assert solve(checkpoint, *source, *words) == 0
+        assert answers(out) == lines, source
+    for source in (["-"], ["--file", "-"], []):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-16"))))
+        assert solve(checkpoint, *source, *words) == 0
+        assert answers(out) == lines
+
+
+def test_puzzles_of_a_dataset_become_a_table_of_answers(checkpoint, data, tmp_path):
+    out = tmp_path / "out.csv"
+    assert solve(checkpoint, "--data", data, "--index", 4, 2, "-o", out, "--trajectories", 1) == 0
+    assert answers(out) == [TASK.line(QUESTIONS[4]), TASK.line(QUESTIONS[2])]
+
+
+def test_a_file_in_a_puzzles_place_is_read_and_a_missing_one_said(checkpoint, tmp_path, capsys):
+    puzzle = TASK.line(QUESTIONS[0])
+    file = tmp_path / "puzzle.txt"
+    file.write_text(TASK.render(QUESTIONS[0]))
+    solve(checkpoint, puzzle, "--trajectories", 1)
+    expected = capsys.readouterr().out
+    solve(checkpoint, file, "--trajectories", 1)
+    assert capsys.readouterr().out == expected
+    for name in ("absent.txt", f"{tmp_path}/absent", "~/absent.sdm"):
+        assert refusal(capsys, checkpoint, name) == (
+            f"there is no file {name}: correct its name, or write a puzzle"
+        )
+    assert refusal(capsys, checkpoint, tmp_path).startswith(f"{tmp_path} is a folder: name a file")
+
+
+def test_closed_input_is_one_line(checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert refusal(capsys, checkpoint).startswith("no puzzle: write one after trm solve")
+
+
+def test_puzzles_of_another_kind_are_told(checkpoint, capsys):
+    maze = "\n".join(["S...."] + ["....."] * 3 + ["....G"])
+    line = refusal(capsys, checkpoint, maze)
+    assert line.endswith("looks like a 5x5 maze, where sudoku4x4 is wanted")
+
+
+def test_what_no_bundled_model_solves_is_told(capsys):
+    assert main(["solve", "\n".join(["S...."] + ["....."] * 3 + ["....G"])]) == 2
+    assert "no bundled model solves maze5x5. Models to choose from: " in capsys.readouterr().err
+    assert main(["solve", "5" + "." * 79 + "A"]) == 2
+    assert "looks like a 9x9 Sudoku; r9c9 holds 'A'" in capsys.readouterr().err
+
+
+def test_what_is_known_of_a_puzzle_is_said_after_a_failure(checkpoint, capsys):
+    """Never as the answer: an untrained model solves neither."""
+    for puzzle, words in (
+        ("123. .... .... ...4", "the puzzle has no solution, as the exact solver finds"),
+        ("." * 16, "the puzzle has several solutions, as the exact solver finds; this is none"),
+    ):
+        assert solve(checkpoint, puzzle, "--trajectories", 1) == 1
+        assert words in capsys.readouterr().out
+    unique = TASK.line(QUESTIONS[0])
+    assert solve(checkpoint, unique, "--trajectories", 1) == 1
+    assert "exact solver" not in capsys.readouterr().out
+
+
+def test_long_work_is_seen_to_go_on(checkpoint, capsys, monkeypatch):
+    """One line where there is no terminal; a line kept up to date where there is."""
+    monkeypatch.setattr(progress, "SILENT", 0)
+    monkeypatch.setattr(progress, "APART", 0)
+    solve(checkpoint, TASK.line(QUESTIONS[0]), "--max-steps", 2, "--trajectories", 1)
+    shown = capsys.readouterr()
+    assert "solving" not in shown.out
+    assert shown.err.count("up to 1 trajectories of 2 steps a puzzle") == 1
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.Progress("begun") as line:
+        time.sleep(0.1)
+        line.update("going on")
+    assert capsys.readouterr().err == "\rbegun\x1b[K\rgoing on\x1b[K\r\x1b[K"
+
+
+def test_more_trajectories_alone_differ_as_those_of_the_default_search(checkpoint, capsys):
+    words = [TASK.line(QUESTIONS[0]), "--halt-threshold", "none"]
+    solve(checkpoint, *words, "--trajectories", 2)
+    plain = capsys.readouterr().out
+    solve(checkpoint, *words, "--trajectories", 2, "--restarts", "--symmetries", "--select", "rule")
+    assert capsys.readouterr().out == plain
+    assert "trajectories 2, network evaluations 6, chosen by rule" in plain
+
+
+def test_one_call_from_text_to_text(checkpoint):
+    question, label = QUESTIONS[0], ANSWERS[0]
+    answer = trm_mlx.solve(TASK.render(question))
+    assert answer == (TASK.line(label), True, answer.steps)
+    untrained = trm_mlx.solve(TASK.line(question), checkpoint=str(checkpoint))
+    assert len(untrained.text) == 16
+    assert not untrained.solved
+    for text, problem in (
+        (3, "a puzzle is text, such as '53..7....', not int"),
+        ("", "looks like no puzzle"),
+        ("11" + "." * 14, "r1c1 and r1c2 both hold 1"),
+        (f"{TASK.line(question)}\n{TASK.line(question)}", "2 puzzles where one is wanted"),
+    ):
+        with pytest.raises(trm_mlx.InputError, match=problem):
+            trm_mlx.solve(text)
+    with pytest.raises(
+        trm_mlx.InputError, match=r"sudoku4x4 does not exist: did you mean sudoku-4x4"
+    ):
+        trm_mlx.load("sudoku4x4")
 
 
 # The options of computation
@@ -249,7 +382,6 @@ def test_shown_steps_are_those_of_the_chosen_trajectory(checkpoint, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--trajectories", "2"], "trajectories 2 would all be the same"),
         (["--noise", "0.1"], "set trajectories to at least 2"),
         (["--halt-threshold", "2"], "halt_threshold 2.0: must lie between 0 and 1"),
         (["--halt-threshold", "x"], "argument --halt-threshold: invalid"),
@@ -261,7 +393,7 @@ def test_bad_options(checkpoint, capsys, words, message):
 
 
 def test_a_board_in_rows_and_boards_in_lines(checkpoint, tmp_path, capsys, monkeypatch):
-    """Which of the two a text is, for any task, is what `parse` makes of it."""
+    """Which of the two a text is, its shape tells."""
     lines = [TASK.line(question) for question in QUESTIONS[:2]]
 
     def shown(text):
@@ -273,8 +405,7 @@ def test_a_board_in_rows_and_boards_in_lines(checkpoint, tmp_path, capsys, monke
     boards = [TASK.render(question) for question in QUESTIONS[:2]]
     assert shown(boards[0]) == shown(lines[0])
     assert shown("\n".join(lines)).count("rules ") == 2
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([boards[0], *boards[1:]])))
-    assert refusal(capsys, checkpoint).startswith("standard input: 32 cells where a 4x4")
+    assert shown("\n".join(boards)) == shown("\n".join(lines))
 
 
 def test_puzzles_with_embeddings_of_their_own(tmp_path, capsys):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import fitting
-from trm_mlx.tasks.sudoku import Sudoku, parse_any
+from trm_mlx.tasks.read import read_puzzles
+from trm_mlx.tasks.sudoku import Sudoku
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -130,16 +131,16 @@ def test_a_rendered_answer_reads_back(size):
     assert text.startswith(f" {answer[0]}+{answer[1]}")
     lines = [line for line in text.splitlines() if not line.startswith("-")]
     assert "".join(lines).count("+") == (question == 0).sum()
-    found, values = parse_any(text)
-    assert found == task
-    assert (values == answer).all()
+    (found,) = read_puzzles(text)
+    assert found.task == task
+    assert (found.values == answer).all()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1.. .x... .... ....", r"character 'x' at position 6 is no Sudoku cell; use 1 to 4"),
-        ("²" + "." * 15, r"character '²' at position 1"),
+        ("1.. .a... .... ....", r"r2c1 holds 'a': write 1 to 4, and . or 0 for a blank"),
+        ("²" + "." * 15, r"r1c1 holds '²'"),
         ("1" * 15, r"15 cells where a 4x4 Sudoku has 16; write every cell"),
         ("", r"0 cells where a 4x4 Sudoku has 16"),
         ("....|....|.7..|....", r"digit 7 at r3c2 does not fit a 4x4 Sudoku; use 1 to 4"),
@@ -152,11 +153,6 @@ def test_parse_errors(text, message):
     with pytest.raises(InputError, match=message) as caught:
         Sudoku(4).parse(text)
     assert "\n" not in str(caught.value)
-
-
-def test_parse_any_error():
-    with pytest.raises(InputError, match="17 cells are no Sudoku; write 16, 36 or 81"):
-        parse_any("." * 17)
 
 
 def test_parse_batch():
@@ -172,8 +168,8 @@ def test_parse_batch():
     ("bad", "message"),
     [
         (HARD[:-1], "row 2: 80 cells where a 9x9 Sudoku has 81"),
-        ("?" + HARD[1:], r"row 2: character '\?' at position 1"),
-        ("é" + HARD[1:], "row 2: character 'é' at position 1"),
+        ("%" + HARD[1:], "row 2: r1c1 holds '%'"),
+        ("é" + HARD[1:], "row 2: r1c1 holds 'é'"),
         ("88" + HARD[2:], "row 2: r1c1 and r1c2 both hold 8"),
     ],
 )

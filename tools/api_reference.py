@@ -23,7 +23,8 @@ sys.path.insert(0, str(CHECKOUT))
 PUBLIC = {
     "Models": ("load", "build_model", "RecursiveReasoner", "models.act:Carry"),
     "Solving": (
-        "Solver", "solve.scheduler:Solution", "solve.search:Trajectory", "solve.search:StepOutput",
+        "solve:solve", "solve:Answer", "Solver", "solve.scheduler:Solution",
+        "solve.search:Trajectory", "solve.search:StepOutput",
         "solve.scheduler:StepEvent", "SearchConfig", "solve.search:DEFAULT_SEARCH", "predict",
         "refine", "solve.refine:Refinement", "solve.evaluate:measure",
     ),
@@ -45,8 +46,9 @@ PUBLIC = {
     ),
     "Tasks": (
         "tasks:get", "tasks:fitting", "tasks:task_of", "tasks:register", "tasks:Task",
-        "tasks:Puzzles", "tasks.base:WrongCells", "tasks:BoardStyle", "tasks:BoardInput",
-        "tasks.sudoku:Sudoku", "tasks.maze:Maze", "tasks.arithmetic:Arithmetic",
+        "tasks:read_puzzles", "tasks:PuzzleText", "tasks:Puzzles", "tasks.base:WrongCells",
+        "tasks:BoardStyle", "tasks:BoardInput", "tasks.sudoku:Sudoku", "tasks.maze:Maze",
+        "tasks.arithmetic:Arithmetic",
     ),
     "Errors": ("InputError",),
 }  # fmt: skip

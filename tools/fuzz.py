@@ -11,6 +11,8 @@ that target.
 
 import argparse
 import contextlib
+import functools
+import gzip
 import io
 import json
 import random
@@ -37,13 +39,13 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import read_yaml
 from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
 from trm_mlx.data.format import IDENTIFIERS_FILE
+from trm_mlx.data.tables import is_table, read_rows
 from trm_mlx.demo import schemas
 from trm_mlx.demo.registry import ModelEntry
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.solve.csv_files import first_questions
 from trm_mlx.tasks.arc import ARC
-from trm_mlx.tasks.sudoku import parse_any
+from trm_mlx.tasks.read import read_puzzles
 
 SLOW, GROWTH = 5.0, 512  # seconds an input, MiB
 PACKAGE = str(Path(trm_mlx.__file__).parent)
@@ -87,7 +89,6 @@ def targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
         seeds = [task.line(board).encode() for board in puzzles.questions]
         seeds += [task.render(board).encode() for board in puzzles.questions]
         found[name] = text_target(task.parse), seeds
-    found["any sudoku"] = text_target(parse_any), found["sudoku9x9"][1]
     found["arc text"] = text_target(ARC().parse), [b"012\n345\n678", b"0 1\n2 3"]
     words = ["arch=trm lr=1e-4 data_paths=[a,b]", "arch.hidden_size=64 data=x epochs=7 ema=True"]
     found["overrides"] = text_target(lambda t: load_config(t.split(" "))), [*map(str.encode, words)]
@@ -102,11 +103,54 @@ def targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
     path = folder / "in.csv"
     words = ["build", "sudoku", "--input", str(path), "--num-test", "1"]
     words += ["--output-dir", str(folder / "out"), "--overwrite"]
-    found["csv"] = file_target(path, lambda: first_questions(path, 100)), [table.encode()]
     found["csv to dataset"] = file_target(path, lambda: refused(words)), [table.encode()]
+    found |= puzzle_targets(folder)
     found |= page_targets()
     found |= arc_targets(folder / "arc") | dataset_targets(folder) | checkpoint_targets(folder)
     return found | converter_targets(folder / "weights")
+
+
+def puzzle_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
+    """Puzzles as text of any kind, and as tables."""
+    seeds = [
+        f"[Puzzle]\n{spelled}\n[State]\n{spelled}"
+        for task in map(tasks.get, ("sudoku4x4", "sudoku6x6", "sudoku9x9", "maze10x10"))
+        for board in task.generate(2, np.random.default_rng(0)).questions
+        for spelled in (task.line(board), task.render(board))
+    ]
+    seeds += [seed.split("\n", 1)[1].rsplit("\n[State]")[0] for seed in seeds]
+    seeds += [json.dumps(seeds[-3:]), json.dumps({"puzzle": [[1, 0, None, "."]] * 4})]
+    seeds += ["12+34=\n5*6", "|1|2|\n|-|-|\n| |4|\n", "12 34 5 6\n", "  #..S\n  G...  # mine"]
+    data = [seed.encode() for seed in seeds]
+    found = {"puzzle text": (text_target(read_puzzles), data)}
+    for name in ("sudoku9x9", "maze10x10", "addition3"):
+        read = functools.partial(read_puzzles, task=tasks.get(name))
+        found[f"puzzle text {name}"] = text_target(read), data
+    rows = [{"puzzle": "1.." * 5, "solution": "123" * 5, "rating": 1}] * 3
+    tables = [
+        "\n".join(map(json.dumps, rows)).encode(),
+        json.dumps(rows).encode(),
+        b"sep=;\nQuizzes;Solutions;difficulty\n1.;12;0.5\n" * 2,
+        f"{'1.' * 8},{'12' * 8}\n".encode() * 3,
+        "question\tanswer\n1.\t12\n".encode("utf-16"),
+        gzip.compress(b"question,answer\n1.,12\n"),
+    ]
+    for name in ("any.csv", "quizzes.npy"):
+        path = folder / name
+        if path.suffix == ".npy":
+            np.save(path, np.ones((3, 4, 4), np.uint8))
+            tables = [path.read_bytes()]
+        read = functools.partial(read_table, path)
+        found[f"table {path.suffix}"] = file_target(path, read), tables
+    return found
+
+
+def read_table(path: Path) -> None:
+    is_table(path)
+    for row in read_rows(path):
+        if not row.problem:
+            with contextlib.suppress(InputError):
+                read_puzzles(row.question)
 
 
 def refused(words: list[str]) -> None:

@@ -32,6 +32,7 @@ _LAZY = {
     "load": "trm_mlx.models.checkpoint_files",
     "predict": "trm_mlx.solve.solver",
     "refine": "trm_mlx.solve.refine",
+    "solve": "trm_mlx.solve",
     "SearchConfig": "trm_mlx.solve.search",
     "Solver": "trm_mlx.solve.solver",
     "Trainer": "trm_mlx.run.trainer",
@@ -44,7 +45,8 @@ __all__ = ["InputError", "__version__", *_LAZY]
 def __getattr__(name: str):
     if name not in _LAZY:
         raise AttributeError(f"module 'trm_mlx' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    module = importlib.import_module(_LAZY[name])
+    return module if _LAZY[name] == f"{__name__}.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

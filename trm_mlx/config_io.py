@@ -177,7 +177,8 @@ def _build(declared: type, values: dict, prefix: str) -> Any:
 def _check_known(keys: typing.Iterable[str], kinds: dict[str, Any], prefix: str) -> None:
     for key in keys:
         if key not in kinds:
-            nearest = difflib.get_close_matches(str(key), kinds, n=1, cutoff=0.0)[0]
+            known = [*kinds, *(() if prefix else ("experiment", "arch"))]
+            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
             raise InputError(f"unknown key {prefix}{key}: did you mean {prefix}{nearest}?")
 
 

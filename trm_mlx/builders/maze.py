@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from trm_mlx.builders.csv_files import add_source, check_one_source, each, read_sources, subsample
+from trm_mlx.builders.tables import (
+    Columns,
+    add_source,
+    check_one_source,
+    each,
+    read_sources,
+    subsample,
+)
 from trm_mlx.builders.write import (
     CHUNK,
     Boards,
@@ -29,7 +36,7 @@ from trm_mlx.builders.write import (
 from trm_mlx.data.writer import check_replaceable
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles
-from trm_mlx.tasks.maze import KINDS, Maze, parse_any
+from trm_mlx.tasks.maze import KINDS, Maze
 
 IMAGES = 8
 
@@ -42,6 +49,8 @@ def build_maze(
     source_repo: str = "sapientinc/maze-30x30-hard-1k",
     num_train: int = 1000,
     num_test: int = 200,
+    question_column: str | None = None,
+    answer_column: str | None = None,
     subsample_size: int | None = None,
     aug: bool = False,
     kind: str = KINDS[0],
@@ -50,15 +59,16 @@ def build_maze(
     seed: int = 0,
     overwrite: bool = False,
 ) -> BuiltDataset:
-    """Build a maze dataset: generated, from CSV files, or from the Hugging Face hub.
+    """Build a maze dataset: generated, from tables, or from the Hugging Face hub.
 
     Args:
         output_dir: dataset folder to write.
         generate: make mazes of so many cells a side; None: read them.
-        input: CSV file (test puzzles are split off), or folder with train.csv and test.csv.
+        input: table (test puzzles are split off), or folder with train.csv and test.csv.
         source_repo: dataset on the Hugging Face hub, read without ``generate`` and ``input``.
         num_train: mazes to generate.
-        num_test: test mazes to generate, or to split off a CSV file.
+        num_test: test mazes to generate, or to split off a table.
+        question_column, answer_column: names of columns of ``input``; None: those in use.
         subsample_size: training mazes to keep, at random; None: all.
         aug: add the 7 other rotations and reflections of every training maze.
         kind: of generated mazes, one of ``trm_mlx.tasks.maze.KINDS``.
@@ -84,15 +94,14 @@ def build_maze(
     elif min_path_length is not None:
         raise InputError("min_path_length goes with generate: a CSV file has its own mazes")
     else:
-        task, train, test = read_sources(input, source_repo, num_test, _task_of, _boards_of, rng)
+        columns = Columns(question_column, answer_column)
+        task, train, test = read_sources(
+            input, source_repo, columns, num_test, Maze, _boards_of, rng
+        )
     train = subsample(train, subsample_size, rng)
     images = IMAGES if aug else 1
     chunks = _augmented(task, train, images)
     return write_splits(output_dir, task, chunks, len(train.ratings), images - 1, test, overwrite)
-
-
-def _task_of(question: str) -> Maze:
-    return parse_any(question)[0]
 
 
 def _boards_of(

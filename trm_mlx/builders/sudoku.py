@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from trm_mlx.builders.csv_files import add_source, check_one_source, each, read_sources, subsample
+from trm_mlx.builders.tables import (
+    Columns,
+    add_source,
+    ambiguous,
+    check_one_source,
+    each,
+    read_sources,
+    subsample,
+)
 from trm_mlx.builders.write import (
     CHUNK,
     Boards,
@@ -28,7 +36,7 @@ from trm_mlx.builders.write import (
 from trm_mlx.data.writer import check_replaceable
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles
-from trm_mlx.tasks.sudoku import Sudoku, parse_any
+from trm_mlx.tasks.sudoku import Sudoku
 
 
 def build_sudoku(
@@ -39,6 +47,8 @@ def build_sudoku(
     source_repo: str = "sapientinc/sudoku-extreme",
     num_train: int = 1000,
     num_test: int = 200,
+    question_column: str | None = None,
+    answer_column: str | None = None,
     subsample_size: int | None = None,
     min_difficulty: int = 0,
     num_aug: int = 0,
@@ -46,15 +56,16 @@ def build_sudoku(
     seed: int = 0,
     overwrite: bool = False,
 ) -> BuiltDataset:
-    """Build a Sudoku dataset: generated, from CSV files, or from the Hugging Face hub.
+    """Build a Sudoku dataset: generated, from tables, or from the Hugging Face hub.
 
     Args:
         output_dir: dataset folder to write.
         generate: make puzzles of so many cells a side, 4, 6 or 9; None: read them.
-        input: CSV file (test puzzles are split off), or folder with train.csv and test.csv.
+        input: table (test puzzles are split off), or folder with train.csv and test.csv.
         source_repo: dataset on the Hugging Face hub, read without ``generate`` and ``input``.
         num_train: puzzles to generate.
-        num_test: test puzzles to generate, or to split off a CSV file.
+        num_test: test puzzles to generate, or to split off a table.
+        question_column, answer_column: names of columns of ``input``; None: those in use.
         subsample_size: training puzzles to keep, at random; None: all.
         min_difficulty: lowest rating to keep, in both splits.
         num_aug: augmented copies of every training puzzle.
@@ -79,16 +90,18 @@ def build_sudoku(
         options = {"min_rating": min_difficulty, "extra_givens": extra_givens}
         train, test = generate_splits(task, num_train, num_test, rng, **options)
     else:
-        task, train, test = read_sources(input, source_repo, num_test, _task_of, _boards_of, rng)
+        columns = Columns(question_column, answer_column)
+        task, train, test = read_sources(
+            input, source_repo, columns, num_test, Sudoku, _boards_of, rng
+        )
     train = _at_least(train, min_difficulty, "training")
     test = _at_least(test, min_difficulty, "test")
     train = subsample(train, subsample_size, rng)
     chunks = _augmented(task, train, test, num_aug, rng)
-    return write_splits(output_dir, task, chunks, len(train.ratings), num_aug, test, overwrite)
-
-
-def _task_of(question: str) -> Sudoku:
-    return parse_any(question)[0]
+    built = write_splits(output_dir, task, chunks, len(train.ratings), num_aug, test, overwrite)
+    if generate is not None:
+        return built
+    return built._replace(warnings=ambiguous(task, {"training": train, "test": test}))
 
 
 def _boards_of(

@@ -1,9 +1,11 @@
-"""Where the puzzles of ``trm solve`` come from: an argument, a text file, stdin, or a dataset."""
+"""Where the puzzles of ``trm solve`` come from: an argument, a file, stdin, or a dataset."""
 
 import argparse
+import itertools
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,36 +14,35 @@ import numpy as np
 from trm_mlx.config import ModelConfig
 from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
 from trm_mlx.data.format import DatasetMetadata
-from trm_mlx.errors import InputError, located
+from trm_mlx.data.tables import decode, is_table, read_text
+from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import bundled, read_config
-from trm_mlx.solve.csv_files import first_questions
-from trm_mlx.tasks import task_of
+from trm_mlx.solve.questions import Question, model_for, questions_of_table, questions_of_text
 from trm_mlx.tasks.base import Task
 
 
-class Question(NamedTuple):
-    """A puzzle as cell values ``[S]``; the label is its answer, where a dataset has one."""
-
-    values: np.ndarray
-    identifier: int = 0  # of the puzzle embedding
-    label: np.ndarray | None = None
-
-
 class Source(NamedTuple):
-    """Where the puzzles come from, for messages, and their text; none for tables and datasets."""
+    """Where the puzzles come from: text, a table, or neither for a dataset.
+
+    name: what messages call it.
+    """
 
     name: str
-    text: str
+    text: str | None = None
+    table: Path | None = None
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "puzzle",
         nargs="?",
-        help="a puzzle as text, such as 81 cells of a Sudoku, 0 or . for a blank; without it, "
-        "--file, --data or stdin. With -o, a CSV file with a column question",
+        help="puzzles: text in any common spelling, such as 81 cells of a Sudoku; a file of them, "
+        "as text, CSV, JSON or parquet; or - for stdin, which is read where none is named",
     )
-    parser.add_argument("--file", help="text file: one puzzle, or one a line")
+    parser.add_argument("--file", help="file of puzzles")
+    parser.add_argument(
+        "--question-column", metavar="NAME", help="of a table (default: question, puzzle, quizzes)"
+    )
     parser.add_argument("--data", help="dataset folder to take a puzzle from")
     parser.add_argument("--split", default="test", help="of --data (default: %(default)s)")
     parser.add_argument("--name", help="a puzzle of --data, as its identifiers.json has it")
@@ -55,72 +56,100 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def find_source(arguments: argparse.Namespace) -> Source:
-    """The one source that is named, read if it is text."""
+    """Return the one source that is named, read if it is text.
+
+    Raises:
+        InputError: there is none, or several, or it cannot be read.
+    """
     if sum(given is not None for given in (arguments.puzzle, arguments.file, arguments.data)) > 1:
         raise InputError("name one source: a puzzle, --file or --data")
     if arguments.name is not None and arguments.data is None:
         raise InputError("--name is that of a puzzle of a dataset: add --data DIR")
-    if arguments.output is not None and arguments.puzzle is None:
-        raise InputError("-o goes with a CSV file: trm solve IN.csv -o OUT.csv --checkpoint DIR")
-    if arguments.output is not None or arguments.data is not None:
-        return Source(arguments.data or arguments.puzzle, "")
-    if arguments.puzzle is not None and os.path.isfile(arguments.puzzle):
-        raise InputError(
-            f"{arguments.puzzle} is a file: read puzzles from it with --file, or a CSV file with "
-            "-o OUT.csv"
-        )
-    if arguments.puzzle is not None:
-        return Source(f"the puzzle of {len(arguments.puzzle.strip())} characters", arguments.puzzle)
-    if arguments.file is None and sys.stdin.isatty():
-        raise InputError("no puzzle: write one after trm solve, or name --file or --data")
-    name = arguments.file or "standard input"
-    try:
-        text = Path(arguments.file).read_text("utf-8") if arguments.file else sys.stdin.read()
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not a text file: {error}") from error
-    if not text.strip():
-        raise InputError(f"{name} is empty: write a puzzle")
-    return Source(name, text)
-
-
-def model_for(arguments: argparse.Namespace, source: Source) -> str:
-    """The bundled model for what is to be solved."""
     if arguments.data is not None:
-        sizes = PuzzleDataset([arguments.data], arguments.split).metadata
-        wanted = (sizes.vocab_size, sizes.seq_len)
-        return bundled_model(lambda task: (task.vocab_size, task.seq_len) == wanted, source.name)
-    texts = [source.text, *source.text.splitlines()]
-    if arguments.output is not None:
-        texts = first_questions(Path(arguments.puzzle), 100)
-        if not texts:
-            raise InputError(f"{arguments.puzzle} has no puzzles: write them below the header")
+        return Source(arguments.data)
+    puzzle, file = arguments.puzzle, arguments.file
+    if file is None and puzzle not in (None, "-"):
+        path = Path(puzzle).expanduser()
+        if puzzle.strip() and os.path.isdir(path):
+            raise InputError(f"{puzzle} is a folder: name a file of puzzles, or --data DATASET")
+        if not puzzle.strip() or not os.path.exists(path):
+            return Source(f"the puzzle of {len(puzzle.strip())} characters", puzzle)
+        file = puzzle
+    if file in (None, "-"):
+        source = Source("standard input", _read_stdin(explicit=file or puzzle))
+    else:
+        path = Path(file).expanduser()
+        if arguments.question_column is not None or is_table(path):
+            return Source(str(path), table=path)
+        source = Source(str(path), read_text(path))
+    if not source.text.strip():
+        raise InputError(f"{source.name} is empty: write a puzzle")
+    return source
 
-    def reads_one(task: Task) -> bool:
-        return any(refusal(task, text) is None for text in texts)
 
-    return bundled_model(reads_one, source.name, texts)
+def _read_stdin(explicit: str | None) -> str:
+    if sys.stdin is None or (explicit is None and sys.stdin.isatty()):
+        raise InputError("no puzzle: write one after trm solve, or name --file or --data")
+    try:
+        if hasattr(sys.stdin, "buffer"):
+            return decode(sys.stdin.buffer.read(), "standard input")
+        return sys.stdin.read()
+    except OSError as error:
+        raise InputError(f"cannot read standard input: {error.strerror}") from error
+
+
+def choose_model(arguments: argparse.Namespace, source: Source) -> str:
+    """Return the name of the bundled model for what is to be solved.
+
+    Raises:
+        InputError: there is none, or nothing to solve.
+    """
+    if arguments.data is None:
+        return model_for(itertools.islice(read_questions(source, arguments), 100), source.name)
+    sizes = PuzzleDataset([arguments.data], arguments.split).metadata
+    known = {name: read_config(folder) for name, folder in bundled().items()}
+    for name, config in known.items():
+        if (config.vocab_size, config.seq_len) == (sizes.vocab_size, sizes.seq_len):
+            return name
+    raise InputError(
+        f"{source.name}: no bundled model takes it. Models to choose from: "
+        f"{', '.join(known) or 'none'}, or yours with --checkpoint DIR"
+    )
 
 
 def read_questions(
-    task: Task, config: ModelConfig, arguments: argparse.Namespace, source: Source
-) -> list[Question]:
-    """The puzzles, as the task of the model reads them."""
-    if arguments.data is not None:
-        return _of_dataset(task, config, arguments)
-    lines = {n: line for n, line in enumerate(source.text.splitlines(), start=1) if line.strip()}
-    if len(lines) == 1 or all(refusal(task, line) for line in lines.values()):
-        with located(source.name):  # a board in rows
-            return [Question(task.parse(source.text))]
-    questions = []
-    for number, line in lines.items():
-        with located(f"{source.name} line {number}"):
-            questions.append(Question(task.parse(line)))
+    source: Source, arguments: argparse.Namespace, task: Task | None = None
+) -> Iterable[Question]:
+    """Read the puzzles of a text or table, those of a table as they are asked for.
+
+    Args:
+        task: the one of the model; by default any.
+    """
+    if source.table is not None:
+        return questions_of_table(source.table, task, arguments.question_column)
+    try:
+        questions = questions_of_text(source.text, source.name, task)
+    except InputError as error:
+        questions, problem = [], error
+    else:
+        problem = questions[0].error
+    if problem is not None and source.text == arguments.puzzle and _is_path(source.text):
+        raise InputError(f"there is no file {source.text}: correct its name, or write a puzzle")
+    if not questions:
+        raise problem
     return questions
 
 
-def _of_dataset(task: Task, config: ModelConfig, arguments: argparse.Namespace) -> list[Question]:
+def _is_path(text: str) -> bool:
+    """Whether a text that is no puzzle was meant as the name of a file."""
+    named = re.fullmatch(r"\S*[/\\]\S*|\S*\.[A-Za-z]\w+|~\S*", text)
+    return bool(named) and "..." not in text and any(map(str.isalpha, text))
+
+
+def questions_of_dataset(
+    task: Task, config: ModelConfig, arguments: argparse.Namespace
+) -> list[Question]:
+    """Read the puzzles of --data that the options name."""
     data = PuzzleDataset([arguments.data], arguments.split)
     check_sizes(config, arguments.checkpoint, data.metadata, arguments.data)
     examples, place = np.arange(data.puzzle_indices[-1]), arguments.data
@@ -137,7 +166,10 @@ def _of_dataset(task: Task, config: ModelConfig, arguments: argparse.Namespace) 
         batch["puzzle_identifiers"].tolist(),
         task.decode(batch["labels"]),
     )
-    return [Question(*row) for row in zip(*columns, strict=True)]
+    return [
+        Question(f"{place} example {index}", task.line(values), values, None, identifier, label)
+        for index, values, identifier, label in zip(indices, *columns, strict=True)
+    ]
 
 
 def _examples_named(data: PuzzleDataset, arguments: argparse.Namespace) -> np.ndarray:
@@ -158,38 +190,6 @@ def _examples_named(data: PuzzleDataset, arguments: argparse.Namespace) -> np.nd
             f"{arguments.data}: name another with --split"
         )
     return np.concatenate(examples)
-
-
-def bundled_model(suits: Callable[[Task], bool], source: str, texts: Sequence[str] = ()) -> str:
-    """The name of the first bundled model whose task suits.
-
-    Raises:
-        InputError: there is none, by ``source``, what was to be solved; with the reason why the
-            task whose puzzles are nearest in length cannot read the first of ``texts``.
-    """
-    tasks = {}
-    for name, folder in bundled().items():
-        tasks[name] = task_of(read_config(folder))
-        if suits(tasks[name]):
-            return name
-    known = ", ".join(f"{name} ({task.name})" for name, task in tasks.items()) or "none"
-    reason = "no bundled model takes it"
-    if tasks and texts:
-        cells = len("".join(texts[0].split()))
-        nearest = min(tasks.values(), key=lambda task: abs(task.seq_len - cells))
-        reason = refusal(nearest, texts[0]) or reason
-    raise InputError(
-        f"{source}: {reason}. Models to choose from: {known}, or yours with --checkpoint DIR"
-    )
-
-
-def refusal(task: Task, text: str) -> str | None:
-    """Why ``text`` is no puzzle of this task, if it is none."""
-    try:
-        task.parse(text)
-    except InputError as error:
-        return str(error)
-    return None
 
 
 def check_sizes(

@@ -83,6 +83,9 @@ def build_solver(
     given = vars(arguments)
     options = {name: given[name] for name in ("max_steps", "halt_threshold") if name in given}
     asked = {name: given[name] for name in SEARCH if name in given}
+    if asked.get("trajectories", 1) > 1 and not {"noise", "restarts", "symmetries"} & asked.keys():
+        # They would all be the same.
+        asked = {name: getattr(default, name) for name in SEARCH} | asked
     search = SearchConfig(**asked) if asked else default
     return Solver(
         model,

@@ -1,33 +1,39 @@
 """``single_inference.py`` and ``trm solve``: prints every step of the solution of a puzzle.
 
-With ``-o`` it solves a CSV file into a CSV file.
+With ``-o`` it writes the answers into a CSV file.
 """
 
 import argparse
 import dataclasses
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterable
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from trm_mlx import device
 from trm_mlx.commands.puzzle_sources import (
-    Question,
+    Source,
     add_source_arguments,
+    choose_model,
     find_source,
-    model_for,
+    questions_of_dataset,
     read_questions,
 )
 from trm_mlx.commands.search_options import add_search_arguments, build_solver
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import load
-from trm_mlx.solve.csv_files import count_rows, solve_table
-from trm_mlx.solve.scheduler import Solution
+from trm_mlx.solve.csv_files import check_target as check_table_target
+from trm_mlx.solve.csv_files import solve_table
+from trm_mlx.solve.questions import Question
+from trm_mlx.solve.scheduler import Solution, StepEvent
 from trm_mlx.solve.search import DEFAULT_SEARCH, SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task, has_rules
+from trm_mlx.view.progress import Progress
 from trm_mlx.view.recording import Recording, judged, matched, recording_of
 from trm_mlx.view.save import check_target, save
 from trm_mlx.view.terminal import Screen, ScreenContext, colourful
@@ -40,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint or run folder, or a bundled model by its name (default: the bundled model "
         "for this kind of puzzle)",
     )
-    parser.add_argument("-o", "--output", help="CSV file to write, for a CSV file of puzzles")
+    parser.add_argument("-o", "--output", type=Path, help="CSV file of answers to write")
     parser.add_argument(
         "--batch-size", type=int, help="puzzles worked on at once (default: by the device)"
     )
@@ -65,73 +71,123 @@ def run(arguments: argparse.Namespace) -> int:
     """Solve puzzles, and print or write the answers.
 
     The exit status is 1 if an answer shown breaks the rules or, where there are none, is not the
-    label; or if a row of a CSV file is no puzzle.
+    label; or if one of several puzzles cannot be read.
     """
     _check_views(arguments)
     source = find_source(arguments)
+    if arguments.output is not None:
+        check_table_target(arguments.output, Path(source.name))
     if arguments.checkpoint is None:
-        arguments.checkpoint = model_for(arguments, source)
+        arguments.checkpoint = choose_model(arguments, source)
     model, config = load(arguments.checkpoint)
     with located(arguments.checkpoint):
         task = task_of(config, rules=False)
-    if not has_rules(task) and arguments.data is None:
+    if arguments.data is not None:
+        questions = questions_of_dataset(task, config, arguments)
+    elif has_rules(task):
+        questions = read_questions(source, arguments, task)
+    else:
         raise InputError(
             f"{arguments.checkpoint} solves the puzzles of the dataset it was trained on: name one "
             "with --data DIR --name PUZZLE"
         )
-    if arguments.output is not None:
-        solver = build_solver(arguments, model, task, DEFAULT_SEARCH)
-        device.announce(config.forward_dtype)
-        return _solve_table(solver, task, Path(arguments.puzzle), Path(arguments.output))
-    questions = read_questions(task, config, arguments, source)
-    if len(questions) > 1 and (arguments.watch or arguments.save):
-        option = "--watch" if arguments.watch else "--save"
-        raise InputError(f"{option} shows one puzzle, not {len(questions)}: name one of them")
-    default = _default_search(task, questions)
-    solver = build_solver(arguments, model, task, default, intermediates=True)
+    unreadable = 0
+    if arguments.output is None:
+        questions, unreadable = _readable(questions)
+        if len(questions) > 1 and (arguments.watch or arguments.save):
+            option = "--watch" if arguments.watch else "--save"
+            raise InputError(f"{option} shows one puzzle, not {len(questions)}: name one of them")
+    own = arguments.data is not None and any(question.identifier for question in questions)
+    default = _default_search(task, own)
+    solver = build_solver(arguments, model, task, default, intermediates=arguments.output is None)
     device.announce(config.forward_dtype)
-    inputs = (task.encode(question.values) for question in questions)
-    identifiers = (question.identifier for question in questions)
+    if arguments.output is not None:
+        return _solve_table(solver, task, questions, source, arguments.output)
+    right = _solve_shown(solver, task, questions, arguments)
+    return 0 if right and not unreadable else 1
+
+
+def _readable(questions: Iterable[Question]) -> tuple[list[Question], int]:
+    """The questions that are puzzles, and how many are none, which are reported.
+
+    Raises:
+        InputError: all of them, the last one's.
+    """
+    found = list(questions)
+    puzzles = [question for question in found if question.values is not None]
+    broken = [question for question in found if question.values is None]
+    last = None if puzzles else broken.pop()
+    for question in broken:
+        print(f"error: {question.place}: {question.error}", file=sys.stderr)
+    if last is not None:
+        raise InputError(f"{last.place}: {last.error}")
+    return puzzles, len(broken)
+
+
+def _default_search(task: Task, own: bool) -> SearchConfig:
+    """`DEFAULT_SEARCH` as far as it applies: without rules nothing tells which trajectory is right,
+    and the images of a puzzle with an embedding of its ``own`` have none."""
+    if not has_rules(task):
+        return SearchConfig()
+    return dataclasses.replace(DEFAULT_SEARCH, symmetries=DEFAULT_SEARCH.symmetries and not own)
+
+
+def _solve_shown(
+    solver: Solver, task: Task, puzzles: list[Question], arguments: argparse.Namespace
+) -> bool:
+    """Solve puzzles and print every step; returns whether all answers are right."""
+    inputs = (task.encode(question.values) for question in puzzles)
+    identifiers = (question.identifier for question in puzzles)
+    right = True
+    steps, trajectories = solver.max_steps, solver.search.trajectories
     with ExitStack() as stack:
-        screen = on_step = None
+        screen = progress = None
         if arguments.watch:
-            steps, trajectories = solver.max_steps, solver.search.trajectories
-            context = ScreenContext(task, questions[0].values, steps, trajectories)
+            context = ScreenContext(task, puzzles[0].values, steps, trajectories)
             screen = stack.enter_context(Screen(context, arguments.delay))
             on_step = screen.on_step
+        else:
+            limits = f"up to {trajectories} trajectories of {steps} steps a puzzle"
+            progress = stack.enter_context(Progress(f"solving: {limits}"))
+
+            def on_step(event: StepEvent) -> None:
+                progress.update(
+                    f"solving puzzle {event.puzzle + 1} of {len(puzzles)}: trajectory "
+                    f"{event.trajectory + 1}, step {event.step}; {limits}"
+                )
+
         solutions = solver.solve(inputs, identifiers, on_step)
-        right = []
-        for question, solution in zip(questions, solutions, strict=True):
+        for question, solution in zip(puzzles, solutions, strict=True):
             answer = task.decode(solution.answer)
             verdict = judged(task, question.values, answer, question.label)
             recording = recording_of(task, question.values, solution, verdict)
             if screen is None:
+                progress.clear()
                 _print_steps(recording)
             else:
                 screen.finish(recording, solution.trajectory)
             if arguments.save is not None:
                 save(recording, arguments.save)
             _print_answer(recording, question, solution, solver.search.select)
-            right.append(verdict.right)
-    return 0 if all(right) else 1
+            right &= verdict.right
+    return right
 
 
-def _default_search(task: Task, questions: list[Question]) -> SearchConfig:
-    """`DEFAULT_SEARCH` as far as it applies: without rules nothing tells which trajectory is right,
-    and the images of a puzzle with an embedding of its own have none."""
-    if not has_rules(task):
-        return SearchConfig()
-    own = any(question.identifier for question in questions)
-    return dataclasses.replace(DEFAULT_SEARCH, symmetries=DEFAULT_SEARCH.symmetries and not own)
-
-
-def _solve_table(solver: Solver, task: Task, source: Path, target: Path) -> int:
-    with tqdm(total=count_rows(source), unit="puzzle", disable=None) as bar:
+def _solve_table(
+    solver: Solver, task: Task, questions: Iterable[Question], source: Source, target: Path
+) -> int:
+    """Solve puzzles into a CSV file; returns the exit status."""
+    total = len(questions) if isinstance(questions, list) else None
+    words = f"solving {source.name} into {target}"
+    with (
+        tqdm(total=total, unit="puzzle", disable=None) as bar,
+        Progress(words) if bar.disable else nullcontext(),
+    ):
 
         def warn(line: str) -> None:
             bar.write(line, file=sys.stderr)
 
-        tally = solve_table(solver, task, source, target, warn, bar.update)
+        tally = solve_table(solver, task, questions, target, source.name, warn, bar.update)
     puzzles = max(tally.rows - tally.unreadable, 1)
     print(
         f"{target}: {tally.rows} rows, {tally.solved} solved, {tally.unreadable} unreadable; "
@@ -152,6 +208,18 @@ def _check_views(arguments: argparse.Namespace) -> None:
         colourful()
     if arguments.save is not None:
         check_target(arguments.save)
+
+
+def known_of(task: Task, question: np.ndarray) -> str | None:
+    """Say what an exact solver knows of a puzzle that the model has not solved, where there is one.
+
+    It never solves for the model.
+    """
+    solutions = task.count_solutions(question[None])[0] if hasattr(task, "count_solutions") else 1
+    return {
+        0: "the puzzle has no solution, as the exact solver finds: check its givens",
+        2: "the puzzle has several solutions, as the exact solver finds; this is none of them",
+    }.get(solutions)
 
 
 def _print_steps(recording: Recording) -> None:
@@ -180,5 +248,9 @@ def _print_answer(
         f"chosen by {select}"
     )
     if question.label is not None and has_rules(task):
-        print(matched(question.label, answer).words)
+        words = matched(question.label, answer).words
+        several = verdict.right and (question.label != answer).any()
+        print(f"{words}: it has several solutions, of which this is one" if several else words)
+    if not verdict.right and (known := known_of(task, question.values)):
+        print(known)
     print()

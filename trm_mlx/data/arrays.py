@@ -138,7 +138,7 @@ def _require(folder: str | Path, set_name: str, field: str, condition: bool, pro
         raise InputError(f"{path}: {problem}; rebuild the dataset")
 
 
-def open_array(path: Path) -> np.ndarray:
+def open_array(path: Path, remedy: str = "rebuild the dataset") -> np.ndarray:
     """A .npy file, memory-mapped.
 
     Raises:
@@ -147,10 +147,10 @@ def open_array(path: Path) -> np.ndarray:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; rebuild the dataset") from error
+        raise InputError(f"{path}: {error.strerror}; {remedy}") from error
     except (ValueError, TypeError, OverflowError, SyntaxError, TokenError) as error:
         # Not .npy, cut short, pickled objects, or a header that NumPy cannot make sense of.
-        raise InputError(f"{path} is damaged ({error}); rebuild the dataset") from error
+        raise InputError(f"{path} is damaged ({error}); {remedy}") from error
 
 
 def array_path(folder: str | Path, set_name: str, field: str) -> Path:

@@ -99,17 +99,17 @@ class ModelEntry(NamedTuple):
         return TypedBoard(board_data(self.style, first_frame(values)), symbols, [], None)
 
     def _read_unfinished(self, text: str, problem: str, wrong: Sequence[int]) -> TypedBoard:
-        """Read what can be read; unknown characters, if any, are what is wrong."""
+        """Read what can be read; unknown characters are wrong where nothing else is said to be."""
         characters, count = self.characters, self.task.seq_len
         symbols = self._split(text)[:count]
         symbols += [self.input.empty] * (count - len(symbols))
         unknown = [index for index, symbol in enumerate(symbols) if symbol not in characters]
         values = [characters.index(s) if s in characters else 0 for s in symbols]
         cells = board_data(self.style, first_frame(np.array(values, np.uint8)))
-        for index in unknown or wrong:
-            symbol = symbols[index] if unknown else cells[index][0]
+        for index in wrong or unknown:
+            symbol = symbols[index] if index in unknown else cells[index][0]
             cells[index] = (symbol, NAMES[Mark.WRONG], FILLS[Mark.WRONG], 0.0)
-        return TypedBoard(cells, symbols, unknown or list(wrong), problem)
+        return TypedBoard(cells, symbols, list(wrong) or unknown, problem)
 
     def _split(self, text: str) -> list[str]:
         """Return the characters of a text that stand for cells, in the order of the cells."""

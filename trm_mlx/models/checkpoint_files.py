@@ -3,6 +3,7 @@
 A folder with a ``state.json`` is also a point of a training run (see ``run.checkpoint``).
 """
 
+import difflib
 import json
 import re
 from pathlib import Path
@@ -64,9 +65,15 @@ def find_checkpoint(folder: str | Path) -> Path:
         return known
     if not steps:
         found = "has no checkpoint" if folder.is_dir() else "does not exist"
+        names = [*bundled()]
+        plain = {re.sub("[^a-z0-9]", "", name): name for name in names}
+        wanted = re.sub("[^a-z0-9]", "", str(folder).lower())
+        near = [plain[name] for name in difflib.get_close_matches(wanted, plain, cutoff=0.7)]
+        name = f"did you mean {near[0]}? Name" if near else "name"
         raise InputError(
-            f"{folder} {found}: name a folder with {CONFIG_FILE} and {MODEL_FILE}, "
-            "or a run folder with step_* inside"
+            f"{folder} {found}: {name} a folder with "
+            f"{CONFIG_FILE} and {MODEL_FILE}, a run folder with step_* inside, or a bundled model, "
+            f"{', '.join(names)}"
         )
     return steps[-1]
 

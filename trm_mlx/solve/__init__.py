@@ -1,0 +1,64 @@
+"""Solving puzzles. The package itself can be called, as ``trm_mlx.solve(text)``."""
+
+import sys
+import types
+from typing import NamedTuple
+
+
+class Answer(NamedTuple):
+    """The answer to one puzzle.
+
+    text: the answer in one line; solved: whether it obeys the rules of the task; steps: supervision
+    steps of the trajectory it is from.
+    """
+
+    text: str
+    solved: bool
+    steps: int
+
+
+def solve(text: str, checkpoint: str | None = None) -> Answer:
+    """Solve one puzzle, in any spelling that ``docs/solving.md`` lists, as ``trm solve`` does.
+
+    Args:
+        checkpoint: a checkpoint or run folder, or the name of a bundled model; by default the
+            bundled one for this kind of puzzle.
+
+    Raises:
+        InputError: the text is no puzzle, or several, or no model solves its kind.
+    """
+    from trm_mlx.errors import InputError
+    from trm_mlx.models.checkpoint_files import load
+    from trm_mlx.solve.questions import model_for, questions_of_text
+    from trm_mlx.solve.search import DEFAULT_SEARCH
+    from trm_mlx.solve.solver import Solver
+    from trm_mlx.tasks import task_of
+    from trm_mlx.tasks.base import has_rules
+
+    if not isinstance(text, str):
+        raise InputError(f"a puzzle is text, such as '53..7....', not {type(text).__name__}")
+    name = "the puzzle"
+    model, config = load(checkpoint or model_for(questions_of_text(text, name), name))
+    task = task_of(config, rules=False)
+    if not has_rules(task):
+        raise InputError(f"{checkpoint} solves the puzzles of its dataset alone: use Solver")
+    questions = questions_of_text(text, name, task)
+    if questions[0].error is not None:
+        raise questions[0].error
+    if len(questions) > 1:
+        raise InputError(f"{len(questions)} puzzles where one is wanted: solve them one by one")
+    values = questions[0].values
+    solver = Solver(model, search=DEFAULT_SEARCH, task=task)
+    (solution,) = solver.solve([task.encode(values)])
+    answer = task.decode(solution.answer)
+    return Answer(task.line(answer), bool(task.check(values, answer)), solution.steps)
+
+
+class _Callable(types.ModuleType):
+    """A module that can be called: its name is the function's too."""
+
+    def __call__(self, text: str, checkpoint: str | None = None) -> Answer:
+        return solve(text, checkpoint)
+
+
+sys.modules[__name__].__class__ = _Callable

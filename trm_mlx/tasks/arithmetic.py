@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.errors import InputError
+from trm_mlx.tasks import puzzle_text
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task
 from trm_mlx.tasks.symmetry import Permutation
 
@@ -77,10 +78,15 @@ class Arithmetic(Task):
         Raises:
             InputError: anything else, or a number of more than ``digits`` digits.
         """
-        match = re.fullmatch(rf"([0-9]+)\{self.operation.symbol}([0-9]+)=?", "".join(text.split()))
+        return self.from_cells(puzzle_text.cells_of(text, self.name))
+
+    def from_cells(self, cells: str) -> np.ndarray:
+        """Return the cell values of a question; errors as of `parse`."""
+        sign = re.escape(self.operation.symbol)
+        match = re.fullmatch(rf"([0-9]+){sign}([0-9]+)=?", "".join(cells.split()))
         if not match:
             raise InputError(
-                f"{text.strip()!r} is no {self.operation.noun}: write 12{self.operation.symbol}345"
+                f"{cells.strip()!r} is no {self.operation.noun}: write 12{self.operation.symbol}345"
             )
         numbers = [number.lstrip("0") or "0" for number in match.groups()]
         for number in numbers:

@@ -6,25 +6,21 @@ tokens, one more; 0 is padding. The answer is the question with one shortest pat
 shortest path is right. The search itself is in ``maze_solver.py``, imported only where needed.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from trm_mlx.errors import InputError
+from trm_mlx.tasks import puzzle_text
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task, WrongCells
+from trm_mlx.tasks.puzzle_cells import SIDES
 from trm_mlx.tasks.symmetry import Permutation
 
 CHARSET = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(len(CHARSET))
 # Random walls; one path between any two cells; what models are trained on, see maze_mixture.py.
 KINDS = ("walls", "tree", "mixed")
-SIDES = range(5, 100)  # a 4x4 maze would look like a 4x4 Sudoku to `fitting`
 TRIES = 100_000  # mazes made in vain, in a row, before `generate` gives up
-
-_VALUES = np.full(256, 255, np.uint8)  # by character
-_VALUES[list(CHARSET.encode())] = range(len(CHARSET))
-_VALUES[ord(".")] = OPEN  # as `render` shows it, since spaces at the end of a line get lost
 
 
 @dataclass(frozen=True)
@@ -50,13 +46,20 @@ class Maze(Task):
     # Text
 
     def parse(self, text: str) -> np.ndarray:
-        """Read a question: ``#`` wall, space or ``.`` open, one ``S``, one ``G``; lines or one.
+        """Read a question in any spelling that ``docs/solving.md`` lists.
 
         Raises:
-            InputError: another character or size, rows of unequal length, not one S and one G, or
-                no way between them.
+            InputError: it is none, has not one S and one G, or no way between them.
         """
-        values = self.parse_board(text)
+        return self.from_cells(puzzle_text.cells_of(text, self.name))
+
+    def from_cells(self, cells: str) -> np.ndarray:
+        """Return the cell values of a question with a character of ``CHARSET`` a cell.
+
+        Raises:
+            InputError: it has not one S and one G, or no way between them, or shows one.
+        """
+        values = _values_of(cells)
         if PATH in values:
             raise WrongCells(
                 f"o at {self._place(values, PATH)} marks an answer: leave it open",
@@ -73,30 +76,7 @@ class Maze(Task):
 
     def parse_board(self, text: str) -> np.ndarray:
         """Read a question or an answer without asking whether it makes sense."""
-        rows = text.strip("\r\n").splitlines() or [""]
-        if len(rows) > 1:
-            for number, row in enumerate(rows, start=1):
-                if len(row) != len(rows[0]):
-                    raise WrongCells(
-                        f"row {number} has {len(row)} cells, row 1 has {len(rows[0])}: make them "
-                        "equal, open cells as . or space",
-                        [self._end_of(row, number - 1)],
-                    )
-        cells = "".join(rows)
-        if len(cells) != self.seq_len or len(rows) not in (1, self.side):
-            whole = len(rows) == 1 or len(rows[0]) == self.side  # rows, if any
-            raise WrongCells(
-                f"{len(cells)} cells in {len(rows)} rows where a {self.side}x{self.side} maze has "
-                f"{self.seq_len}; write every cell",
-                [min(len(cells), self.seq_len - 1) if whole else self._end_of(rows[0], 0)],
-            )
-        values = _VALUES[np.frombuffer(cells.encode("latin-1", "replace"), np.uint8)]
-        for cell in np.flatnonzero(values == 255):
-            raise InputError(
-                f"character {cells[cell]!r} at r{cell // self.side + 1}c{cell % self.side + 1} is "
-                "no maze cell; use # . S G, and o for an answer's path"
-            )
-        return values
+        return _values_of(puzzle_text.cells_of(text, self.name))
 
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
         """The rows of a board, open cells as ``.``; an answer's path shows as ``o``."""
@@ -245,22 +225,10 @@ class Maze(Task):
             by_rows=True,
         )
 
-    def _end_of(self, row: str, number: int) -> int:
-        """The first cell that a row, counted from 0, lacks, or the last that it should have."""
-        return min(number * self.side + min(len(row), self.side - 1), self.seq_len - 1)
-
     def _place(self, values: np.ndarray, value: int) -> str:
         cell = int((values == value).argmax())
         return f"r{cell // self.side + 1}c{cell % self.side + 1}"
 
 
-def parse_any(text: str) -> tuple[Maze, np.ndarray]:
-    """Read a question of any side: (Maze, cell values); InputError as from `Maze.parse`."""
-    cells = sum(len(row) for row in text.strip("\r\n").splitlines())
-    side = math.isqrt(cells)
-    if side**2 != cells or side not in SIDES:
-        raise InputError(
-            f"{cells} cells are no square maze of {SIDES.start}x{SIDES.start} or more: write every "
-            "cell, open ones as . or space"
-        )
-    return Maze(side), Maze(side).parse(text)
+def _values_of(cells: str) -> np.ndarray:
+    return np.array([CHARSET.index(cell) for cell in cells], np.uint8)

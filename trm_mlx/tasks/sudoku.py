@@ -14,13 +14,15 @@ from functools import cached_property
 import numpy as np
 
 from trm_mlx.errors import InputError
+from trm_mlx.tasks import puzzle_text
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task, WrongCells
+from trm_mlx.tasks.puzzle_cells import BLANKS, BOX_ROWS
 from trm_mlx.tasks.symmetry import Permutation, sample_box_symmetries
 
-BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of the board
 GRID_COUNT = {4: 288, 6: 28_200_960}  # solved grids there are; 9x9 has 6.7e21
-DECORATION = "|-+"  # what `render` draws around the cells, and `parse` ignores
+PATIENCE = 200_000  # dead ends before `count_solutions` gives up, about a second
 TRIES = 10_000  # failures in a row before `generate` gives up
+_BLANKS = list("".join(BLANKS - {"?"}).encode())
 EXAMPLES = {
     4: "...2.1..3.....2.",
     6: ".5..2.4.2..1......3....2....6.5..4..",
@@ -82,33 +84,25 @@ class Sudoku(Task):
     # Text
 
     def parse(self, text: str) -> np.ndarray:
-        """Read a board: 1..size, ``0`` or ``.`` for a blank; white space and ``|-+`` are ignored.
+        """Read a board in any spelling that ``docs/solving.md`` lists.
 
         Returns:
             Cell values, uint8 ``[seq_len]``.
 
         Raises:
-            InputError: another character, a wrong number of cells, a digit that is too large, or
-                givens that contradict each other.
+            InputError: it is none, a digit is too large, or givens contradict each other.
         """
-        for position, character in enumerate(text, start=1):
-            if not (character in ".0123456789" + DECORATION or character.isspace()):
-                raise InputError(
-                    f"character {character!r} at position {position} is no Sudoku cell; "
-                    f"use 1 to {self.size}, and . or 0 for a blank"
-                )
-        cells = cells_of(text)
-        if len(cells) != self.seq_len:
+        return self.from_cells(puzzle_text.cells_of(text, self.name))
+
+    def from_cells(self, cells: str) -> np.ndarray:
+        """Return the cell values of a board with a digit a cell, 0 for a blank; errors as above."""
+        values = np.array([int(cell) for cell in cells], np.uint8)
+        too_large = np.flatnonzero(values > self.size)
+        for cell in too_large:
             raise WrongCells(
-                f"{len(cells)} cells where a {self.size}x{self.size} Sudoku has {self.seq_len}; "
-                "write every cell, blanks as . or 0",
-                [min(len(cells), self.seq_len - 1)],
-            )
-        values = np.array([int(cell) for cell in cells.replace(".", "0")], np.uint8)
-        for cell in np.flatnonzero(values > self.size):
-            raise InputError(
                 f"digit {values[cell]} at {self._place(cell)} does not fit a "
-                f"{self.size}x{self.size} Sudoku; use 1 to {self.size}"
+                f"{self.size}x{self.size} Sudoku; use 1 to {self.size}",
+                too_large,
             )
         twice = np.flatnonzero(self.violations(values))
         for cell in twice:
@@ -127,11 +121,13 @@ class Sudoku(Task):
             InputError: as of `parse`, with the index of the first bad string, from 0.
         """
         unreadable = "?" * self.seq_len  # in place of strings of another length
-        readable = [text if len(text) == self.seq_len else unreadable for text in strings]
+        readable = [
+            text if len(text) == self.seq_len else unreadable for text in map(str.strip, strings)
+        ]
         symbols = np.frombuffer("".join(readable).encode("ascii", "replace"), np.uint8)
         symbols = symbols.reshape(-1, self.seq_len)
         values = symbols - np.uint8(ord("0"))  # what is below "0" wraps round to large values
-        values[symbols == ord(".")] = 0
+        values[np.isin(symbols, _BLANKS)] = 0
         bad = (values > self.size).any(axis=1) | self.violations(values).any(axis=1)
         for row in np.flatnonzero(bad):  # decorated, or wrong in a way that `parse` can name
             try:
@@ -211,7 +207,7 @@ class Sudoku(Task):
             EXAMPLES[self.size],
             keys={**dict(zip(digits, digits, strict=True)), ".": "blank"},
             aliases={"0": "."},
-            ignored=DECORATION,
+            ignored="|-+",
         )
 
     # Search
@@ -234,6 +230,17 @@ class Sudoku(Task):
         return sudoku_solver.solve_batch(
             questions, np.random.default_rng(0), self.units, self.peers
         )
+
+    def count_solutions(self, questions: np.ndarray) -> np.ndarray:
+        """Return how many solutions questions ``[N, seq_len]`` have, int64 ``[N]``.
+
+        2 stands for more than one, -1 for a search that was given up after ``PATIENCE`` dead ends.
+        """
+        questions = self._boards(questions, "question")
+        from trm_mlx.tasks import sudoku_solver
+
+        rng = np.random.default_rng(0)
+        return sudoku_solver.count_batch(questions, PATIENCE, rng, self.units, self.peers)
 
     def all_grids(self) -> np.ndarray:
         """Return all 288 solved 4x4 grids, uint8 ``[288, 16]``, sorted.
@@ -328,17 +335,3 @@ class Sudoku(Task):
     def _place(self, cell: int) -> str:
         """The name of a cell in messages: r1c5 is the fifth cell of the top row."""
         return f"r{cell // self.size + 1}c{cell % self.size + 1}"
-
-
-def parse_any(text: str) -> tuple[Sudoku, np.ndarray]:
-    """Read a board of any size; InputError as of `Sudoku.parse`."""
-    cells = len(cells_of(text))
-    for size in BOX_ROWS:
-        if cells == size**2:
-            return Sudoku(size), Sudoku(size).parse(text)
-    raise InputError(f"{cells} cells are no Sudoku; write 16, 36 or 81, blanks as . or 0")
-
-
-def cells_of(text: str) -> str:
-    """Return the characters of ``text`` that stand for cells."""
-    return "".join(text.translate(str.maketrans("", "", DECORATION)).split())

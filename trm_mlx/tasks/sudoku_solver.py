@@ -87,12 +87,15 @@ def _cell_to_guess(board):
     return best
 
 
+UNLIMITED = 2**62  # dead ends
+
+
 @compiled
-def _search(question, solutions, rng, units, peers):
+def _search(question, solutions, rng, units, peers, patience=UNLIMITED):
     """Fill the rows of `solutions` with solutions of `question`, until rows or solutions run out.
 
     Digits are guessed in random order, so that a search on an empty board gives a random grid.
-    Returns (solutions found, dead ends met).
+    Returns (solutions found, dead ends met); -1 found if these are more than ``patience``.
     """
     cells, size = len(question), units.shape[1]
     # Every level of the search leaves at most size boards behind, and has one more cell settled.
@@ -143,6 +146,8 @@ def _search(question, solutions, rng, units, peers):
             if _propagate(board, placed, 1, units, peers):
                 break
             dead_ends += 1
+            if dead_ends > patience:
+                return -1, dead_ends
 
 
 @uninterrupted
@@ -162,6 +167,18 @@ def solve_batch(questions, rng, units, peers):
         if counts[row] > 0:
             answers[row] = pair[0]
     return counts, answers, ratings
+
+
+@uninterrupted
+@compiled
+def count_batch(questions, patience, rng, units, peers):
+    """The solutions of questions [N, cells], int64 [N]: 0, 1, 2 for more; -1 after ``patience``
+    dead ends."""
+    counts = np.empty(len(questions), np.int64)
+    pair = np.empty((2, questions.shape[1]), np.uint8)
+    for row in range(len(questions)):
+        counts[row], _ = _search(questions[row], pair, rng, units, peers, patience)
+    return counts
 
 
 @uninterrupted

@@ -1,0 +1,411 @@
+"""Puzzles as people write them: every spelling of a board reads back as the board."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trm_mlx import InputError, tasks
+from trm_mlx.tasks.base import WrongCells
+from trm_mlx.tasks.read import read_puzzles
+
+GRID = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+OTHER = "..............3.85..1.2.......5.7.....4...1...9.......5......73..2.1........4...9"
+MAZE = (
+    "#..#..#.#.\n.....#..##\n.#.....#G.\n#..#.#..#.\n......#...\n"
+    "#.#S#...##\n....#.#...\n...#.###.#\n#....#..#.\n......#.#."
+)
+BLANKS = ".0_x*?-#X"
+
+
+def rows_of(text, side):
+    return [text[start : start + side] for start in range(0, len(text), side)]
+
+
+def read_all(text, task=None):
+    """The names and boards of the puzzles of a text, each in one line, or their errors."""
+    return [
+        f"{p.place}: {p.error}" if p.error else f"{p.task.name} {p.task.line(p.values)}"
+        for p in read_puzzles(text, task)
+    ]
+
+
+def read_puzzle(text, task=None):
+    (puzzle,) = read_puzzles(text, task)
+    if puzzle.error:
+        raise puzzle.error
+    return puzzle
+
+
+def sudoku(*grids):
+    return [f"sudoku9x9 {grid.replace('.', '0')}" for grid in grids]
+
+
+# Spellings of one Sudoku: rows of digits and dots, the columns of a box, to text.
+
+
+def in_one_line(rows, width, blank):
+    return "".join(rows).replace(".", blank)
+
+
+def in_rows(rows, width, blank):
+    return "\n".join(rows).replace(".", blank)
+
+
+def spaced(rows, width, blank):
+    return "\n".join(" ".join(row) for row in rows).replace(".", blank)
+
+
+def spaced_in_one_line(rows, width, blank):
+    return " ".join("".join(rows)).replace(".", blank)
+
+
+def joined_by(mark):
+    def write(rows, width, blank):
+        return "\n".join(mark.join(row) for row in rows).replace(".", blank)
+
+    return write
+
+
+def with_nothing_for_blanks(mark):
+    def write(rows, width, blank):
+        return "\n".join(mark.join("" if c == "." else c for c in row) for row in rows)
+
+    return write
+
+
+def boxed(bar="|", dash="-", cross="+", framed=True, apart=" "):
+    def write(rows, width, blank):
+        lines = []
+        for number, row in enumerate(rows):
+            if number % (len(rows) // width) == 0 and (number or framed):
+                lines.append(cross.join([dash * (2 * width + 1)] * (len(rows) // width)))
+                lines[-1] = f"{cross}{lines[-1]}{cross}" if framed else lines[-1]
+            boxes = [apart.join(["", *row[c : c + width], ""]) for c in range(0, len(row), width)]
+            line = bar.join(boxes).replace(".", blank)
+            lines.append(f"{bar}{line}{bar}" if framed else line)
+        return "\n".join([*lines, lines[0]] if framed else lines)
+
+    return write
+
+
+def blanks_as_spaces(rows, width, blank):
+    return "\n".join(row.replace(".", " ") for row in rows)
+
+
+def blanks_as_lost_spaces(rows, width, blank):
+    lines = [row.replace(".", " ") for row in rows]
+    return "\n".join([line.rstrip() or line for line in lines])
+
+
+def boxes_of_spaces(rows, width, blank):
+    boxes = [[row[c : c + width] for c in range(0, len(row), width)] for row in rows]
+    return "\n".join(f"|{'|'.join(row)}|".replace(".", " ") for row in boxes)
+
+
+def in_bands(rows, width, blank):
+    height = len(rows) // width
+    bands = ["\n".join(rows[r : r + height]) for r in range(0, len(rows), height)]
+    return "\n\n".join(bands).replace(".", blank)
+
+
+def markdown(rows, width, blank):
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows))
+    return "\n".join(lines).replace(".", blank if blank not in "|-" else " ")
+
+
+def markdown_with_names(rows, width, blank):
+    names = "| " + " | ".join(f"c{n}" for n in range(1, len(rows) + 1)) + " |"
+    lines = [names, "|" + ":-:|" * len(rows)]
+    lines += ["|" + "|".join(" " if c == "." else c for c in row) + "|" for row in rows]
+    return "\n".join(lines)
+
+
+def full_width(rows, width, blank):
+    text = "\n".join(rows).replace(".", blank)
+    return "".join(chr(ord(c) + 0xFEE0) if c.isdigit() else c for c in text)
+
+
+def numbers_in_json(rows, width, blank):
+    return json.dumps([[0 if c == "." else int(c) for c in row] for row in rows])
+
+
+def nulls_in_json(rows, width, blank):
+    return json.dumps([[None if c == "." else int(c) for c in row] for row in rows])
+
+
+def strings_in_json(rows, width, blank):
+    return json.dumps([row.replace(".", blank) for row in rows])
+
+
+def one_string_in_json(rows, width, blank):
+    return json.dumps({"puzzle": in_one_line(rows, width, blank)})
+
+
+def numpy_prints(rows, width, blank):
+    return str(np.array([[0 if c == "." else int(c) for c in row] for row in rows]))
+
+
+def strings_in_python(rows, width, blank):
+    return "\n".join(f"    '{row}'," for row in rows).replace(".", blank)
+
+
+def sadman(rows, width, blank):
+    state = "\n".join("." * len(row) for row in rows)
+    return "[Puzzle]\n" + in_rows(rows, width, blank) + "\n[State]\n" + state
+
+
+def sudocue(rows, width, blank):
+    return "#AMe\n#DTest puzzle\n#B01-01-2026\n" + in_rows(rows, width, blank)
+
+
+def with_comments(rows, width, blank):
+    lines = [f"{row}  # row {number}" for number, row in enumerate(rows, start=1)]
+    return "// from a newspaper\n" + "\n".join(lines).replace(".", blank)
+
+
+def one_cell_a_line(rows, width, blank):
+    return "\n".join("".join(rows)).replace(".", blank)
+
+
+def between_slashes(rows, width, blank):
+    return "/".join(rows).replace(".", blank)
+
+
+SPELLINGS = [
+    in_one_line, in_rows, spaced, spaced_in_one_line, blanks_as_spaces, blanks_as_lost_spaces,
+    boxes_of_spaces, in_bands, markdown, markdown_with_names, full_width, numbers_in_json,
+    nulls_in_json, strings_in_json, one_string_in_json, numpy_prints, strings_in_python, sadman,
+    sudocue, with_comments, one_cell_a_line, between_slashes,
+    *(joined_by(mark) for mark in (",", ", ", ";", "\t", " , ")),
+    *(with_nothing_for_blanks(mark) for mark in (",", ";", "\t")),
+    boxed(), boxed(framed=False), boxed(apart=""), boxed("│", "─", "┼"), boxed("║", "═", "╬"),
+    boxed(framed=False, apart=""), boxed("|", "-", "*"), boxed("|", "=", "+"),
+]  # fmt: skip
+
+
+@st.composite
+def boards(draw):
+    """A random puzzle: its side, the columns of a box, rows of digits and dots."""
+    side, width = draw(st.sampled_from([(4, 2), (6, 3), (9, 3)]))
+    task = tasks.get(f"sudoku{side}x{side}")
+    (grid,) = task.random_grids(1, np.random.default_rng(draw(st.integers(0, 999))))
+    kept = draw(st.integers(side, side**2 - side))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    grid[rng.permutation(side**2)[kept:]] = 0
+    return task, width, rows_of(task.line(grid).replace("0", "."), side)
+
+
+@settings(max_examples=600, deadline=None)
+@given(boards(), st.sampled_from(SPELLINGS), st.sampled_from(BLANKS), st.booleans(), st.booleans())
+def test_any_spelling_of_a_sudoku_is_the_sudoku(board, spell, blank, windows, known):
+    task, width, rows = board
+    text = spell(rows, width, blank)
+    if windows:
+        text = "\ufeff" + text.replace("\n", "\r\n") + "\r\n"
+    assert read_all(text, task if known else None) == [
+        f"{task.name} {''.join(rows).replace('.', '0')}"
+    ], text
+
+
+# Spellings of one maze.
+
+
+def maze_rows(wall, opened, ends="SG"):
+    def write(rows):
+        plain = str.maketrans({"#": wall, ".": opened, "S": ends[0], "G": ends[1]})
+        return "\n".join(rows).translate(plain)
+
+    return write
+
+
+def maze_with_lost_spaces(rows):
+    lines = [row.replace(".", " ") for row in rows]
+    return "\n".join([line.rstrip() or line for line in lines])
+
+
+def maze_indented(rows):
+    return "\n".join(f"    {row}" for row in rows)
+
+
+def maze_in_one_line(rows):
+    return "".join(rows)
+
+
+def maze_listed(mark):
+    return lambda rows: "\n".join(mark.join(row) for row in rows)
+
+
+def maze_in_json(rows):
+    return json.dumps(rows)
+
+
+def maze_cells_in_json(rows):
+    return json.dumps([list(row) for row in rows])
+
+
+def maze_in_python(rows):
+    return "[\n" + "\n".join(f'    "{row}",' for row in rows) + "\n]"
+
+
+def maze_under_a_name(rows):
+    return "Maze 7\n" + "\n".join(rows) + "\n\n# found in a book\n"
+
+
+MAZE_SPELLINGS = [
+    maze_rows("#", "."), maze_rows("#", " "), maze_rows("X", "."), maze_rows("x", " "),
+    maze_rows("█", " "), maze_rows("1", "0"), maze_rows("#", "_", "SE"), maze_rows("#", "0", "sg"),
+    maze_rows("█", "░", "se"), maze_listed(" "), maze_listed(","), maze_listed("\t"),
+    maze_with_lost_spaces, maze_indented, maze_in_one_line, maze_in_json, maze_cells_in_json,
+    maze_in_python, maze_under_a_name,
+]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(5, 14), st.integers(0, 999), st.sampled_from(MAZE_SPELLINGS), st.booleans(),
+    st.booleans(),
+)  # fmt: skip
+def test_any_spelling_of_a_maze_is_the_maze(side, seed, spell, windows, known):
+    task = tasks.get(f"maze{side}x{side}")
+    (question,) = task.generate(1, np.random.default_rng(seed)).questions
+    text = spell(task.render(question).splitlines())
+    if windows:
+        text = "\ufeff" + text.replace("\n", "\r\n") + "\r\n"
+    expected = [f"{task.name} {task.line(question)}"]
+    assert read_all(text, task if known else None) == expected, text
+
+
+@given(
+    st.sampled_from("+*x\u00d7"), st.integers(0, 10**9 - 1), st.integers(0, 10**9 - 1),
+    st.sampled_from(["", "=", " = ", "=?"]), st.sampled_from(["", " "]),
+)  # fmt: skip
+def test_any_spelling_of_a_sum_is_the_sum(sign, first, second, end, space):
+    name = "addition9" if sign == "+" else "multiplication9"
+    (found,) = read_puzzles(f"{first}{space}{sign}{space}{second}{end}", tasks.get(name))
+    plain = "+" if sign == "+" else "*"
+    assert found.error is None
+    assert found.task.render(found.values) == f"{first}{plain}{second}="
+
+
+# Files
+
+
+def some_of(text):
+    return "\n".join(read_all(text))
+
+
+def test_many_puzzles_of_a_text_are_read_in_order():
+    both = sudoku(GRID, OTHER)
+    rows, others = ("\n".join(rows_of(grid, 9)) for grid in (GRID, OTHER))
+    for text in (
+        f"{GRID}\n{OTHER}\n",
+        f"2\n{GRID}\n{OTHER}\n",
+        f"{GRID} # easy\n\n{OTHER} 7.1 by me",
+        f"{GRID},{'1' * 81}\n{OTHER},{'2' * 81}",
+        f"{GRID}  # rating 7.1\n{OTHER}\t(hard)",
+        f"{rows}\n\n{others}",
+        f"{rows}\n{others}",
+        f"Grid 01\n{rows}\nGrid 02\n{others}",
+        f"{rows}\n# the second\n{others}",
+        json.dumps([GRID, OTHER]),
+        json.dumps({"puzzles": [rows, others]}),
+        json.dumps([rows_of(GRID, 9), rows_of(OTHER, 9)]),
+    ):
+        assert read_all(text) == both, text
+
+
+def test_several_mazes_of_a_text_are_read():
+    for text in (
+        f"{MAZE}\n\n{MAZE}", f"{MAZE}\n{MAZE}", f"one\n{MAZE}\nand another\n{MAZE}",
+        MAZE.replace("\n", "") + "\n" + MAZE.replace("\n", ""), json.dumps([MAZE, MAZE]),
+    ):  # fmt: skip
+        assert read_all(text) == [f"maze10x10 {MAZE}".replace("\n", "")] * 2, text
+
+
+def test_kinds_may_stand_together():
+    assert read_all(f"{GRID}\n\n{MAZE}\n\n12+345=\n\n1234341221434321") == [
+        *sudoku(GRID), f"maze10x10 {MAZE}".replace("\n", ""), "addition3 12+345=",
+        "sudoku4x4 1234341221434321",
+    ]  # fmt: skip
+
+
+def test_a_bad_puzzle_of_a_list_is_named_and_the_others_are_read():
+    assert read_all(f"{GRID}\n{GRID[1:]}\n{OTHER}") == [
+        *sudoku(GRID),
+        "line 2: looks like a 9x9 Sudoku; 80 cells where a 9x9 Sudoku has 81; write every cell, "
+        "blanks as . or 0",
+        *sudoku(OTHER),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (GRID.replace("6", "A", 1), "looks like a 9x9 Sudoku; r2c1 holds 'A': write 1 to 9"),
+        (GRID.replace("7", "3", 1), "looks like a 9x9 Sudoku; r1c2 and r1c5 both hold 3"),
+        (GRID[:-9], "looks like a 9x9 Sudoku; 72 cells where a 9x9 Sudoku has 81"),
+        ("\n".join(rows_of(GRID, 9)[:8]), "looks like a 9x9 Sudoku; 72 cells where a 9x9"),
+        ("\n".join(rows_of(GRID, 9))[:-1], "a 9x9 Sudoku; row 9 has 8 cells where"),
+        ("4.31E+80", "a spreadsheet has rounded it to a number, export that column as text"),
+        (GRID.replace(".", "0")[2:].lstrip("0"), "if a spreadsheet dropped zeros at its start"),
+        ("5...2.1..3.....2", "looks like a 4x4 Sudoku; digit 5 at r1c1 does not fit"),
+        ("12 34 5 6 7 8 9 1 2", "looks like a 9x9 Sudoku; .*'12': these are candidates"),
+        ("1 2 3 4", "4 cells are no Sudoku; write 16, 36 or 81"),
+        (MAZE.replace("G", "."), "looks like a 10x10 maze; 0 cells hold G"),
+        (MAZE.replace("G", "G~").replace("..S", ".S"), "looks like a 10x10 maze; row 3 has 11"),
+        (MAZE.replace("#G", "~G"), "looks like a 10x10 maze; character '~' at r3c8"),
+        (MAZE.replace("#G", "XG"), "looks like a 10x10 maze; 'X' at r3c8 beside walls of '#'"),
+        (MAZE.replace("G.", "Go"), "looks like a 10x10 maze; o at r3c10 marks an answer"),
+        (MAZE[:-11], "looks like a maze; 9 rows of 10 cells are no square maze"),
+        ("123456789012+1", "looks like an addition; no addition of 12 digits; use 1 to 9"),
+        ("hello", "'hello' looks like no puzzle"),
+        ("", "looks like no puzzle"),
+        ("[[5, 3], [10, 1]]", "a cell holds 10: write one digit"),
+        ('{"name": 3}', "a JSON object of name: put the puzzle into a member"),
+    ],
+)
+def test_what_cannot_be_read_is_told_as_what_it_looks_like(text, problem):
+    with pytest.raises(InputError, match=problem):
+        read_puzzle(text)
+
+
+def test_the_cells_of_a_problem_are_told():
+    with pytest.raises(WrongCells) as caught:
+        read_puzzle(GRID.replace("6", "A", 1))
+    assert caught.value.cells == (9,)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "problem"),
+    [
+        (MAZE, "sudoku9x9", "looks like a 10x10 maze, where sudoku9x9 is wanted"),
+        (GRID, "maze10x10", "looks like a 9x9 Sudoku, where maze10x10 is wanted"),
+        (MAZE, "maze9x9", "looks like a 10x10 maze, where maze9x9 is wanted"),
+        (GRID, "sudoku4x4", "looks like a 9x9 Sudoku, where sudoku4x4 is wanted"),
+        ("1+2=", "sudoku4x4", "looks like an addition, where sudoku4x4 is wanted"),
+        ("1*2", "addition3", "looks like a multiplication, where addition3 is wanted"),
+        (GRID, "addition3", r"is no addition: write 12\+345"),
+        (GRID[1:], "sudoku9x9", "^80 cells where a 9x9 Sudoku has 81"),
+    ],
+)
+def test_a_task_limits_what_is_read(text, name, problem):
+    with pytest.raises(InputError, match=problem):
+        read_puzzle(text, tasks.get(name))
+
+
+def test_a_task_of_ones_own_reads_its_puzzles_itself():
+    class Word:
+        name = "word"
+
+        def parse(self, text):
+            if not text.strip().islower():
+                raise InputError(f"{text!r} is no word")
+            return np.array([ord(character) for character in text.strip()], np.uint8)
+
+    found = read_puzzles("ab\nCD\n\nef\n", Word())
+    assert [p.place for p in found] == ["line 1", "line 2", "line 4"]
+    assert [p.error is None for p in found] == [True, False, True]

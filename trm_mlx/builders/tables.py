@@ -1,0 +1,218 @@
+"""Puzzles from tables, in a local file or folder or on the Hugging Face hub.
+
+The published layout is that of the Sudoku-Extreme and Maze-Hard releases,
+``source,question,answer,rating``; ``data/tables.py`` reads many others.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from trm_mlx.data.tables import read_rows
+from trm_mlx.errors import InputError, located
+from trm_mlx.tasks.base import Puzzles, Task
+from trm_mlx.tasks.read import read_puzzles
+
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".jsonl", ".json", ".parquet", ".npy")
+LOOKED_AT = 20_000  # questions of a split whose solutions are counted
+
+# Given the places for messages and the texts of two columns, the cell values of all questions and
+# answers.
+BoardsOf = Callable[[Task, list[str], Sequence[str], Sequence[str]], tuple[np.ndarray, np.ndarray]]
+
+
+class Columns(NamedTuple):
+    """The names of the columns of questions and answers; None: any of the known names."""
+
+    question: str | None = None
+    answer: str | None = None
+
+
+def add_source(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Where puzzles are read from; the caller adds its generator to the group returned."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--input",
+        help="table (test puzzles are split off), as CSV, JSON lines, parquet or .npy, or a folder "
+        "with train.csv, test.csv",
+    )
+    source.add_argument(
+        "--source-repo", help="dataset on the Hugging Face hub (default: %(default)s)"
+    )
+    parser.add_argument("--subsample-size", type=int, help="training puzzles to keep, at random")
+    for role in ("question", "answer"):
+        parser.add_argument(f"--{role}-column", metavar="NAME", help=f"of --input, of {role}s")
+    return source
+
+
+def check_one_source(generate: int, input: str | Path | None) -> None:
+    """Check that puzzles are not both generated and read.
+
+    Raises:
+        InputError: they are.
+    """
+    if input is not None:
+        raise InputError(f"generate={generate} with input={input}: give one of them")
+
+
+def read_sources(
+    input: str | Path | None,
+    source_repo: str,
+    columns: Columns,
+    num_test: int,
+    kind: type[Task],
+    boards_of: BoardsOf,
+    rng: np.random.Generator,
+) -> tuple[Task, Puzzles, Puzzles]:
+    """The task, training and test puzzles of a table, a folder of two, or the hub.
+
+    Test puzzles are split off where there is one table.
+
+    Raises:
+        InputError: naming the file, and the line, that cannot be used.
+    """
+    path = Path(input) if input else None
+    if path is None:
+        tables = [_download(source_repo, f"{split}.csv") for split in ("train", "test")]
+    elif path.is_dir():
+        tables = _tables_in(path)
+    elif path.exists():
+        tables = [path]
+    else:
+        raise InputError(f"input={path} does not exist: name a table, or a folder of them")
+    found = [read_table(table, columns, kind, boards_of) for table in tables]
+    task, train = found[0]
+    if len(found) == 1:
+        return task, *_split_off(task, train, num_test, rng)
+    test_task, test = found[1]
+    if task != test_task:
+        raise InputError(f"{tables[0]} holds {task.name} but {tables[1]} {test_task.name}")
+    return task, train, test
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    """The training and test table of a folder, or the only one in it."""
+    found = {
+        path.name[: -len(suffix)]: path
+        for suffix in SUFFIXES
+        for path in sorted(folder.glob(f"*{suffix}"))
+    }
+    if "train" in found:
+        return [found[split] for split in ("train", "test") if split in found]
+    if len(found) == 1:
+        return [*found.values()]
+    names = ", ".join(path.name for path in found.values()) or "no table"
+    raise InputError(f"{folder} has no train.csv, it has {names}: name one file, or rename two")
+
+
+def read_table(
+    path: Path, columns: Columns, kind: type[Task], boards_of: BoardsOf
+) -> tuple[Task, Puzzles]:
+    """The puzzles of one table; every answer is checked against its question.
+
+    Args:
+        kind: the class of their task.
+
+    Raises:
+        InputError: naming the file and line that cannot be used.
+    """
+    places, questions, answers, ratings = [], [], [], []
+    for row in read_rows(path, *columns):
+        if row.problem:
+            raise InputError(row.problem)
+        if row.answer is None:
+            raise InputError(
+                f"{path} has no column of answers that is known: name it with --answer-column, or "
+                "call it answer"
+            )
+        places.append(f"{path} line {row.line}")
+        questions.append(row.question)
+        answers.append(row.answer)
+        ratings.append(row.rating or 0.0)
+    if not places:
+        raise InputError(f"{path} has no puzzles after its header")
+    with located(places[0]):
+        first = read_puzzles(questions[0])[0]
+        if first.error is not None:
+            raise first.error
+        if not isinstance(first.task, kind):
+            raise InputError(f"a puzzle of {first.task.name}: use the builder of that kind")
+    task = first.task
+    boards = boards_of(task, places, questions, answers)
+    for row in np.flatnonzero(~task.check(*boards)):
+        counts = _solutions(task, boards[0][row][None])
+        reason = ", which has no solution" if counts.size and counts[0] == 0 else ""
+        raise InputError(f"{places[row]}: the answer does not solve the question{reason}")
+    values = np.array(ratings)
+    whole = values.astype(np.int64)
+    return task, Puzzles(*boards, whole if (whole == values).all() else values)
+
+
+def ambiguous(task: Task, splits: dict[str, Puzzles]) -> tuple[str, ...]:
+    """Warnings of questions with more than one solution, for tasks that can count them."""
+    warnings = []
+    for name, puzzles in splits.items():
+        questions = puzzles.questions[:LOOKED_AT]
+        several = int((_solutions(task, questions) == 2).sum())
+        if several:
+            of = f"{len(questions)}" + (" looked at" if len(questions) == LOOKED_AT else "")
+            warnings.append(
+                f"{several} of {of} {name} questions have several solutions, of which the answer "
+                "is one: a model cannot know which"
+            )
+    return tuple(warnings)
+
+
+def _solutions(task: Task, questions: np.ndarray) -> np.ndarray:
+    """How many solutions each question has, see `Sudoku.count_solutions`; else empty."""
+    return task.count_solutions(questions) if hasattr(task, "count_solutions") else np.zeros(0)
+
+
+def each(places: list[str], texts: Sequence[str], read: Callable[[str], object]) -> np.ndarray:
+    """``read`` of every text, as one array; an error names the place of its text."""
+    values = []
+    for place, text in zip(places, texts, strict=True):
+        with located(place):
+            values.append(read(text))
+    return np.array(values)
+
+
+def subsample(puzzles: Puzzles, wanted: int | None, rng: np.random.Generator) -> Puzzles:
+    """At most ``wanted`` of the puzzles, at random; None keeps all."""
+    count = len(puzzles.ratings)
+    if wanted is None or wanted >= count:
+        return puzzles
+    return puzzles.take(rng.choice(count, wanted, replace=False))
+
+
+def _download(repository: str, name: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise InputError(
+            "reading the Hugging Face hub needs huggingface_hub: pip install 'trm-mlx[hub]', "
+            "or set input or generate"
+        ) from error
+    try:
+        return Path(hf_hub_download(repository, name, repo_type="dataset"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot download {name} of {repository}: {reason}") from error
+
+
+def _split_off(
+    task: Task, puzzles: Puzzles, count: int, rng: np.random.Generator
+) -> tuple[Puzzles, Puzzles]:
+    """Hold out ``count`` puzzles, and leave out every other puzzle with one of their keys."""
+    order = rng.permutation(len(puzzles.ratings))
+    test, rest = puzzles.take(order[:count]), puzzles.take(order[count:])
+    held_out = set(task.split_keys(test.questions, test.answers))
+    keys = task.split_keys(rest.questions, rest.answers)
+    train = rest.take(np.array([key not in held_out for key in keys], bool))
+    if not len(train.ratings):
+        raise InputError(f"num_test={count} leaves no training puzzle of {len(order)}: lower it")
+    return train, test

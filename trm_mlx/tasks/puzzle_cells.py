@@ -1,0 +1,409 @@
+"""The cells of boards that stand as lines of text: every common way to lay out a Sudoku or maze.
+
+``puzzle_text.py`` cuts a text into blocks of lines; here a block becomes boards of one character a
+cell, in reading order, or the error that says what is wrong with it.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from trm_mlx.errors import InputError
+from trm_mlx.tasks.base import WrongCells
+
+BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of a Sudoku
+SIDES = range(5, 100)  # of mazes; a 4x4 one would look like a 4x4 Sudoku to `fitting`
+BLANKS = frozenset("._xX*?-#")  # of a Sudoku, beside 0
+WHOLE = {size**2: size for size in BOX_ROWS}  # the sides of boards, by their cells
+MAZE_LETTERS = frozenset("SsGgEeOo")
+
+_DIGITS = frozenset("0123456789")
+_AROUND = str.maketrans("", "", "|+,;:&\"'`[](){}/\\ \t")  # what stands between the cells of a row
+_RULE = re.compile(r"""(?=.*[-=].*[-=])[-=+*|:.'`\s]+""")
+_BARE_RULE = re.compile(r"[-|\s]+")  # it could as well be a row of blanks
+_ROUNDED = re.compile(r"\s*\d([.,]\d+)?E\+?\d+\s*", re.IGNORECASE)
+_EXPORT = "a spreadsheet has rounded it to a number, export that column as text"
+_TOKENS = re.compile(r"""[\s,;:=|&"'`\[\](){}/\\]+""")
+
+Rows = list[str]
+
+
+class Cells(NamedTuple):
+    """A board found in a block of lines: one character a cell, or what is wrong with it.
+
+    line: the index of its first line in the block; side: of the board it is, or looks like; 0
+    where it looks like none.
+    """
+
+    line: int
+    side: int
+    cells: str
+    error: InputError | None = None
+
+
+def compact(line: str) -> str:
+    """The cells of a line whose blanks are written."""
+    return line.translate(_AROUND)
+
+
+def whole_boards(line: str) -> list[str]:
+    """The words of a line that are Sudokus of their own: all of its longest ones of such a length.
+
+    Other words are names and ratings. A second board without blanks is the answer of the first.
+    """
+    words = [word for word in _TOKENS.split(line) if len(word) in WHOLE and _has_cells(word)]
+    longest = [word for word in words if len(word) == max(map(len, words))]
+    return longest[:1] + [word for word in longest[1:] if set(word) & (BLANKS | {"0"})]
+
+
+def _has_cells(word: str) -> bool:
+    others = set(word) - _DIGITS
+    return len(others) < 2 or others <= BLANKS
+
+
+# Sudoku
+
+
+def sudoku_boards(lines: Sequence[str], size: int | None = None) -> list[Cells]:
+    """The Sudokus of a block: lines of one board, or one board a line.
+
+    Args:
+        size: the side of the boards wanted, for messages about what is none.
+    """
+    lines = [line.rstrip(" ") for line in lines]
+    if len(lines) == 1 and (fixed := _spaced_out(lines[0])):
+        return [Cells(0, WHOLE[len(fixed)], fixed)]
+    if any(map(whole_boards, lines)):
+        return list(_one_a_line(lines))
+    if problem := _candidates(lines):
+        return [Cells(0, size or 9, "", problem)]
+    for numbers in _without_rules(lines):
+        rows = [lines[number] for number in numbers]
+        for layout in (_written, _delimited, _boxed, _fixed, _fixed_apart):
+            if boards := _boards(layout(rows)):
+                return [board._replace(line=numbers[board.line]) for board in boards]
+    if all(map(_spaced_out, lines)):
+        return [Cells(row, WHOLE[len(c)], c) for row, c in enumerate(map(_spaced_out, lines))]
+    return list(_broken(lines, size))
+
+
+def _one_a_line(lines: Rows) -> Iterator[Cells]:
+    """A board a line, such as a collection; lines that hold none keep their places."""
+    boards = [whole_boards(line) for line in lines]
+    side = Counter(WHOLE[len(found[0])] for found in boards if found).most_common(1)[0][0]
+    for number, (line, found) in enumerate(zip(lines, boards, strict=True)):
+        cells = compact(line)
+        if found:
+            yield from (Cells(number, WHOLE[len(board)], board) for board in found)
+        elif fixed := _spaced_out(line):
+            yield Cells(number, WHOLE[len(fixed)], fixed)
+        elif len(cells) in WHOLE:
+            yield Cells(number, WHOLE[len(cells)], cells)
+        elif cells == str(len(lines) - 1):
+            pass  # the number of puzzles, which leads some collections
+        else:
+            yield Cells(number, side, cells, _wrong_count(cells, side, line))
+
+
+def _without_rules(lines: Rows) -> Iterator[list[int]]:
+    """The numbers of the lines that may be rows, if lines between boxes are left out.
+
+    Where a blank is written ``-``, a line of dashes may be a row.
+    """
+    rules = [bool(_RULE.fullmatch(line)) for line in lines]
+    bare = [bool(_BARE_RULE.fullmatch(line)) for line in lines]
+    seen = []
+    for left_out in (rules, [r and not b for r, b in zip(rules, bare, strict=True)], [False]):
+        numbers = [n for n in range(len(lines)) if not left_out[n % len(left_out)]]
+        if numbers and numbers not in seen:
+            seen.append(numbers)
+            yield numbers
+            if len(numbers) > 1 and rules[1]:
+                yield numbers[1:]  # the first line of a Markdown table names its columns
+
+
+def _boards(rows: Rows | None) -> list[Cells]:
+    """Boards of rows of cells, if all rows are alike and no cell is left over."""
+    if not rows:
+        return []
+    width, cells = len(rows[0]), "".join(rows)
+    alike = all(len(row) == width for row in rows)
+    if alike and width in WHOLE:
+        return [Cells(number, WHOLE[width], row) for number, row in enumerate(rows)]
+    if alike and width in BOX_ROWS and len(rows) % width == 0:
+        starts = range(0, len(rows), width)
+        return [Cells(start, width, "".join(rows[start : start + width])) for start in starts]
+    side = WHOLE.get(len(cells), 0)
+    wrapped = all(len(row) == width for row in rows[:-1]) and len(rows[-1]) <= width
+    if side and wrapped and (width == 1 or width > side):
+        return [Cells(0, side, cells)]  # one cell a line, or lines broken at some length
+    return []
+
+
+def _written(rows: Rows) -> Rows:
+    """Every cell is a character, whatever stands between them."""
+    return [compact(row) for row in rows]
+
+
+def _delimited(rows: Rows) -> Rows | None:
+    """Cells between commas, tabs or bars; a blank may be nothing."""
+    for mark in "\t,;|&":
+        if all(mark in row for row in rows):
+            split = [[cell.strip(" \"'") for cell in _unframed(row, mark)] for row in rows]
+            if all(len(cell) <= 1 for row in split for cell in row):
+                return ["".join(cell or "." for cell in row) for row in split]
+    return None
+
+
+def _unframed(row: str, mark: str) -> list[str]:
+    cells = row.strip(" ").removesuffix("\\\\").split(mark)
+    if mark == "|" and not cells[0] and not cells[-1]:
+        return cells[1:-1]
+    # A list of numbers may end in a comma.
+    return cells[:-1] if len(cells) - 1 in BOX_ROWS and not cells[-1].strip() else cells
+
+
+def _boxed(rows: Rows) -> Rows | None:
+    """Boxes between bars whose blanks are spaces: ``|53 | 7 |   |``, or a space around each."""
+    found = []
+    for row in rows:
+        boxes = row.strip().strip("|").split("|") if "|" in row else []
+        widths = set(map(len, boxes[:-1]))
+        if len(widths) != 1:
+            return None
+        width = widths.pop()
+        boxes[-1] = boxes[-1].ljust(width)
+        apart = width in (5, 7)
+        if not apart and width not in (2, 3):
+            return None
+        if apart and any(box[::2].strip() for box in boxes):
+            return None
+        found.append("".join(box[1::2] if apart else box for box in boxes).replace(" ", "."))
+    return found
+
+
+def _fixed(rows: Rows) -> Rows | None:
+    """Nine characters a row whose blanks are spaces, those at the end perhaps lost."""
+    side = len(rows)
+    if side not in BOX_ROWS or set("".join(rows)) - _DIGITS - {" "}:
+        return None
+    indent = max(map(len, rows)) - side
+    if indent > 0:
+        if any(row[:indent].strip() for row in rows):
+            return None
+        rows = [row[indent:] for row in rows]
+    return [row.ljust(side).replace(" ", ".") for row in rows]
+
+
+def _fixed_apart(rows: Rows) -> Rows | None:
+    """As `_fixed`, with a space between any two cells."""
+    margin = min(len(row) - len(row.lstrip(" ")) for row in rows) % 2
+    rows = [row[margin:] for row in rows]
+    if any(row[1::2].strip() for row in rows):
+        return None
+    return _fixed([row[::2].rstrip() for row in rows])
+
+
+def _spaced_out(line: str) -> str | None:
+    """The cells of a board in one line whose blanks are spaces, those at the end perhaps lost."""
+    digits = line.replace(" ", "")
+    if not digits.isdecimal() or digits == line:
+        return None
+    if WHOLE.get(len(digits), 0) >= int(max(digits)):
+        return None  # spaces between the cells
+    for cells, side in WHOLE.items():
+        if cells - side < len(line) <= cells:
+            return line.ljust(cells).replace(" ", ".")
+    return None
+
+
+def _candidates(lines: Rows) -> InputError | None:
+    """What to say of rows whose cells hold several digits, as those of a half solved puzzle."""
+    rows = [re.split(r"[\s|,]+", line.strip(" |,")) for line in lines]
+    rows = [row for row in rows if "".join(row).isdecimal()]
+    counts = set(map(len, rows))
+    if len(counts) != 1 or not counts <= {*BOX_ROWS, *WHOLE} or _fixed(lines):
+        return None
+    cells = [cell for row in rows for cell in row]
+    rising = all(list(cell) == sorted(set(cell)) and cell[0] != "0" for cell in cells)
+    several = max(cells, key=len)
+    if not rising or len(several) == 1:
+        return None
+    return InputError(
+        f"a cell holds {several!r}: these are candidates (pencil marks), which no model reads; "
+        "write one digit a cell, . for those not yet known"
+    )
+
+
+def _broken(lines: Rows, size: int | None) -> Iterator[Cells]:
+    """What a block that holds no board looks like."""
+    numbers = next(_without_rules(lines), [])
+    rows = [compact(lines[number]) for number in numbers]
+    if not any(rows) and size is None:
+        return
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    if width in WHOLE and len(rows) > 1:
+        for number, row in zip(numbers, rows, strict=True):
+            side = WHOLE.get(len(row))
+            problem = None if side else _wrong_count(row, WHOLE[width], lines[number])
+            yield Cells(number, side or WHOLE[width], row, problem)
+        return
+    cells = "".join(rows)
+    near = [side for side in BOX_ROWS if abs(len(cells) - side**2) <= side]
+    side = size or (width if len(rows) > 1 and width in BOX_ROWS else max(near, default=0))
+    if not side:
+        remedy = _EXPORT if _ROUNDED.fullmatch(lines[numbers[0]]) else "blanks as . or 0"
+        problem = InputError(f"{len(cells)} cells are no Sudoku; write 16, 36 or 81, {remedy}")
+    elif len(rows) == side and len(cells) != side**2:
+        row, found = next((n, r) for n, r in enumerate(rows) if len(r) != side)
+        problem = WrongCells(
+            f"row {row + 1} has {len(found)} cells where a {side}x{side} Sudoku has {side}; write "
+            "every cell, blanks as . or 0",
+            [side * row + min(len(found), side - 1)],
+        )
+    else:
+        problem = _wrong_count(cells, side, lines[numbers[0]])
+    yield Cells(numbers[0], side, cells, problem)
+
+
+def _wrong_count(cells: str, side: int, line: str) -> WrongCells:
+    remedy = "write every cell, blanks as . or 0"
+    if _ROUNDED.fullmatch(line):
+        remedy = _EXPORT
+    elif cells.isdecimal() and side**2 - side <= len(cells) < side**2 and "0" in cells:
+        remedy += "; if a spreadsheet dropped zeros at its start, export that column as text"
+    return WrongCells(
+        f"{len(cells)} cells where a {side}x{side} Sudoku has {side**2}; {remedy}",
+        [min(len(cells), side**2 - 1)],
+    )
+
+
+# Mazes
+
+
+def maze_boards(lines: Sequence[str], side: int | None = None) -> list[Cells]:
+    """The mazes of a block, in the characters ``# SGo``: lines of a board, or one a line.
+
+    Args:
+        side: of the boards wanted, for messages about what is none.
+    """
+    rows = list(lines)
+    for layout in (_plain, _dedented, _apart, _listed):
+        if (laid_out := layout(rows)) and (boards := list(_squares(laid_out))):
+            return [_with_symbols(board) for board in boards]
+    return [_broken_maze(rows, side)]
+
+
+def _plain(rows: Rows) -> Rows:
+    return rows
+
+
+def _dedented(rows: Rows) -> Rows:
+    margin = min(len(row) - len(row.lstrip()) for row in rows)
+    return [row[margin:].rstrip() for row in rows]
+
+
+def _apart(rows: Rows) -> Rows | None:
+    """A space between any two cells."""
+    rows = _dedented(rows)
+    if any(row[1::2].strip() for row in rows) or not all(map(str.strip, rows)):
+        return None
+    return [row[::2] for row in rows]
+
+
+def _listed(rows: Rows) -> Rows | None:
+    """Cells between commas or tabs."""
+    for mark in ",\t":
+        if all(mark in row for row in rows):
+            split = [row.strip(" []").rstrip(",").split(mark) for row in rows]
+            cells = [[cell.strip(" \"'") or " " for cell in row] for row in split]
+            if all(len(cell) == 1 for row in cells for cell in row):
+                return ["".join(row) for row in cells]
+    return None
+
+
+def _squares(rows: Rows) -> Iterator[Cells]:
+    """The square boards that rows are cut into, if nothing is left over."""
+    sides = [_side_of(row) for row in rows]
+    if all(sides) and (len(rows) == 1 or all(map(_has_ends, rows))):
+        for number, (row, side) in enumerate(zip(rows, sides, strict=True)):
+            yield Cells(number, side, row[-(side**2) :])
+        return
+    width = max(map(len, rows))
+    if " " in "".join(rows):  # an editor drops the open cells at the end of a line
+        trimmed = max(len(row.rstrip()) for row in rows)
+        width = len(rows) if trimmed <= len(rows) else width
+        rows = [row.rstrip().ljust(width) for row in rows]
+    if width not in SIDES or len(rows) % width or any(len(row) != width for row in rows):
+        return
+    boards = ["".join(rows[start : start + width]) for start in range(0, len(rows), width)]
+    if len(boards) == 1 or all(map(_has_ends, boards)):
+        for number, board in enumerate(boards):
+            yield Cells(number * width, width, board)
+
+
+def _side_of(row: str) -> int:
+    """The side of a maze in one line, which a space may lead; 0 if it is none."""
+    for cells in (len(row), len(row) - 1 if row.startswith(" ") else 0):
+        side = math.isqrt(cells)
+        if side**2 == cells and side in SIDES:
+            return side
+    return 0
+
+
+def _has_ends(board: str) -> bool:
+    letters = set(board.upper())
+    return "S" in letters and bool(letters & set("GE"))
+
+
+def _with_symbols(board: Cells) -> Cells:
+    """A maze in the characters ``# SGo``; the error names a cell that no maze has."""
+    found = set(board.cells)
+    walls = [marks for marks in ("#", "xX", "1") if found & set(marks)]
+    for first, second in combinations(walls, 2):
+        cell = min(board.cells.index(mark) for mark in second if mark in found)
+        problem = InputError(
+            f"{board.cells[cell]!r} at r{cell // board.side + 1}c{cell % board.side + 1} beside "
+            f"walls of {first[0]!r} could be a wall or not; use # . S G"
+        )
+        return board._replace(error=problem)
+    symbols = {"#": "#", "X": "#", "1": "#", "S": "S", "G": "G", "E": "G", "O": "o"}
+    symbols |= dict.fromkeys(" ._0-", " ")
+    cells = []
+    for number, character in enumerate(board.cells):
+        symbol = symbols.get(character.upper())
+        if symbol is None:
+            problem = WrongCells(
+                f"character {character!r} at r{number // board.side + 1}c{number % board.side + 1} "
+                "is no maze cell; use # . S G, and o for an answer's path",
+                [number],
+            )
+            return board._replace(error=problem)
+        cells.append(symbol)
+    return board._replace(cells="".join(cells))
+
+
+def _broken_maze(rows: Rows, side: int | None) -> Cells:
+    """Why a block is no maze."""
+    rows = rows if len(rows) == 1 else _dedented(rows)
+    width, cells, remedy = len(rows[0]), sum(map(len, rows)), "open cells as . or space"
+    for number, row in enumerate(rows[1:], start=1):
+        if len(row) != width:
+            columns = side or width
+            place = number * columns + min(len(row), columns - 1)
+            problem = f"row {number + 1} has {len(row)} cells, row 1 has {width}: make them equal"
+            return Cells(0, columns, "", WrongCells(f"{problem}, {remedy}", [place]))
+    if side is not None:
+        whole = len(rows) == 1 or width == side
+        place = min(cells, side**2 - 1) if whole else min(width, side - 1)
+        problem = f"{cells} cells in {len(rows)} rows where a {side}x{side} maze has {side**2}"
+        return Cells(0, side, "", WrongCells(f"{problem}; write every cell", [place]))
+    shape = f"{cells} cells" if len(rows) == 1 else f"{len(rows)} rows of {width} cells"
+    problem = InputError(
+        f"{shape} are no square maze of {SIDES.start}x{SIDES.start} to "
+        f"{SIDES[-1]}x{SIDES[-1]}: write every cell, {remedy}"
+    )
+    return Cells(0, 0, "", problem)
