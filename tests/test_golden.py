@@ -14,6 +14,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the traces' weights are PyTorch files")
 
+import oracle  # noqa: E402
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SETS = ("golden", "golden_init")  # random weights, and the published initialisation
 FOLDERS = (
@@ -150,3 +152,38 @@ def test_training_follows_the_trace(golden):
             golden.assert_near(
                 f"{name}/{key}", ours[key.rpartition("inner.")[2]], value.float().numpy()
             )
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_twenty_steps_beside_the_oracle(folder):
+    """Twice as far as the traces go, from the published initialisation."""
+    golden, runs = Golden("golden_init", folder), []
+    arch = {"name": golden.model.config.name, **golden.config["config"]}
+    for key in ("puzzle_emb_len", "no_ACT_continue"):
+        arch[key] = getattr(golden.model.config, key)
+    sizes = {name: golden.config[name] for name in parity.SIZES}
+    hyper = {**golden.config, "total_steps": 20}
+    batches = [golden.batch(step % golden.config["total_steps"]) for step in range(20)]
+    weights = {k.rpartition("inner.")[2]: v.float() for k, v in golden.weights("initial").items()}
+    for seed in (None, 0, 1, 2, 3):
+        # Noise in q_head would end what this is about: a gradient that is exactly 0.
+        noisy = {} if seed is None else oracle.perturbed(weights, seed=seed)
+        noisy = {name: array for name, array in noisy.items() if not name.startswith("q_head")}
+        reference, run = oracle.Oracle({**arch, **sizes}, {**weights, **noisy}), []
+        torch_batches = [
+            {name: torch.tensor(np.array(array)) for name, array in batch.items()}
+            for batch in batches
+        ]
+        carry = reference.initial_carry(torch_batches[0])
+        for batch in torch_batches:
+            carry, loss, *_ = reference.train_step(carry, batch, hyper)
+            run.append((float(loss), carry["halted"].tolist(), carry["steps"].tolist()))
+        runs.append(run)
+
+    state = parity.train_state(golden.model, hyper, golden.config["batch_size"])
+    carry = golden.model.initial_carry(batches[0])
+    for step, (batch, (loss, halted, steps)) in enumerate(zip(batches, runs[0], strict=True)):
+        carry, metrics = state.step(carry, batch, mx.random.key(step))
+        spread = max(abs(run[step][0] - loss) for run in runs[1:])
+        assert abs(parity.total_loss(metrics) - loss) <= max(1e-5, 4 * spread), step
+        assert (carry.halted.tolist(), carry.steps.tolist()) == (halted, steps), step
