@@ -1,5 +1,5 @@
-# make demo: train a solver for 4x4 Sudoku and watch it solve three puzzles.  make test: all checks.
-# Both set up a virtual environment of their own in .venv; VENV=... and PYTHON=... choose others.
+# make install, test, lint, format; make train: a solver for 4x4 Sudoku; make demo: train and watch it.
+# All set up a virtual environment of their own in .venv; VENV=... and PYTHON=... choose others.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -18,13 +18,17 @@ ifeq ($(shell uname -s),Linux)
 TORCH_INDEX = --index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: demo test lint clean
+.PHONY: install test lint format train demo clean
 
-demo: $(VENV)/demo.stamp
+install: $(VENV)/demo.stamp
+
+train: $(VENV)/demo.stamp
 	$(RUN) dataset/build_sudoku_dataset.py --generate 4 --num-train 20000 --num-test 500 \
 		--extra-givens 6 --output-dir data/sudoku4x4 --overwrite
 	rm -rf checkpoints/demo
 	$(RUN) pretrain.py experiment=sudoku4x4 checkpoint_path=checkpoints/demo
+
+demo: train
 	$(RUN) single_inference.py --checkpoint checkpoints/demo --data data/sudoku4x4 --index 0 1 2
 
 test: $(VENV)/test.stamp
@@ -32,6 +36,9 @@ test: $(VENV)/test.stamp
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check && $(VENV)/bin/ruff format --check
+
+format: $(VENV)/test.stamp
+	$(VENV)/bin/ruff check --fix && $(VENV)/bin/ruff format
 
 clean:
 	rm -rf $(VENV) data/sudoku4x4 checkpoints/demo

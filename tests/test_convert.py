@@ -345,13 +345,6 @@ def test_published_sizes_are_those_listed():
     assert listed == [full_size(changes)[0] for _, _, changes in ROWS.values()]
 
 
-# Arrays that sizes are read from.
-MEASURED = (
-    "embed_tokens.embedding_weight", "embed_pos.embedding_weight", ".layers.0.mlp.down_proj.weight",
-    ".layers.0.mlp_t.down_proj.weight", ".layers.0.self_attn.o_proj.weight",
-)  # fmt: skip
-
-
 @pytest.mark.parametrize("row", ["TRM mlp_t", "TRM learned", "hier6", "HRM", "baseline"])
 def test_every_faulty_array_is_named(row):
     shapes, config = full_size(ROWS[row][2])
@@ -362,16 +355,13 @@ def test_every_faulty_array_is_named(row):
             assign_weights(build_model(infer_config(weights, given).config), weights, "file")
         return str(caught.value)
 
-    embedding = "embed_tokens.embedding_weight"
     for name, shape in shapes.items():
         if name not in ("puzzle_emb.weights", "embed_pos.embedding_weight"):  # fine without
             rest = {other: array for other, array in zeros(shapes).items() if other != name}
-            lacks = "the weights lack" if name == embedding else "file lacks"
-            assert complaint(rest).startswith(f"{lacks} {name}")
+            assert complaint(rest).startswith(f"file lacks {name}:")
         if name != "puzzle_emb.weights":  # any width and number of rows is a model
             wrong = {**zeros(shapes), name: mx.zeros((*shape[:-1], shape[-1] + 2))}
-            said = complaint(wrong)  # which names another array where sizes were read from this one
-            assert said.startswith(f"file: {name} has shape") or name.endswith(MEASURED), said
+            assert complaint(wrong).startswith(f"file: {name} has shape")
     extra = {**zeros(shapes), "rotary.weight": mx.zeros(1)}
     assert complaint(extra).startswith("file has the unexpected rotary.weight:")
 
@@ -559,28 +549,46 @@ def test_memory_is_not_set_aside_for_numbers_in_a_pickle(tmp_path, capsys):
         save_pickle({"lm_head.weight": call}, file)
         assert re.search(rf"\(it asks to run {asked}\)", refusal(capsys, file))
     table = torch.zeros(1000)
-    torch.save({f"table{i}": table.view(1000) for i in range(1000)}, file)
+    torch.save({f"table{i}": table for i in range(1000)}, file)
     assert re.search(
         r"claims tensors of 4,000,000 bytes and has [\d,]+: save", refusal(capsys, file)
     )
-    torch.save({f"table{i}": table for i in range(1000)}, file)
-    assert "(it refers to the same values again and again)" in refusal(capsys, file)
     torch.save(Attributed({"lm_head.weight": table}), file)
     assert "is not a whole PyTorch file of weights alone" in refusal(capsys, file)
 
 
-SHARED_TUPLES = b"\x80\x02)q\x00" + 99 * b"h\x00h\x00\x86q\x00"  # of two tuples that are the same
+SHARED_TUPLES = b"\x80\x02)q\x00" + 99 * b"h\x00h\x00\x86q\x00" + b"h\x00"
+REPEATED_TEXT = b"\x80\x02](X\x50\xc3\x00\x00" + 50_000 * b"a" + b"q\x00" + 20_000 * b"h\x00" + b"e"
 
 
-# Instantiated, called, given attributes, taken for a tensor, and made the key of a dictionary.
-@pytest.mark.parametrize("end", [b")\x81.", b")R.", b"}b.", b"Q.", b"}h\x00K\x01s."])
-def test_what_takes_for_ever_to_print_or_compare(tmp_path, capsys, end):
+@pytest.mark.parametrize("value", [SHARED_TUPLES, REPEATED_TEXT])
+@pytest.mark.parametrize(
+    ("end", "asked"),
+    [
+        (b")\x81.", "(it holds the opcode NEWOBJ)"),  # an instance of it
+        (b")R.", "(it asks to run what has no name)"),
+        (b"}b.", "(it asks to change what is no tensor)"),
+        (b"Q.", "(it asks for what is no tensor)"),
+        (b"}h\x00\x85K\x01s.", "(it names values by other than words and numbers)"),
+    ],
+)
+def test_what_takes_for_ever_to_print_or_compare(tmp_path, capsys, value, end, asked):
     """PyTorch prints what it refuses, and a dictionary compares its keys."""
     pytest.importorskip("torch")
     file = tmp_path / "a"
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a/data.pkl", SHARED_TUPLES + b"h\x00" + end)
-    assert "(it refers to the same values again and again)" in refusal(capsys, file)
+        archive.writestr("a/data.pkl", value + end)
+    assert asked in refusal(capsys, file)
+
+
+def test_values_shared_many_times(tmp_path):
+    """A mapping may stand in a file many times."""
+    torch = pytest.importorskip("torch")
+    _, theirs = nano_weights()
+    extras = [dict(NANO)] * 99
+    save_torch(theirs, tmp_path / "a.ckpt", hyper_parameters=NANO, optimizer_states=extras)
+    assert convert(tmp_path / "a.ckpt", "--quiet") == 0
+    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["optimizer_states"] == extras
 
 
 def test_archives_that_readers_could_see_differently(tmp_path, capsys):
@@ -632,22 +640,19 @@ def test_mappings_repeated_without_end(tmp_path, capsys):
     _, theirs = nano_weights()
     within, laughs = dict(NANO), dict(NANO)
     within["itself"] = within
-    save_torch(theirs, tmp_path / "a.ckpt", hyper_parameters=within, callbacks={"a": within})
-    assert convert(tmp_path / "a.ckpt", tmp_path / "out", "--quiet") == 0
     for _ in range(100):
         laughs = {"a": laughs, "b": laughs}
-    file = tmp_path / "b" / "c"
-    file.parent.mkdir()
-    save_torch(theirs, file, hyper_parameters=NANO, callbacks={"a": laughs})
-    assert "(it refers to the same values again and again)" in refusal(capsys, file)
+    beside = {"hyper_parameters": within, "callbacks": {"a": laughs}}
+    save_torch(theirs, tmp_path / "a.ckpt", **beside)
+    assert convert(tmp_path / "a.ckpt", tmp_path / "out", "--quiet") == 0
 
 
 def test_settings_that_are_no_settings(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     _, theirs = nano_weights()
     file, shared = tmp_path / "a.ckpt", []
-    for _ in range(15):
-        shared = [shared, shared]  # whose text would be long
+    for _ in range(100):
+        shared = [shared, shared]  # whose text would not end
     for value in (torch.zeros(2), shared, {"a": 1}):
         for name in ("rope_theta", "pos_emb_type", "num_heads"):
             save_torch(theirs, file, hyper_parameters={**NANO, name: value})

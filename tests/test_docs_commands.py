@@ -35,6 +35,7 @@ OTHERS = {
     "python3",
     "source",
     ".venv/bin/pip",
+    ".venv/bin/pytest",
 }
 # Of pip, git, mlx.launch and cargo.
 FOREIGN_OPTIONS = {

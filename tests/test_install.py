@@ -1,5 +1,7 @@
 """The wheel works by itself: outside the checkout, with the configuration files inside."""
 
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -48,6 +50,33 @@ def test_configuration_files_travel(site, tmp_path):
     place, cycles = done.stdout.split()
     assert place.startswith(str(site))
     assert cycles == "5"
+
+
+@pytest.mark.parametrize("target", ["install", "test", "lint", "format", "train", "demo"])
+def test_make_targets(target):
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    done = subprocess.run(
+        ["make", "--dry-run", "VENV=absent", target],
+        cwd=CHECKOUT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pip install" in done.stdout
+    assert ("pretrain.py" in done.stdout) == (target in ("train", "demo"))
+
+
+def test_requirements_are_extras_of_the_package():
+    lines = (CHECKOUT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    (requirement,) = [line for line in lines if not line.startswith("#")]
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", requirement)[1].split(",")
+    text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = re.findall(
+        r"^([\w-]+) = \[", text.partition("[project.optional-dependencies]")[2], re.M
+    )
+    assert set(extras) <= set(declared)
 
 
 def test_pages_travel(site):

@@ -1,7 +1,7 @@
-"""Infers the configuration of a model from its arrays: variant from names, sizes from shapes.
+"""Infers a model's configuration from its arrays: the variant from names, sizes from shapes.
 
-What neither holds (heads, cycles, often the sequence length) is taken from the file's own settings,
-``--config`` or ``key=value`` words, else from the published runs, with a note about each value.
+Values that neither shows (heads, cycles, often the sequence length) come from the file's settings,
+``--config`` or ``key=value`` words, else from the published runs; the notes list every such value.
 """
 
 import math
@@ -15,22 +15,29 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config, read_model_config, to_dict, typed_fields
 from trm_mlx.errors import InputError
 
-EMBEDDING = "embed_tokens.embedding_weight"
-# Sequence lengths of the published datasets by vocabulary, for models that do not store theirs.
+# Each size is the number of rows of the first array whose name ends so, where need be divided.
+# `assign_weights` then names any array that disagrees.
+VOCABULARY = ("embed_tokens.embedding_weight", "lm_head.weight")
+HIDDEN_SIZE = (".mlp.down_proj.weight", ".self_attn.o_proj.weight")
+POSITIONS = ("embed_pos.embedding_weight", ".mlp_t.down_proj.weight")
+HEADS = (".self_attn.qkv_proj.weight",)  # 3 * heads * head_dim rows
+INNER = (".mlp.gate_up_proj.weight",)  # 2 * inner rows
+TOKEN_INNER = (".mlp_t.gate_up_proj.weight",)
+# Sequence lengths of the published datasets by vocabulary, for models whose shapes show none.
 PUBLISHED_LENGTHS = {11: ("Sudoku", 81), 6: ("Maze", 900), 12: ("ARC", 900)}
-# Fields that shapes do not hold.
+# Fields that no array shows.
 UNSEEN = ("H_cycles", "L_cycles", "halt_max_steps")
 
 
 class Inferred(NamedTuple):
-    """A configuration, and notes on where its values come from, a line for each source."""
+    """A configuration, and notes on where its values come from, one line for each source."""
 
     config: ModelConfig
     notes: list[str]
 
 
 def infer_config(weights: Mapping[str, mx.array], given: Mapping[str, Any]) -> Inferred:
-    """Infer a configuration from names and shapes, completed by ``given`` fields.
+    """Return the configuration that names and shapes imply, completed by ``given`` fields.
 
     Raises:
         InputError: the arrays are of no known model, contradict a given value, or leave a size
@@ -52,7 +59,7 @@ def infer_config(weights: Mapping[str, mx.array], given: Mapping[str, Any]) -> I
     values = published | shapes | given
     unseen = [name for name in UNSEEN if name not in given]
     if any(".self_attn." in name for name in levels):
-        _, columns = _shape(weights, ".self_attn.o_proj.weight")
+        columns = _rows(weights, HEADS, 3)
         if "num_heads" not in given:
             values["num_heads"] = default_heads(values, columns)
         check_heads(values, columns)
@@ -63,7 +70,7 @@ def infer_config(weights: Mapping[str, mx.array], given: Mapping[str, Any]) -> I
         values["puzzle_emb_len"] = 0
     elif "puzzle_emb_len" not in given:
         unseen.append("puzzle_emb_len")
-    lengths, notes = _lengths(values | shapes, given, _positions(weights))
+    lengths, notes = _lengths(values | shapes, given, _rows(weights, POSITIONS))
     config = read_model_config(values | lengths)
     unseen = [name for name in unseen if name not in lengths]
     return Inferred(config, [*_said(config, shapes, given, unseen), *notes])
@@ -82,22 +89,24 @@ def _from_shapes(weights: Mapping[str, mx.array]) -> dict[str, Any]:
     table = weights.get("puzzle_emb.weights")
     if table is not None and table.ndim != 2:
         raise InputError(f"puzzle_emb.weights has shape {table.shape}, it should be a matrix")
-    vocab_size, hidden_size = _shape(weights, EMBEDDING)
-    if vocab_size is None:
-        raise InputError(f"the weights lack {EMBEDDING}, so nothing says vocab_size")
     mlp_t = any(".mlp_t." in name for name in weights)
-    down = [_shape(weights, f".{mlp}.down_proj.weight") for mlp in ("mlp", "mlp_t")]
     found = {
-        "hidden_size": hidden_size,
-        "vocab_size": vocab_size,
+        "hidden_size": _rows(weights, HIDDEN_SIZE),
+        "vocab_size": _rows(weights, VOCABULARY),
         "num_puzzle_identifiers": 1 if table is None else table.shape[0],
         "puzzle_emb_ndim": 0 if table is None else table.shape[1],
-        "expansion": expansion_of([shape for shape in down if all(shape)]),
         "mlp_t": mlp_t,
     }
+    for size, places in (("hidden_size", HIDDEN_SIZE), ("vocab_size", VOCABULARY)):
+        if found[size] is None:
+            raise InputError(f"the weights lack {places[0]}, so nothing says {size}")
     for net in ("H_level", "L_level"):
         depth = len({n.split(".")[2] for n in weights if n.startswith(f"{net}.layers.")})
         found[f"{net[0]}_layers"] = depth
+    inner = [(found["hidden_size"], _rows(weights, INNER, 2))]
+    if mlp_t:
+        inner.append((_rows(weights, POSITIONS), _rows(weights, TOKEN_INNER, 2)))
+    found["expansion"] = expansion_of([pair for pair in inner if all(pair)])
     if "embed_pos.embedding_weight" in weights:
         found["pos_encodings"] = "learned"
     elif mlp_t:
@@ -105,23 +114,19 @@ def _from_shapes(weights: Mapping[str, mx.array]) -> dict[str, Any]:
     return found
 
 
-def _shape(weights: Mapping[str, mx.array], suffix: str) -> tuple[int, int] | tuple[None, None]:
-    """The shape of the first matrix whose name has the suffix, if there is one."""
-    names = [name for name in weights if name.endswith(suffix) and weights[name].ndim == 2]
-    return weights[min(names)].shape if names else (None, None)
-
-
-def _positions(weights: Mapping[str, mx.array]) -> int | None:
-    """The number of positions, prefix included, where an array has it as a size."""
-    learned, _ = _shape(weights, "embed_pos.embedding_weight")
-    mixed, _ = _shape(weights, ".mlp_t.down_proj.weight")
-    return learned or mixed
+def _rows(weights: Mapping[str, mx.array], ends: Sequence[str], parts: int = 1) -> int | None:
+    """Return the rows of the first array that is there, divided by ``parts``; None without one."""
+    for end in ends:
+        for name in sorted(weights):
+            if name.endswith(end) and weights[name].ndim:
+                return weights[name].shape[0] // parts
+    return None
 
 
 def _lengths(
     values: Mapping[str, Any], given: Mapping[str, Any], positions: int | None
 ) -> tuple[dict[str, int], list[str]]:
-    """Infer ``seq_len``, and ``puzzle_emb_len`` where shapes hold their sum, with notes."""
+    """Return ``seq_len``, and ``puzzle_emb_len`` where shapes show their sum, with notes."""
     vocabulary, length = values["vocab_size"], given.get("seq_len")
     if positions is None:
         if length is not None:
@@ -168,13 +173,13 @@ def _said(
     return lines
 
 
-# The width of the published models: only there the published number of heads is assumed.
+# The width of the published models: at others their number of heads is no guide.
 PUBLISHED_WIDTH = 512
 MOST_HEADS = 4096
 
 
 def _fitting_heads(values: Mapping[str, Any], columns: int) -> list[int]:
-    """The numbers of heads of width // heads dimensions each that give o_proj its columns."""
+    """Return the numbers of heads for which heads * (width // heads) is the columns of o_proj."""
     width = values["hidden_size"]
     multiple = {"rope": 2, "rope2d": 4}.get(values["pos_encodings"], 1)
     return [
@@ -185,10 +190,10 @@ def _fitting_heads(values: Mapping[str, Any], columns: int) -> list[int]:
 
 
 def default_heads(values: Mapping[str, Any], columns: int | None) -> int:
-    """The published number of heads where it fits, or the only number that fits.
+    """Return the published number of heads, if the weights have the published width and fit it.
 
     Raises:
-        InputError: several numbers fit, so that any of them could be right.
+        InputError: several other numbers fit.
     """
     fitting = _fitting_heads(values, columns or values["hidden_size"])
     if values["hidden_size"] == PUBLISHED_WIDTH and values["num_heads"] in fitting:
@@ -201,7 +206,11 @@ def default_heads(values: Mapping[str, Any], columns: int | None) -> int:
 
 
 def check_heads(values: Mapping[str, Any], columns: int | None) -> None:
-    """Raise `InputError` if the weights cannot have ``num_heads`` heads."""
+    """Check that the weights can have ``num_heads`` heads.
+
+    Raises:
+        InputError: they cannot.
+    """
     fitting = _fitting_heads(values, columns or values["hidden_size"])
     if values["num_heads"] not in fitting:
         raise InputError(
@@ -216,10 +225,9 @@ def _some(numbers: Sequence[int]) -> str:
 
 
 def expansion_of(layers: Sequence[tuple[int, int]]) -> float:
-    """An expansion that gives SwiGLUs their inner widths, from (width, inner) of each.
+    """Return an expansion that gives each SwiGLU its inner width, from (width, inner) pairs.
 
-    Inner widths are rounded up to multiples of 256, so many expansions fit: 4, the published one,
-    is preferred.
+    Inner widths are rounded up to multiples of 256, so several fit: the published 4 if it does.
     """
     low = max(((inner - 256) * 1.5 / width for width, inner in layers), default=0.0)
     high = min((inner * 1.5 / width for width, inner in layers), default=4.0)

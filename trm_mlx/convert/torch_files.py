@@ -30,10 +30,22 @@ CALLED = re.compile(
     r"|torch\.serialization _get_layout|torch\._utils _rebuild_(tensor(_v[23])?|parameter)"
     r"|torch\._utils _rebuild_sparse_tensor"
 )
-# References to what is neither text nor a name. Weights need none; with many, tuples of the same
-# tuples fill the memory when PyTorch hashes them or prints them in an error.
-MOST_REFERENCES = 32
-WORDS = ("BINUNICODE", "SHORT_BINSTRING", "GLOBAL")
+# The opcodes of such a pickle and what each leaves on the stack; those in TAKES pop operands.
+LEAVES = {
+    **dict.fromkeys(
+        ("NONE", "NEWFALSE", "NEWTRUE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+         "BINUNICODE", "SHORT_BINSTRING"), "scalar",
+    ),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"), "container"),
+    **dict.fromkeys(("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), "tuple"),
+    **dict.fromkeys(("REDUCE", "BINPERSID"), "object"),
+    **dict.fromkeys(("PROTO", "STOP", "BUILD", "SETITEM", "SETITEMS", "APPEND", "APPENDS"), None),
+    "GLOBAL": "name",
+}  # fmt: skip
+TAKES = {
+    "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "BINPERSID": 1, "BUILD": 1, "APPEND": 1, "REDUCE": 2,
+    "SETITEM": 2,
+}  # fmt: skip
 # What ``torch.load`` raises for files cut short, overwritten, or of another kind.
 DAMAGED = (
     UnpicklingError, struct.error, AssertionError, AttributeError, EOFError, LookupError,
@@ -71,7 +83,9 @@ def read_torch(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """
     torch = import_torch("reading PyTorch files")
     try:
-        _check_pickle(path)
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            check_pickle(archive.read(name))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch guesses at the cause of errors in warnings
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -83,6 +97,8 @@ def read_torch(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
         raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except Refused as error:
+        raise _not_weights(path, f" ({error})") from error
     except DAMAGED as error:  # whose text may advise to load the file unprotected
         raise _not_weights(path) from error
 
@@ -94,21 +110,60 @@ def _not_weights(path: Path, reason: str = "") -> InputError:
     )
 
 
-def _check_pickle(path: Path) -> None:
-    """Refuse a pickle that calls what weights do not need, without unpickling it."""
-    with zipfile.ZipFile(path) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-        opcodes = pickletools.genops(archive.read(name))
-    previous, words, references = "", set(), 0
-    for opcode, argument, _ in opcodes:
-        if opcode.name in ("GLOBAL", "INST") and not CALLED.fullmatch(argument):
-            raise _not_weights(path, f" (it asks to run {argument.replace(' ', '.')})")
-        if opcode.name in ("BINPUT", "LONG_BINPUT"):
-            (words.add if previous in WORDS else words.discard)(argument)
-        references += opcode.name in ("BINGET", "LONG_BINGET") and argument not in words
-        if references > MOST_REFERENCES:
-            raise _not_weights(path, " (it refers to the same values again and again)")
-        previous = opcode.name
+class Refused(Exception):
+    """A pickle holds something that weights do not need; the message names it."""
+
+
+def check_pickle(data: bytes) -> None:
+    """Walk the opcodes of a pickle with a stack of kinds of values, without building any value.
+
+    Only the functions of ``CALLED`` may be called, only their results changed, storages are named
+    by flat tuples and dictionary keys are scalars. Otherwise a tuple of the same tuple twice, and
+    so on, takes exponential time and memory to hash or to print in an error message.
+
+    Raises:
+        Refused: an opcode, a name or an operand that no pickle of weights has.
+        ValueError, LookupError: the pickle is damaged.
+    """
+    stack: list[str] = []
+    marks: list[int] = []
+    memo: dict[int, str] = {}
+    for opcode, argument, _ in pickletools.genops(data):
+        name = opcode.name
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name not in LEAVES:
+            raise Refused(f"it holds the opcode {name}")
+        else:
+            start = len(stack) - TAKES.get(name, 0)
+            if name in ("TUPLE", "APPENDS", "SETITEMS"):
+                start = marks.pop()
+            if start < 0:
+                raise LookupError("the stack is empty")
+            operands, stack = stack[start:], stack[:start]
+            _check_operands(name, argument, operands, stack)
+            kind = LEAVES[name]
+            if kind == "tuple" and set(operands) - {"scalar", "name"}:
+                kind = "container"
+            if kind:
+                stack.append(kind)
+
+
+def _check_operands(name: str, argument: str, operands: list[str], stack: list[str]) -> None:
+    if name == "GLOBAL" and not CALLED.fullmatch(argument):
+        raise Refused(f"it asks to run {argument.replace(' ', '.', 1)}")
+    if name == "REDUCE" and operands[0] != "name":
+        raise Refused("it asks to run what has no name")
+    if name == "BINPERSID" and operands != ["tuple"]:
+        raise Refused("it asks for what is no tensor")
+    if name == "BUILD" and stack[-1] != "object":
+        raise Refused("it asks to change what is no tensor")
+    if name.startswith("SETITEM") and set(operands[::2]) - {"scalar"}:
+        raise Refused("it names values by other than words and numbers")
 
 
 def _unwrapped(torch: ModuleType, path: Path, content: Any) -> dict[str, Any]:
