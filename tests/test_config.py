@@ -134,7 +134,7 @@ def test_a_recipe_is_one_command(name):
     assert config.data_paths
     for path in config.data_paths:
         if path.startswith("generate:"):
-            assert tasks.get(path.removeprefix("generate:"))
+            assert tasks.get_generator(path.removeprefix("generate:"))
 
 
 @pytest.mark.parametrize(
