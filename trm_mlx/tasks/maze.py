@@ -178,12 +178,12 @@ class Maze(Task):
 
     def relabel(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
         """Shortest paths ``[N, S]`` as `generate` marks them; what is none stays as it is."""
-        from trm_mlx.tasks import maze_solver
+        from trm_mlx.tasks import maze_images
 
         rows = np.flatnonzero(self.check(questions, answers))
         right = questions[rows]
         ends = ((right == value).argmax(axis=1) for value in (START, GOAL))
-        paths = maze_solver.label_batch(np.ascontiguousarray(right != WALL), *ends, self.side)
+        paths = maze_images.label_batch(np.ascontiguousarray(right != WALL), *ends, self.side)
         relabelled = answers.copy()
         relabelled[rows] = np.where(paths, np.uint8(PATH), right)
         return relabelled
@@ -201,10 +201,10 @@ class Maze(Task):
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
         """The walls, in that of the 8 images that sorts first."""
-        from trm_mlx.tasks import maze_solver
+        from trm_mlx.tasks import maze_images
 
         walls = np.ascontiguousarray(np.asarray(questions) == WALL)
-        firsts = maze_solver.first_images(walls, self.dihedral())
+        firsts = maze_images.first_images(walls, self.dihedral())
         return [image.tobytes() for image in np.packbits(firsts, axis=-1)]
 
     # The board on a screen
