@@ -143,7 +143,7 @@ def test_an_answer_that_is_the_label(place, capsys, monkeypatch, tmp_path):
     assert solve(place, *words) == 0
     assert "label matched, halted at step 3 with probability" in capsys.readouterr().out
     film = json.loads(
-        re.search(r"^const film = (.*);$", (tmp_path / "out.html").read_text(), re.M)[1]
+        re.search(r"^const recording = (.*);$", (tmp_path / "out.html").read_text(), re.M)[1]
     )
     assert film["ending"] == "halted at step 3, label matched"
     assert (film["kind"], film["rows"] >= 3, film["columns"] >= 3) == ("arc", True, True)
