@@ -16,6 +16,7 @@ from trm_mlx.config_io import arch_config
 from trm_mlx.models import checkpoint_files
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
+from trm_mlx.tasks.holdout import draw_distinct
 
 pytestmark = pytest.mark.slow
 SUDOKU = "4 3 . . 2 1 . 4 3 2 . . . . . 2"
@@ -122,7 +123,7 @@ def test_a_bundled_model_solves_what_it_never_saw(name):
     task = tasks.task_of(config)
     large = config.seq_len > 200  # seconds a puzzle on a CPU, and as many for an idle row
     count, rows = (10, 1) if large else (40, None)
-    puzzles = tasks.holdout.draw_distinct(task, count, np.random.default_rng(7), testing=True)
+    puzzles = draw_distinct(task, count, np.random.default_rng(7), testing=True)
     solver = trm_mlx.Solver(model, batch_size=rows)
     answers, _ = solver.predict(task.encode(puzzles.questions))
     right = task.check(puzzles.questions, task.decode(answers))
