@@ -27,12 +27,12 @@ def close(ours, plain, tolerance):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_loops_compute_the_plain_functions(shape):
     rows, columns = shape
-    product, slope = normal(2 * rows, columns), normal(rows, columns, seed=1)
+    product, grad = normal(2 * rows, columns), normal(rows, columns, seed=1)
     assert kernels_cpu.usable(product)
-    fast = blocks.gated_silu(product), *blocks.gated_silu_gradients(product, slope)
+    fast = blocks.gated_silu(product), *blocks.gated_silu_gradients(product, grad)
     with kernels_cpu.disabled():
         assert not kernels_cpu.usable(product)
-        plain = blocks.gated_silu(product), *blocks.gated_silu_gradients(product, slope)
+        plain = blocks.gated_silu(product), *blocks.gated_silu_gradients(product, grad)
     for ours, theirs in zip(fast, plain, strict=True):
         close(ours, theirs, 1e-6)
 
@@ -46,9 +46,9 @@ def test_loops_read_what_lies_scattered_in_memory():
 def test_softmax_of_any_scores():
     scores = mx.concatenate([normal(2, 5, 33), normal(2, 5, 33, scale=200.0)])
     close(attention.softmax(scores), mx.softmax(scores, axis=-1), 1e-6)
-    slope = normal(4, 5, 33, seed=1)
-    _, (ours,) = mx.vjp(attention.softmax, [scores], [slope])
-    _, (plain,) = mx.vjp(lambda x: mx.softmax(x, axis=-1), [scores], [slope])
+    grad = normal(4, 5, 33, seed=1)
+    _, (ours,) = mx.vjp(attention.softmax, [scores], [grad])
+    _, (plain,) = mx.vjp(lambda x: mx.softmax(x, axis=-1), [scores], [grad])
     close(ours, plain, 2e-6)
 
 
@@ -75,9 +75,9 @@ def plain_swiglu(x, gate_up, down, axis):
 def test_swiglu_and_its_gradients(axis, recompute):
     x = normal(12, 20, scale=1.0) if axis is CHANNELS else normal(20, 12, scale=1.0)
     weights = normal(2 * 16, 20, seed=1, scale=0.3), normal(20, 16, seed=2, scale=0.3)
-    slope = normal(*x.shape, seed=3)
-    (value,), ours = mx.vjp(residual_swiglu(axis, recompute), [x, *weights], [slope])
-    (expected,), plain = mx.vjp(lambda *a: plain_swiglu(*a, axis), [x, *weights], [slope])
+    grad = normal(*x.shape, seed=3)
+    (value,), ours = mx.vjp(residual_swiglu(axis, recompute), [x, *weights], [grad])
+    (expected,), plain = mx.vjp(lambda *a: plain_swiglu(*a, axis), [x, *weights], [grad])
     close(value, expected, 2e-6)
     for gradient, wanted in zip(ours, plain, strict=True):
         close(gradient, wanted, 5e-6)
@@ -89,13 +89,13 @@ def test_swiglu_and_its_gradients(axis, recompute):
     ids=["rows", "columns"],
 )
 def test_gradients_of_norms(norm, axis):
-    x, slope = normal(13, 24), normal(13, 24, seed=1)
+    x, grad = normal(13, 24), normal(13, 24, seed=1)
 
     def plain(x):
         return x / mx.sqrt(x.square().mean(axis=axis, keepdims=True) + layers.EPSILON)
 
-    (value,), (ours,) = mx.vjp(norm, [x], [slope])
-    (expected,), (wanted,) = mx.vjp(plain, [x], [slope])
+    (value,), (ours,) = mx.vjp(norm, [x], [grad])
+    (expected,), (wanted,) = mx.vjp(plain, [x], [grad])
     close(value, expected, 1e-6)
     close(ours, wanted, 5e-6)
 
@@ -121,15 +121,15 @@ def both_ways(monkeypatch, function):
 def test_kernels_compute_the_plain_functions(monkeypatch, dtype, shape):
     rows, columns = shape
     product = normal(2 * rows, columns, dtype=dtype)
-    x, slope = normal(rows, columns, dtype=dtype), normal(rows, columns, seed=1, dtype=dtype)
+    x, grad = normal(rows, columns, dtype=dtype), normal(rows, columns, seed=1, dtype=dtype)
 
     def results():
         return [
             blocks.gated_silu(product),
-            *blocks.gated_silu_gradients(product, slope),
+            *blocks.gated_silu_gradients(product, grad),
             *(norm(x) for norm in (layers.norm_channels, layers.norm_positions)),
-            mx.vjp(layers.norm_channels, [x], [slope])[1][0],
-            mx.vjp(layers.norm_positions, [x], [slope])[1][0],
+            mx.vjp(layers.norm_channels, [x], [grad])[1][0],
+            mx.vjp(layers.norm_positions, [x], [grad])[1][0],
         ]
 
     for ours, plain in both_ways(monkeypatch, results):
@@ -142,10 +142,10 @@ def test_kernels_compute_the_plain_functions(monkeypatch, dtype, shape):
 def test_padded_attention_is_attention(monkeypatch, length, rope):
     with mx.stream(mx.gpu):
         layer = Attention(64, 4, rope)
-        x, slope = normal(3, length, 64, scale=1.0), normal(3, length, 64, seed=1)
+        x, grad = normal(3, length, 64, scale=1.0), normal(3, length, 64, seed=1)
 
     def results():
-        values, gradients = mx.vjp(lambda x: layer(x, in_grad=True), [x], [slope])
+        values, gradients = mx.vjp(lambda x: layer(x, in_grad=True), [x], [grad])
         return [layer(x, in_grad=False), *values, *gradients]
 
     for ours, plain in both_ways(monkeypatch, results):

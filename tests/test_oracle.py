@@ -175,10 +175,10 @@ def oracle_training(case, weights, loss):
     data = batches(4)
     carry, losses, gradients = reference.initial_carry(in_torch(data[0])), [], []
     for batch in data:
-        carry, value, metrics, _, slopes = reference.train_step(
+        carry, value, metrics, _, grads = reference.train_step(
             carry, in_torch(batch), {**HYPER, "loss": loss}
         )
-        gradients.append(slopes)
+        gradients.append(grads)
         losses.append((float(value), metrics, carry["halted"].numpy(), carry["steps"].numpy()))
     final = {name: value.detach().numpy() for name, value in reference.weights.items()}
     average = {name: value.detach().numpy() for name, value in reference.ema.items()}
@@ -191,8 +191,8 @@ def our_gradients(state, carry, batch, key, table):
     gradients = parity.flat(weights)
     if puzzles:
         gradients["puzzle_emb.weights"] = np.zeros_like(table)
-        rows, slopes = np.array(puzzles["identifiers"]), np.array(puzzles["gradients"])
-        np.add.at(gradients["puzzle_emb.weights"], rows, slopes)
+        rows, grads = np.array(puzzles["identifiers"]), np.array(puzzles["gradients"])
+        np.add.at(gradients["puzzle_emb.weights"], rows, grads)
     return gradients
 
 
@@ -207,11 +207,11 @@ def test_training(case, loss):
     carry = model.initial_carry(in_mlx(data[0]))
     for step, batch in enumerate(data):
         key, table = mx.random.key(step), final.get("puzzle_emb.weights")
-        slopes = our_gradients(state, carry, in_mlx(batch), key, table)
-        assert slopes.keys() == gradients[step].keys()
+        grads = our_gradients(state, carry, in_mlx(batch), key, table)
+        assert grads.keys() == gradients[step].keys()
         for name, array in gradients[step].items():
             noise = max(np.abs(run[1][step][name] - array).max() for run in noisy)
-            assert np.abs(slopes[name] - array).max() <= parity.allowed(noise), (step, name)
+            assert np.abs(grads[name] - array).max() <= parity.allowed(noise), (step, name)
 
         carry, metrics = state.step(carry, in_mlx(batch), key)
         value, recorded, halted, steps = expected[step]

@@ -57,11 +57,11 @@ def test_muon_is_for_the_matrices_of_blocks_alone():
     )
     optimizer.init(weights)
     gradients = mx.random.normal((4, 4))
-    slopes = {
+    grads = {
         "L_level": {"layers": [{"mlp": {"weight": gradients}, "bias": gradients[0]}]},
         "lm_head": {"weight": gradients},
     }
-    moved = dict(tree_flatten(optimizer.apply_gradients(slopes, weights)))
+    moved = dict(tree_flatten(optimizer.apply_gradients(grads, weights)))
     for name in ("L_level.layers.0.bias", "lm_head.weight"):
         np.testing.assert_allclose(mx.abs(1 - moved[name]), 1e-3, rtol=1e-3)
     assert mx.abs(1 - moved["L_level.layers.0.mlp.weight"]).max().item() > 0.05

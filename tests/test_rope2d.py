@@ -55,11 +55,11 @@ def test_attention_is_the_plain_formula(board, loops):
     layer, length = Attention(32, 2, True, board), board.prefix + board.side**2
     x = mx.random.normal((2, length, 32), key=mx.random.key(0))
     expected = [plain_attention(layer, row, board, 2) for row in x]
-    slope = mx.random.normal(x.shape, key=mx.random.key(1))
+    grad = mx.random.normal(x.shape, key=mx.random.key(1))
 
     def results():
         outside = layer(x, in_grad=False)
-        (inside,), gradients = mx.vjp(lambda x: layer(x, in_grad=True), [x], [slope])
+        (inside,), gradients = mx.vjp(lambda x: layer(x, in_grad=True), [x], [grad])
         return outside, inside, gradients[0]
 
     if loops:
@@ -72,12 +72,12 @@ def test_attention_is_the_plain_formula(board, loops):
     step = 1e-5
     moved = [
         sum(
-            (plain_attention(layer, x[i] + sign * step * slope[i], board, 2) * slope[i]).sum()
+            (plain_attention(layer, x[i] + sign * step * grad[i], board, 2) * grad[i]).sum()
             for i in range(2)
         )
         for sign in (1, -1)
     ]
-    found = float((gradient * slope).sum())
+    found = float((gradient * grad).sum())
     assert found == pytest.approx((moved[0] - moved[1]) / (2 * step), rel=1e-3)
 
 
@@ -130,14 +130,14 @@ def test_kernels_turn_as_the_plain_function(monkeypatch, board, dtype):
     length = board.prefix + board.side**2
     with mx.stream(mx.gpu):
         layer = Attention(128, 2, True, board)
-        x, slope = (
+        x, grad = (
             mx.random.normal((2, length, 128), key=mx.random.key(seed)).astype(dtype)
             for seed in (0, 1)
         )
         results = []
         for name in ("cuda", "metal"):
             monkeypatch.setattr(attention, "device_kind", lambda name=name: name)
-            value, gradient = mx.vjp(lambda x: layer(x, in_grad=True), [x], [slope])
+            value, gradient = mx.vjp(lambda x: layer(x, in_grad=True), [x], [grad])
             results.append([layer(x, in_grad=False), *value, *gradient])
             mx.eval(results[-1])
     for ours, plain in zip(*results, strict=True):

@@ -143,9 +143,9 @@ def _locked_workspace(final: Path) -> tuple[Path, int]:
         workspace = Path(tempfile.mkdtemp(prefix=f".{final.name}{_ASIDE}", dir=final.parent))
         with suppress(FileNotFoundError):
             lock = os.open(workspace, os.O_RDONLY)
-            with suppress(OSError):  # a disk that knows no locks, where nobody sweeps either
+            with suppress(OSError):  # a disk without locks, where nothing stale is removed
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if workspace.exists():  # nobody swept it away before it was locked
+            if workspace.exists():  # nobody removed it before it was locked
                 return workspace, lock
             os.close(lock)
 

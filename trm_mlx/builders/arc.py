@@ -21,7 +21,7 @@ from trm_mlx.builders.arc_files import Pair, Puzzle, read_subset
 from trm_mlx.builders.write import (
     BuiltDataset,
     add_output,
-    check_least,
+    check_minimums,
     progress_bar,
     report,
     use_defaults,
@@ -69,7 +69,7 @@ def build_arc(
         InputError: unusable files or values; nothing is written then.
     """
     held_out = [name for name in (test_set_name, test_set_name2) if name is not None]
-    check_least(locals(), num_aug=0)
+    check_minimums(locals(), num_aug=0)
     _check_subsets(subsets, test_set_name=test_set_name, test_set_name2=test_set_name2)
     check_replaceable(Path(output_dir), overwrite)
     ordering, drawing, placing = np.random.default_rng(seed).spawn(3)

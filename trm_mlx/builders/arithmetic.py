@@ -10,7 +10,7 @@ from trm_mlx.builders.write import (
     BuiltDataset,
     add_counts,
     add_output,
-    check_least,
+    check_minimums,
     generate_splits,
     report,
     use_defaults,
@@ -46,7 +46,7 @@ def build_arithmetic(
     Raises:
         InputError: unusable values; nothing is written then.
     """
-    check_least(locals(), num_train=1, num_test=1)
+    check_minimums(locals(), num_train=1, num_test=1)
     if operation not in OPERATIONS:
         raise InputError(f"operation={operation}: choose one of {', '.join(OPERATIONS)}")
     check_replaceable(Path(output_dir), overwrite)

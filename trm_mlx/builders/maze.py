@@ -27,7 +27,7 @@ from trm_mlx.builders.write import (
     BuiltDataset,
     add_counts,
     add_output,
-    check_least,
+    check_minimums,
     generate_splits,
     report,
     use_defaults,
@@ -81,7 +81,9 @@ def build_maze(
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    check_least(locals(), subsample_size=1, num_train=1, num_test=1, min_path_length=1, workers=1)
+    check_minimums(
+        locals(), subsample_size=1, num_train=1, num_test=1, min_path_length=1, workers=1
+    )
     if kind not in KINDS:
         raise InputError(f"kind={kind}: choose one of {', '.join(KINDS)}")
     check_replaceable(Path(output_dir), overwrite)

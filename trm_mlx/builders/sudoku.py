@@ -26,7 +26,7 @@ from trm_mlx.builders.write import (
     BuiltDataset,
     add_counts,
     add_output,
-    check_least,
+    check_minimums,
     generate_splits,
     progress_bar,
     report,
@@ -76,7 +76,7 @@ def build_sudoku(
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    check_least(locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
+    check_minimums(locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
     check_replaceable(Path(output_dir), overwrite)
     rng = np.random.default_rng(seed)
     if generate is not None:

@@ -23,7 +23,7 @@ from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw_distinct
 
 CHUNK = 8192  # boards made and written at once, to bound memory
-JOB = 256  # puzzles that one of several processes makes at once
+PUZZLES_PER_JOB = 256  # puzzles that one of several processes makes at once
 
 Boards = tuple[np.ndarray, np.ndarray]  # questions, answers [N, S]
 
@@ -38,7 +38,7 @@ class BuiltDataset(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def check_least(values: dict[str, int | None], **least: int) -> None:
+def check_minimums(values: dict[str, int | None], **least: int) -> None:
     """Check that no count is below the least value it can have; None passes.
 
     Raises:
@@ -60,8 +60,8 @@ def generate_splits(
     """Different training and test puzzles; ``tasks/holdout.py`` says which are held out.
 
     Args:
-        workers: processes that make them; the puzzles of several are others than those of one, but
-            the same for any number.
+        workers: processes that make them. With two or more the puzzles differ from those of one,
+            but do not depend on how many.
 
     Raises:
         InputError: there are fewer than asked for.
@@ -72,7 +72,7 @@ def generate_splits(
             if workers == 1:
                 puzzles = draw_distinct(task, count, rng, testing, bar.update, **options)
             else:
-                puzzles = _draw_beside(workers, task, count, rng, testing, bar.update, options)
+                puzzles = _draw_in_parallel(workers, task, count, rng, testing, bar.update, options)
         if len(puzzles.ratings) < count:
             raise InputError(
                 f"only {len(puzzles.ratings)} different {task.name} {name} puzzles found where "
@@ -82,7 +82,7 @@ def generate_splits(
     return splits[0], splits[1]
 
 
-def _draw_beside(
+def _draw_in_parallel(
     workers: int,
     task: Task,
     count: int,
@@ -97,7 +97,8 @@ def _draw_beside(
     with ProcessPoolExecutor(workers, mp_context=spawned) as pool:
         while len(found) < count:
             before, missing = len(found), count - len(found)
-            sizes = [JOB] * (missing // JOB) + [missing % JOB] * (missing % JOB > 0)
+            whole, rest = divmod(missing, PUZZLES_PER_JOB)
+            sizes = [PUZZLES_PER_JOB] * whole + [rest] * (rest > 0)
             jobs = [
                 pool.submit(draw_distinct, task, size, own, testing, **options)
                 for size, own in zip(sizes, rng.spawn(len(sizes)), strict=True)

@@ -187,7 +187,7 @@ def save_arrays(path: Path, tree) -> None:
     """Write a tree of arrays as safetensors under flat dotted names.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     arrays = dict(tree_flatten(tree))
     mx.eval(arrays)

@@ -106,7 +106,7 @@ class Trainer:
         return self.progress.interval == self.config.epochs // self.config.epochs_per_interval
 
     def open(self) -> None:
-        """Take the run folder for this process; `fit` does it, unless it is done.
+        """Claim the run folder for this process; `fit` calls this if you have not.
 
         Raises:
             InputError: see `RunFolder.open`.
@@ -275,7 +275,7 @@ class Trainer:
 
     @property
     def _interval_end(self) -> dict[str, int]:
-        """The data position at which the current interval is trained."""
+        """The data position at which the current interval ends."""
         return {
             "epoch": (self.progress.interval + 1) * self.config.epochs_per_interval,
             "offset": 0,

@@ -33,21 +33,21 @@ def batch_step(
     """One supervision step of every row, after the halted rows have taken jobs.
 
     Returns:
-        ``(carry, pool, bound) -> (carry, arrays)``; a row halts where its halting logit exceeds
-        ``bound``. The arrays have an entry a row, with ``cell_confidence`` only if outputs are
-        kept; ``vacant`` rows take a job with the next step.
+        ``(carry, pool, logit_threshold) -> (carry, arrays)``; a row halts where its halting logit
+        exceeds the threshold. The arrays have an entry per row, ``cell_confidence`` only if outputs
+        are kept; ``vacant`` rows take a job with the next step.
     """
 
-    def step(carry: Carry, pool: Batch, bound: mx.array) -> tuple[Carry, Batch]:
-        fresh = carry.halted
-        turn = mx.maximum(mx.cumsum(fresh.astype(mx.int32)) - 1, 0)
-        carry = model.reset_halted(carry, {name: rows[turn] for name, rows in pool.items()})
-        carry = carry._replace(halted=mx.zeros_like(fresh))
-        carry = carry._replace(states=perturb(carry, fresh))
+    def step(carry: Carry, pool: Batch, logit_threshold: mx.array) -> tuple[Carry, Batch]:
+        starting = carry.halted
+        job_index = mx.maximum(mx.cumsum(starting.astype(mx.int32)) - 1, 0)
+        carry = model.reset_halted(carry, {name: rows[job_index] for name, rows in pool.items()})
+        carry = carry._replace(halted=mx.zeros_like(starting))
+        carry = carry._replace(states=perturb(carry, starting))
         before, jobs = carry.states, carry.batch
         carry, outputs = model(carry, jobs)
         logit = halting_logit(model.config, outputs)
-        halted = logit > bound
+        halted = logit > logit_threshold
         vacant = halted | (carry.steps >= jobs["limit"]) | (jobs["number"] < 0)
         arrays = {
             "vacant": vacant,
@@ -62,6 +62,7 @@ def batch_step(
             arrays["cell_confidence"] = cell_confidence(outputs["logits"])
         if keep_states:
             arrays |= {name: state.astype(mx.float32) for name, state in carry.states.items()}
+        # For the carry a vacant row has halted: it takes a job with the next step.
         return carry._replace(halted=vacant), arrays
 
     return step
@@ -107,7 +108,7 @@ class Batcher:
     def run(self) -> Iterator[None]:
         """Work until every puzzle is solved; yields after every step that has been read."""
         self._model.eval()
-        bound = mx.array(self._bound)
+        logit_threshold = mx.array(self._bound)
         carry = self._model.initial_carry(self._queue_arrays())
         current, vacant = None, self._rows
         while True:
@@ -116,7 +117,7 @@ class Batcher:
                 return  # without waiting for a step that was launched ahead
             ahead = None
             if current is None or self._runs_ahead():
-                carry, ahead = self._step(carry, self._queue_arrays(), bound)
+                carry, ahead = self._step(carry, self._queue_arrays(), logit_threshold)
                 mx.async_eval(carry, ahead)
             if current is not None:
                 vacant = self._read(current)
@@ -140,7 +141,7 @@ class Batcher:
     def _runs_ahead(self) -> bool:
         """Whether to launch the next step before the running one has been read.
 
-        A lone puzzle may end with the step that is running: then only where no row halts early.
+        With one puzzle left, the running step may finish it: then only if no row halts early.
         """
         continues = any(
             last > self._steps and self._jobs[number].needed
@@ -182,7 +183,7 @@ class Batcher:
         self._steps += 1
 
     def _read(self, arrays: Batch) -> int:
-        """Give the scheduler what ended with a step; how many rows the next one gives a job."""
+        """Pass the finished jobs to the scheduler and return the number of vacant rows."""
         read = {name: np.asarray(arrays[name]) for name in ("vacant", "number")}
         numbers, vacant = read["number"], read["vacant"]
         if "cell_confidence" in arrays:

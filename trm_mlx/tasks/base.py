@@ -17,7 +17,7 @@ from trm_mlx.errors import InputError
 
 
 class WrongCells(InputError):
-    """A text that is no puzzle because of some cells, whose indices are ``cells``."""
+    """Invalid puzzle text, whose indices are ``cells``."""
 
     def __init__(self, message: str, cells: Iterable[int]):
         super().__init__(message)

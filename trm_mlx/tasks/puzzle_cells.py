@@ -15,13 +15,13 @@ from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import WrongCells
 
 BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of a Sudoku
-SIDES = range(5, 100)  # of mazes; a 4x4 one would look like a 4x4 Sudoku to `fitting`
+SIDES = range(5, 100)  # of mazes; a 4x4 one would look like a 4x4 Sudoku to `registry.fitting`
 BLANKS = frozenset("._xX*?-#")  # of a Sudoku, beside 0
-WHOLE = {size**2: size for size in BOX_ROWS}  # the sides of boards, by their cells
+SIDE_OF = {size**2: size for size in BOX_ROWS}  # the sides of boards, by their cells
 MAZE_LETTERS = frozenset("SsGgEeOo")
 
 _DIGITS = frozenset("0123456789")
-_AROUND = str.maketrans("", "", "|+,;:&\"'`[](){}/\\ \t")  # what stands between the cells of a row
+_SEPARATORS = str.maketrans("", "", "|+,;:&\"'`[](){}/\\ \t")  # between cells
 _RULE = re.compile(r"""(?=.*[-=].*[-=])[-=+*|:.'`\s]+""")
 _BARE_RULE = re.compile(r"[-|\s]+")  # it could as well be a row of blanks
 _ROUNDED = re.compile(r"\s*\d([.,]\d+)?E\+?\d+\s*", re.IGNORECASE)
@@ -46,7 +46,7 @@ class Cells(NamedTuple):
 
 def compact(line: str) -> str:
     """The cells of a line whose blanks are written."""
-    return line.translate(_AROUND)
+    return line.translate(_SEPARATORS)
 
 
 def whole_boards(line: str) -> list[str]:
@@ -54,7 +54,7 @@ def whole_boards(line: str) -> list[str]:
 
     Other words are names and ratings. A second board without blanks is the answer of the first.
     """
-    words = [word for word in _TOKENS.split(line) if len(word) in WHOLE and _has_cells(word)]
+    words = [word for word in _TOKENS.split(line) if len(word) in SIDE_OF and _has_cells(word)]
     longest = [word for word in words if len(word) == max(map(len, words))]
     return longest[:1] + [word for word in longest[1:] if set(word) & (BLANKS | {"0"})]
 
@@ -75,40 +75,40 @@ def sudoku_boards(lines: Sequence[str], size: int | None = None) -> list[Cells]:
     """
     lines = [line.rstrip(" ") for line in lines]
     if len(lines) == 1 and (fixed := _spaced_out(lines[0])):
-        return [Cells(0, WHOLE[len(fixed)], fixed)]
+        return [Cells(0, SIDE_OF[len(fixed)], fixed)]
     if any(map(whole_boards, lines)):
         return list(_one_a_line(lines))
     if problem := _candidates(lines):
         return [Cells(0, size or 9, "", problem)]
-    for numbers in _without_rules(lines):
+    for numbers in _without_borders(lines):
         rows = [lines[number] for number in numbers]
         for layout in (_written, _delimited, _boxed, _fixed, _fixed_apart):
             if boards := _boards(layout(rows)):
                 return [board._replace(line=numbers[board.line]) for board in boards]
     if all(map(_spaced_out, lines)):
-        return [Cells(row, WHOLE[len(c)], c) for row, c in enumerate(map(_spaced_out, lines))]
-    return list(_broken(lines, size))
+        return [Cells(row, SIDE_OF[len(c)], c) for row, c in enumerate(map(_spaced_out, lines))]
+    return list(_explain_invalid_sudoku(lines, size))
 
 
 def _one_a_line(lines: Rows) -> Iterator[Cells]:
     """A board a line, such as a collection; lines that hold none keep their places."""
     boards = [whole_boards(line) for line in lines]
-    side = Counter(WHOLE[len(found[0])] for found in boards if found).most_common(1)[0][0]
+    side = Counter(SIDE_OF[len(found[0])] for found in boards if found).most_common(1)[0][0]
     for number, (line, found) in enumerate(zip(lines, boards, strict=True)):
         cells = compact(line)
         if found:
-            yield from (Cells(number, WHOLE[len(board)], board) for board in found)
+            yield from (Cells(number, SIDE_OF[len(board)], board) for board in found)
         elif fixed := _spaced_out(line):
-            yield Cells(number, WHOLE[len(fixed)], fixed)
-        elif len(cells) in WHOLE:
-            yield Cells(number, WHOLE[len(cells)], cells)
+            yield Cells(number, SIDE_OF[len(fixed)], fixed)
+        elif len(cells) in SIDE_OF:
+            yield Cells(number, SIDE_OF[len(cells)], cells)
         elif cells == str(len(lines) - 1):
             pass  # the number of puzzles, which leads some collections
         else:
             yield Cells(number, side, cells, _wrong_count(cells, side, line))
 
 
-def _without_rules(lines: Rows) -> Iterator[list[int]]:
+def _without_borders(lines: Rows) -> Iterator[list[int]]:
     """The numbers of the lines that may be rows, if lines between boxes are left out.
 
     Where a blank is written ``-``, a line of dashes may be a row.
@@ -131,12 +131,12 @@ def _boards(rows: Rows | None) -> list[Cells]:
         return []
     width, cells = len(rows[0]), "".join(rows)
     alike = all(len(row) == width for row in rows)
-    if alike and width in WHOLE:
-        return [Cells(number, WHOLE[width], row) for number, row in enumerate(rows)]
+    if alike and width in SIDE_OF:
+        return [Cells(number, SIDE_OF[width], row) for number, row in enumerate(rows)]
     if alike and width in BOX_ROWS and len(rows) % width == 0:
         starts = range(0, len(rows), width)
         return [Cells(start, width, "".join(rows[start : start + width])) for start in starts]
-    side = WHOLE.get(len(cells), 0)
+    side = SIDE_OF.get(len(cells), 0)
     wrapped = all(len(row) == width for row in rows[:-1]) and len(rows[-1]) <= width
     if side and wrapped and (width == 1 or width > side):
         return [Cells(0, side, cells)]  # one cell a line, or lines broken at some length
@@ -212,9 +212,9 @@ def _spaced_out(line: str) -> str | None:
     digits = line.replace(" ", "")
     if not digits.isdecimal() or digits == line:
         return None
-    if WHOLE.get(len(digits), 0) >= int(max(digits)):
+    if SIDE_OF.get(len(digits), 0) >= int(max(digits)):
         return None  # spaces between the cells
-    for cells, side in WHOLE.items():
+    for cells, side in SIDE_OF.items():
         if cells - side < len(line) <= cells:
             return line.ljust(cells).replace(" ", ".")
     return None
@@ -225,7 +225,7 @@ def _candidates(lines: Rows) -> InputError | None:
     rows = [re.split(r"[\s|,]+", line.strip(" |,")) for line in lines]
     rows = [row for row in rows if "".join(row).isdecimal()]
     counts = set(map(len, rows))
-    if len(counts) != 1 or not counts <= {*BOX_ROWS, *WHOLE} or _fixed(lines):
+    if len(counts) != 1 or not counts <= {*BOX_ROWS, *SIDE_OF} or _fixed(lines):
         return None
     cells = [cell for row in rows for cell in row]
     rising = all(list(cell) == sorted(set(cell)) and cell[0] != "0" for cell in cells)
@@ -238,18 +238,18 @@ def _candidates(lines: Rows) -> InputError | None:
     )
 
 
-def _broken(lines: Rows, size: int | None) -> Iterator[Cells]:
+def _explain_invalid_sudoku(lines: Rows, size: int | None) -> Iterator[Cells]:
     """What a block that holds no board looks like."""
-    numbers = next(_without_rules(lines), [])
+    numbers = next(_without_borders(lines), [])
     rows = [compact(lines[number]) for number in numbers]
     if not any(rows) and size is None:
         return
     width = Counter(map(len, rows)).most_common(1)[0][0]
-    if width in WHOLE and len(rows) > 1:
+    if width in SIDE_OF and len(rows) > 1:
         for number, row in zip(numbers, rows, strict=True):
-            side = WHOLE.get(len(row))
-            problem = None if side else _wrong_count(row, WHOLE[width], lines[number])
-            yield Cells(number, side or WHOLE[width], row, problem)
+            side = SIDE_OF.get(len(row))
+            problem = None if side else _wrong_count(row, SIDE_OF[width], lines[number])
+            yield Cells(number, side or SIDE_OF[width], row, problem)
         return
     cells = "".join(rows)
     near = [side for side in BOX_ROWS if abs(len(cells) - side**2) <= side]
@@ -294,7 +294,7 @@ def maze_boards(lines: Sequence[str], side: int | None = None) -> list[Cells]:
     for layout in (_plain, _dedented, _apart, _listed):
         if (laid_out := layout(rows)) and (boards := list(_squares(laid_out))):
             return [_with_symbols(board) for board in boards]
-    return [_broken_maze(rows, side)]
+    return [_explain_invalid_maze(rows, side)]
 
 
 def _plain(rows: Rows) -> Rows:
@@ -386,7 +386,7 @@ def _with_symbols(board: Cells) -> Cells:
     return board._replace(cells="".join(cells))
 
 
-def _broken_maze(rows: Rows, side: int | None) -> Cells:
+def _explain_invalid_maze(rows: Rows, side: int | None) -> Cells:
     """Why a block is no maze."""
     rows = rows if len(rows) == 1 else _dedented(rows)
     width, cells, remedy = len(rows[0]), sum(map(len, rows)), "open cells as . or space"

@@ -17,8 +17,8 @@ from trm_mlx.tasks.puzzle_cells import (
     BLANKS,
     BOX_ROWS,
     MAZE_LETTERS,
+    SIDE_OF,
     SIDES,
-    WHOLE,
     Cells,
     compact,
     maze_boards,
@@ -179,7 +179,7 @@ def _json_row(cells: list) -> str:
 
 
 def _is_long_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) >= min(WHOLE) and not _is_heading(value)
+    return isinstance(value, str) and len(value) >= min(SIDE_OF) and not _is_heading(value)
 
 
 def _groups(text: str) -> Iterator[Block]:
@@ -354,7 +354,7 @@ def _are_sums(lines: list[str], kind: str | None) -> bool:
         return True
     rows = [compact(line) for line in lines]
     width = len(rows[0])
-    side = WHOLE.get(width) or (width if width in BOX_ROWS and len(rows) % width == 0 else 0)
+    side = SIDE_OF.get(width) or (width if width in BOX_ROWS and len(rows) % width == 0 else 0)
     return not side or max(filter(str.isdecimal, "".join(rows))) > str(side)
 
 

@@ -28,8 +28,8 @@ def read_puzzles(text: str, task: Task | None = None) -> list[PuzzleText]:
     """Read the puzzles of a text, in their order; those that cannot be read have an error.
 
     Args:
-        task: what they are to be; by default of the kind and size that each shows. A task that is
-            not of this package reads its puzzles itself.
+        task: the task expected; by default the kind and size of each puzzle are detected. A task
+            that is not of this package uses its own ``parse``.
 
     Raises:
         InputError: nothing in it looks like a puzzle.

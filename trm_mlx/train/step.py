@@ -45,7 +45,7 @@ class TrainState:
         self.optimizer.init(model.trainable_parameters())
         self.average = tree_map(mx.array, model.trainable_parameters()) if config.ema else {}
         self.plan = plan(config, model, world.size)
-        self._puzzle_rate = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
+        self._puzzle_lr = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
         self._compiles = device.compiles(config.compile)
         self._compiled: dict[Recursion | None, Callable] = {}
 
@@ -72,7 +72,7 @@ class TrainState:
             carry: rows in progress.
             batch: rows for those that halted.
             key: the randomness of this step.
-            recursion: what the model does in this step, if not what it does otherwise.
+            recursion: the updates of this step; by default those of ``model.recursion``.
 
         Returns:
             The new carry and metrics as sums over the global batch, with the ``lr`` used.
@@ -83,7 +83,7 @@ class TrainState:
             gradients, metrics = self.world.sum([gradients, metrics])
             if puzzles:
                 puzzles = self.world.gather(puzzles, after=metrics["count"])
-        return carry, metrics | self._ready(self._update)(gradients, puzzles)
+        return carry, metrics | self._maybe_compile(self._update)(gradients, puzzles)
 
     def gradients(
         self, carry: Carry, batch: Batch, key: mx.array
@@ -99,7 +99,7 @@ class TrainState:
             without them.
         """
         draws = self._draw(carry, key)
-        run_pass, count = self._ready(self._pass, self.model.recursion), self.plan.rows
+        run_pass, count = self._maybe_compile(self._pass, self.model.recursion), self.plan.rows
         if len(carry.steps) <= count:
             return run_pass(carry, batch, draws, {})
         weights = self.model.trainable_parameters()
@@ -162,7 +162,7 @@ class TrainState:
         )
 
     def _update(self, gradients: dict, puzzles: dict) -> Metrics:
-        """Update everything by the gradients of the global batch; return the rate and the norm."""
+        """Update everything by the gradients of the global batch; return rate and gradient norm."""
         config, model, metrics = self.config, self.model, {}
         if config.grad_clip is not None:
             gradients, metrics["grad_norm"] = optim.clip_grad_norm(gradients, config.grad_clip)
@@ -171,7 +171,7 @@ class TrainState:
                 model.puzzle_emb.weights,
                 puzzles["identifiers"],
                 puzzles["gradients"],
-                self._puzzle_rate(self.optimizer.step),
+                self._puzzle_lr(self.optimizer.step),
                 config.puzzle_emb_weight_decay,
             )
         self.optimizer.update(model, gradients)
@@ -180,7 +180,7 @@ class TrainState:
             self.average.update(tree_map(average, self.average, model.trainable_parameters()))
         return metrics | {"lr": self.optimizer.learning_rate}
 
-    def _ready(self, function: Callable, recursion: Recursion | None = None) -> Callable:
+    def _maybe_compile(self, function: Callable, recursion: Recursion | None = None) -> Callable:
         """Return `_pass` of a recursion, or `_update`, compiled on first use where a run compiles.
 
         Not before, as compiling captures the arrays to read and write, which a resume replaces.
