@@ -222,7 +222,7 @@ def test_launcher(copy):
         ("arch=trn", "arch=trn: no such file; choose one of hrm, "),
         ("lr=fast", "lr='fast': expected a number"),
         ("epochs=3.5", "epochs=3.5: expected a whole number"),
-        ("eval_interval=3", "eval_interval=3 does not divide epochs=2: set eval_interval=2"),
+        ("eval_interval=0", "eval_interval=0 does not divide epochs=2: set eval_interval=1"),
         ("global_batch_size=1000", "use a smaller global_batch_size or a larger eval_interval"),
         ("eval_save_outputs=[logit]", "cannot save 'logit'; choose from inputs, labels"),
         ("data_paths=[/absent]", "/absent is not a directory"),

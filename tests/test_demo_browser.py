@@ -134,7 +134,7 @@ def test_cells_by_keyboard(visit, address):
     ("text", "wrong", "sentence"),
     [
         ("11..............", [0, 1], "r1c1 and r1c2 both hold 1"),
-        ("....x...........", [4], "character 'x' at position 5"),
+        ("....z...........", [4], "r2c1 holds 'z'"),
         ("1...", [4], "4 cells where a 4x4 Sudoku has 16"),
     ],
 )

@@ -81,16 +81,15 @@ def test_by_file_dataset_and_table(two_models, capsys, monkeypatch):
 def test_a_puzzle_of_no_bundled_model(two_models, capsys, puzzle, reason):
     assert main(["solve", puzzle]) == 2
     assert capsys.readouterr().err == (
-        f"error: the puzzle of {len(puzzle)} characters: {reason}. Models to choose from: "
-        "small-sudoku (sudoku4x4), sums (addition1), or yours with --checkpoint DIR\n"
+        f"error: the puzzle of {len(puzzle)} characters: looks like a 4x4 Sudoku; {reason}\n"
     )
 
 
-def test_a_file_is_no_puzzle(two_models, capsys):
+def test_a_file_is_read_and_one_without_puzzles_refused(two_models, capsys):
     path = two_models / "puzzles.txt"
     path.write_text("1+2=\n")
-    assert main(["solve", str(path)]) == 2
-    assert f"{path} is a file: read puzzles from it with --file" in capsys.readouterr().err
+    assert main(["solve", str(path)]) in (0, 1)  # by an untrained model
+    assert "1+2=" in capsys.readouterr().out
     path.write_text("question\n")
     assert main(["solve", str(path), "-o", str(two_models / "out.csv")]) == 2
     assert f"{path} has no puzzles" in capsys.readouterr().err
