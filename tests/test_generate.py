@@ -234,7 +234,8 @@ def test_fewer_test_puzzles_than_wished():
         (["generate:sudoku5x5"], {}, "no Sudoku of size 5"),
     ],
 )
-def test_sources_that_do_not_work(data_paths, changes, message):
+def test_sources_that_do_not_work(monkeypatch, data_paths, changes, message):
+    monkeypatch.setattr(registry, "_TASKS", {})  # whatever other tests have registered
     with pytest.raises(InputError, match=message):
         open_train(config(*data_paths, **changes))
 
