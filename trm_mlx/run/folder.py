@@ -18,6 +18,7 @@ from trm_mlx.config_io import to_dict
 from trm_mlx.distributed import World
 from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import step_folders, step_of
+from trm_mlx.train.batches import GENERATE
 
 LOCK_FILE, RUN_CONFIG_FILE = ".lock", "all_config.yaml"
 
@@ -111,7 +112,7 @@ def recovery_hint(run: Path) -> str:
 def fill_names(config: TrainConfig, world: World) -> TrainConfig:
     """Return a run's configuration with its open names filled in, the same in all processes."""
     first = config.data_paths[0]
-    if first.startswith("generate:"):
+    if first.startswith(GENERATE):
         first = first.partition("/")[0]  # its options are no part of the name
     project = config.project_name or Path(first).name.rpartition(":")[2]
     run = config.run_name
