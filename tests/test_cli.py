@@ -129,11 +129,41 @@ def test_help(capsys, verb):
     assert f"usage: trm {verb} " in capsys.readouterr().out
 
 
+def test_help_as_a_word(capsys):
+    assert main(["help"]) == 0
+    assert "trm build sudoku" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["help", "train"])
+    text = capsys.readouterr().out
+    assert "usage: trm train " in text
+    assert "sudoku4x4                    4x4 Sudoku from the generator" in text  # the recipes
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("trm bu", "build"),
+        ("trm build su", "sudoku"),
+        ("trm solve --traj", "--trajectories"),
+        ("trm train experiment=sudoku4", "experiment=sudoku4x4"),
+        ("trm train arch.hid", "arch.hidden_size="),
+    ],
+)
+def test_completion(typed, expected, monkeypatch, tmp_path):
+    argcomplete = pytest.importorskip("argcomplete")
+    completion = pytest.importorskip("trm_mlx.commands.completion")
+    *before, last = typed.split()
+    finder = argcomplete.CompletionFinder(completion.parser_of(before[1:]))
+    found = finder._get_completions(before, last, "", None)
+    assert expected in [word.strip() for word in found]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["trian"], "no command 'trian'; choose one of build sudoku, build maze, "),
-        (["build", "chess"], "no command 'build chess'; choose one of "),
+        (["trian"], "no command 'trian': did you mean 'train'?"),
+        (["build", "soduko", "--x"], "no command 'build soduko': did you mean 'build sudoku'?"),
+        (["frobnicate"], "no command 'frobnicate': choose one of build sudoku, build maze, "),
         (["export"], "the following arguments are required: checkpoint, output"),
         (["eval"], "the following arguments are required: checkpoint; see trm eval --help"),
         (["train", "--lr"], "unrecognized arguments: --lr; see trm train --help"),
@@ -607,3 +637,10 @@ def test_solve_with_a_checkpoint_of_another_task(tmp_path, capsys):
     save_model(tmp_path, build_model(config))
     line = refusal(capsys, "solve", PUZZLE, "--checkpoint", tmp_path)
     assert line.startswith(f"{tmp_path}: no known task has vocab_size 7 and seq_len 900")
+
+
+def test_a_model_alone_is_judged_on_generated_puzzles(capsys):
+    assert main(["eval", "sudoku-4x4", "--count", "3", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results["all"]["exact_accuracy"] == 1
+    assert results["all"]["count"] == 3

@@ -27,6 +27,7 @@ OURS = [c for c in COMMANDS if c.words[0] in ("trm", "mlx.launch", *PYTHONS)]
 OTHERS = {
     "cd",
     "echo",
+    "eval",
     "export",
     "git",
     "grep",

@@ -5,6 +5,7 @@ Only the module of the verb asked for is imported.
 """
 
 import argparse
+import difflib
 import errno
 import importlib
 import os
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     2 for bad input; as of a shell, 130 for Ctrl-C, and 141 where nobody reads the output any more.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        importlib.import_module("trm_mlx.commands.completion").complete()
     try:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:
@@ -81,6 +84,8 @@ def _refused(error: InputError) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     for verb, (module_name, summary) in VERBS.items():
         length = len(verb.split())
         if words[:length] == verb.split():
@@ -97,8 +102,10 @@ def _dispatch(words: list[str]) -> int:
     begun = [word for word in words if word not in ("-h", "--help")]
     matching = [verb for verb in VERBS if verb.split()[: len(begun)] == begun]
     if not matching:
-        known = ", ".join(VERBS)
-        raise InputError(f"no command {' '.join(words[:2])!r}; choose one of {known}")
+        typed = " ".join(words[:2] if words[0] == "build" else words[:1])
+        near = difflib.get_close_matches(typed, VERBS, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(VERBS)}"
+        raise InputError(f"no command {typed!r}: {remedy}")
     print(f"usage: {' '.join(['trm', *begun])} COMMAND [--help] ...\n")
     for verb in matching:
         print(f"  trm {verb:16} {VERBS[verb][1]}")

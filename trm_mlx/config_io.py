@@ -119,6 +119,22 @@ def describe_options() -> str:
     return "\n".join(lines)
 
 
+def describe_recipes() -> str:
+    """The text of ``--help``: every recipe with the first line of its file."""
+    files = sorted((config_folder() / "experiment").glob("*.yaml"))
+    firsts = [file.read_text("utf-8").partition("\n")[0].removeprefix("# ") for file in files]
+    return "\n".join(f"  {f.stem:28} {line}" for f, line in zip(files, firsts, strict=True))
+
+
+def known_words() -> list[str]:
+    """Every word that ``trm train`` can begin with, for completion."""
+    groups = ("experiment", "arch")
+    files = [(group, path.stem) for group in groups for path in (config_folder() / group).iterdir()]
+    keys = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "arch"]
+    keys += [f"arch.{field.name}" for field in dataclasses.fields(ArchConfig)]
+    return [*(f"{group}={name}" for group, name in files), *(f"{key}=" for key in keys), "resume="]
+
+
 def _shown(value: Any) -> str:
     """A value as one types it."""
     if value is None:

@@ -18,6 +18,7 @@ EXTRAS = {
     "pillow": "view",
     "rich": "view",
     "matplotlib": "plot",
+    "argcomplete": "completion",
 }
 HEAD_DIMS = 64  # of every published model but the transformer baseline
 OLDEST_GLIBC = (2, 35)  # that MLX's Linux wheels are built for

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from trm_mlx import device
 from trm_mlx.commands.puzzle_sources import check_sizes
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
-from trm_mlx.config import EvaluatorConfig, TrainConfig
+from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.config_io import train_config
 from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError
@@ -33,14 +33,26 @@ from trm_mlx.solve.evaluate import measure
 from trm_mlx.solve.search import SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import task_of
-from trm_mlx.train.batches import open_split_of
+from trm_mlx.train.batches import GENERATE, open_split_of
 from trm_mlx.train.losses import LOSSES
+
+GENERATED = 100  # puzzles, by default, to judge a model alone: minutes for 9x9 on two CPU cores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="checkpoint or run folder")
     parser.add_argument(
-        "--data", nargs="+", help="dataset folders, or generate:TASK (default: the run's)"
+        "checkpoint", help="checkpoint or run folder, or a bundled model by its name"
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        help="dataset folders, or generate:TASK (default: the run's; of a model alone, generated "
+        "puzzles of its task)",
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        help=f"puzzles to generate at most (default: the run's; of a model alone, {GENERATED})",
     )
     parser.add_argument("--split", default="test", help="default: %(default)s")
     parser.add_argument(
@@ -76,8 +88,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, world: World) -> None:
-    if arguments.batch_size is not None and arguments.batch_size < 1:
-        raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    for option in ("batch_size", "count"):
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise InputError(f"--{option.replace('_', '-')} {value}: must be at least 1")
     check_savable(tuple(arguments.save))
     if asked_for(arguments) and (arguments.save or arguments.loss or arguments.evaluators):
         raise InputError(
@@ -94,13 +108,15 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
     if arguments.evaluators and not Path(arguments.output_dir).is_dir():
         raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
     trained = _config_of_run(arguments.checkpoint)
-    paths = arguments.data or (trained and (trained.data_paths_test or trained.data_paths))
-    if not paths:
-        raise InputError(
-            f"{arguments.checkpoint} does not say what it was trained on: name --data DIR"
-        )
     model, config = load(arguments.checkpoint)
-    data = open_split_of(paths, arguments.split, trained.test_puzzles if trained else 1000)
+    if arguments.data:
+        paths = arguments.data
+    elif trained:
+        paths = trained.data_paths_test or trained.data_paths
+    else:
+        paths = [GENERATE + _generated_task(arguments.checkpoint, config)]
+    count = arguments.count or (trained.test_puzzles if trained else GENERATED)
+    data = open_split_of(paths, arguments.split, count)
     check_sizes(config, arguments.checkpoint, data.metadata, paths[0])
     evaluators = build_evaluators(
         [EvaluatorConfig(name=name) for name in arguments.evaluators], data
@@ -143,6 +159,14 @@ def _solver(arguments: argparse.Namespace, model: RecursiveReasoner) -> Solver:
     needs_task = "symmetries" in arguments or getattr(arguments, "select", None) == "rule"
     task = task_of(model.config) if needs_task else None
     return build_solver(arguments, model, task, SearchConfig())
+
+
+def _generated_task(checkpoint: str, config: ModelConfig) -> str:
+    """The task whose generated puzzles judge a model of which no dataset is known."""
+    try:
+        return task_of(config).name
+    except InputError as error:
+        raise InputError(f"{checkpoint}: name --data DIR; {error}") from None
 
 
 def _config_of_run(checkpoint: str) -> TrainConfig | None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trm_mlx import device
-from trm_mlx.config_io import describe_options, load_config
+from trm_mlx.config_io import describe_options, describe_recipes, known_words, load_config
 from trm_mlx.distributed import connect
 from trm_mlx.errors import InputError
 from trm_mlx.run.checkpoint import read_state
@@ -25,13 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "\n  experiment                   a recipe, config/experiment/NAME.yaml"
             "\n  resume                       run folder (or a step_* in it) to continue"
         )
+        + "\n\nrecipes, as experiment=NAME:\n"
+        + describe_recipes()
     )
-    parser.add_argument(
+    overrides = parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
         help="for example: arch=trm data_paths=[data/sudoku] arch.L_cycles=4 ema=true",
     )
+    overrides.completer = lambda **_typed: known_words()
 
 
 def run(arguments: argparse.Namespace) -> int:
