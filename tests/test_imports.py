@@ -62,6 +62,7 @@ LIBRARIES = {
     "torch": {"convert", "bench/reference.py"},
     "safetensors": {"convert"},
     "wandb": {"run/log.py"},
+    "argcomplete": {"commands/completion.py"},
     "huggingface_hub": {"builders"},
     "pyarrow": {"data/tables.py"},
     "numba": {"numba_jit"},

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2 for bad input; as of a shell, 130 for Ctrl-C, and 141 where nobody reads the output any more.
     """
     if "_ARGCOMPLETE" in os.environ:
-        importlib.import_module("trm_mlx.commands.completion").complete()
+        importlib.import_module("trm_mlx.commands.completion").complete(VERBS)
     try:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:

@@ -7,22 +7,23 @@ runs ``trm`` with ``_ARGCOMPLETE`` set. Only the module of the verb that is bein
 import argparse
 import importlib
 import os
+from collections.abc import Mapping
 
 import argcomplete
 
-from trm_mlx.cli import VERBS
+Verbs = Mapping[str, tuple[str, str]]  # each with its module and summary
 
 
-def complete() -> None:
+def complete(verbs: Verbs) -> None:
     """Write the words that can follow what has been typed, and end the process."""
-    argcomplete.autocomplete(parser_of(os.environ["COMP_LINE"].split()[1:]))
+    argcomplete.autocomplete(parser_of(verbs, os.environ["COMP_LINE"].split()[1:]))
 
 
-def parser_of(words: list[str]) -> argparse.ArgumentParser:
+def parser_of(verbs: Verbs, words: list[str]) -> argparse.ArgumentParser:
     """A parser of all verbs, that of ``words`` with its options."""
     root = argparse.ArgumentParser("trm")
     groups = {(): root.add_subparsers()}
-    for verb, (module_name, summary) in VERBS.items():
+    for verb, (module_name, summary) in verbs.items():
         *group, name = names = verb.split()
         if tuple(group) not in groups:
             groups[tuple(group)] = groups[()].add_parser(*group).add_subparsers()
