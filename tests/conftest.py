@@ -1,6 +1,7 @@
 """Settings of every test: exact float32 products, and our package before MLX, for its BLAS.
 
 Tests run on the CPU, also where there is a GPU: there, numbers are compared to the last digit.
+``TRM_TEST_DEVICE=gpu`` runs them on the GPU, which not all of them are for.
 """
 
 import os
@@ -15,6 +16,6 @@ os.environ["MKL_CBWR"] = "COMPATIBLE"
 import trm_mlx  # noqa: F401  isort: skip
 import mlx.core as mx  # isort: skip
 
-mx.set_default_device(mx.cpu)
+mx.set_default_device(getattr(mx, os.environ.get("TRM_TEST_DEVICE", "cpu")))
 
 pytest_plugins = ["shared_data"]
