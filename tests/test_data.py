@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from trm_mlx.data import writer
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays
-from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.data.dataset import PuzzleDataset, check_labelled, puzzle_names
 from trm_mlx.data.format import DatasetMetadata
 from trm_mlx.data.prefetch import prefetch
+from trm_mlx.data.reader import split_asked
 from trm_mlx.data.sampler import TrainStream, iterate_test, total_steps
 from trm_mlx.data.writer import SplitStream, write_dataset
 from trm_mlx.errors import InputError
@@ -491,11 +492,53 @@ def test_missing_directories(tmp_path):
         PuzzleDataset([tmp_path / "nowhere"], "train")
     with pytest.raises(InputError, match="d has no split 'test'; it has: train"):
         PuzzleDataset([str(directory)], "test")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no split 'test'; it has: none"):
-        PuzzleDataset([tmp_path / "d" / "train"], "test")
+        PuzzleDataset([tmp_path / "empty"], "test")
     (directory / "train" / "dataset.json").unlink()
     with pytest.raises(InputError, match=r"dataset.json: No such file"):
         PuzzleDataset([directory], "train")
+
+
+def test_the_folder_of_a_split_stands_for_its_dataset(tmp_path, monkeypatch):
+    directory = build(tmp_path / "d", FLAT)
+    expected = PuzzleDataset([directory], "train")
+    assert PuzzleDataset([directory / "train"], "train").metadata == expected.metadata
+    monkeypatch.chdir(directory / "train")
+    assert puzzle_names(PuzzleDataset(["."], "train")) == puzzle_names(expected)
+    with pytest.raises(InputError, match=r"d/train is the split 'train' .* for its split 'test'"):
+        PuzzleDataset([directory / "train"], "test")
+    assert split_asked(str(directory / "train"), None) == "train"
+    assert split_asked(str(directory), None) == "test"
+
+
+def test_metadata_without_the_number_of_puzzles(tmp_path):
+    directory = build(tmp_path / "d", ARC)
+    path = directory / "train" / "dataset.json"
+    content = json.loads(path.read_text())
+    puzzles = content.pop("total_puzzles")
+    path.write_text(json.dumps(content))  # as HRM's builders write it
+    assert PuzzleDataset([directory], "train").metadata.total_puzzles == puzzles
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("total_groups", 1), ("total_puzzles", 99), ("mean_puzzle_examples", 7.5)]
+)
+def test_counts_of_the_metadata_are_those_of_the_arrays(tmp_path, name, value):
+    directory = build(tmp_path / "d", ARC)
+    path = directory / "train" / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(InputError, match=f"dataset.json: '{name}' is {value}, but the arrays hold"):
+        PuzzleDataset([directory], "train")
+
+
+def test_labels_that_are_all_ignored(tmp_path):
+    directory = build(tmp_path / "d", FLAT)
+    check_labelled(PuzzleDataset([directory], "train"))
+    path = directory / "train" / "all__labels.npy"
+    np.save(path, np.zeros_like(np.load(path)))
+    with pytest.raises(InputError, match=r"all__labels.npy: every label is ignored"):
+        check_labelled(PuzzleDataset([directory], "train"))
 
 
 # Several datasets, several sets.
@@ -535,7 +578,8 @@ def test_several_sets_in_one_dataset(tmp_path):
     directory = build(tmp_path / "d", FLAT)
     for field, array in vars(make_arrays([[2]])).items():
         np.save(directory / "train" / f"hard__{field}.npy", array)
-    edit_metadata(directory, sets=["all", "hard"])
+    counts = {"total_groups": 8, "total_puzzles": 15, "mean_puzzle_examples": 16 / 15}
+    edit_metadata(directory, sets=["all", "hard"], **counts)
     dataset = PuzzleDataset([directory], "train")
     seen = [(name, rows) for name, _, rows in iterate_test(dataset, 10)]
     assert seen == [("all", 10), ("all", 4), ("hard", 2)]

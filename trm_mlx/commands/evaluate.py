@@ -15,6 +15,7 @@ from trm_mlx.commands.puzzle_sources import check_sizes
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
 from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.config_io import train_config
+from trm_mlx.data.dataset import check_labelled
 from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate import build_evaluators
@@ -33,7 +34,7 @@ from trm_mlx.solve.evaluate import measure
 from trm_mlx.solve.search import SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import task_of
-from trm_mlx.train.batches import GENERATE, open_split_of
+from trm_mlx.train.batches import GENERATE, open_split_of, test_paths
 from trm_mlx.train.losses import LOSSES
 
 GENERATED = 100  # puzzles, by default, to judge a model alone: minutes for 9x9 on two CPU cores
@@ -54,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help=f"puzzles to generate at most (default: the run's; of a model alone, {GENERATED})",
     )
-    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument(
+        "--split", help='default: the one whose folder --data names, or else "test"'
+    )
     parser.add_argument(
         "--batch-size", type=int, help="rows at once (default: as many as memory holds)"
     )
@@ -112,12 +115,13 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
     if arguments.data:
         paths = arguments.data
     elif trained:
-        paths = trained.data_paths_test or trained.data_paths
+        paths = test_paths(trained)
     else:
         paths = [GENERATE + _generated_task(arguments.checkpoint, config)]
     count = arguments.count or (trained.test_puzzles if trained else GENERATED)
     data = open_split_of(paths, arguments.split, count)
-    check_sizes(config, arguments.checkpoint, data.metadata, paths[0])
+    check_sizes(config, arguments.checkpoint, data, paths[0])
+    check_labelled(data)
     evaluators = build_evaluators(
         [EvaluatorConfig(name=name) for name in arguments.evaluators], data
     )

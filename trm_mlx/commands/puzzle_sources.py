@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.config import ModelConfig
-from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
-from trm_mlx.data.format import DatasetMetadata
+from trm_mlx.data.dataset import PuzzleDataset, check_numbering, puzzle_names, saved_names
+from trm_mlx.data.reader import split_asked
 from trm_mlx.data.tables import decode, is_table, read_text
 from trm_mlx.errors import InputError
-from trm_mlx.models.checkpoint_files import bundled, read_config
+from trm_mlx.models.checkpoint_files import bundled, find_checkpoint, read_config
 from trm_mlx.solve.questions import Question, model_for, questions_of_table, questions_of_text
 from trm_mlx.tasks.base import Task
 
@@ -44,7 +44,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "--question-column", metavar="NAME", help="of a table (default: question, puzzle, quizzes)"
     )
     parser.add_argument("--data", help="dataset folder to take a puzzle from")
-    parser.add_argument("--split", default="test", help="of --data (default: %(default)s)")
+    parser.add_argument(
+        "--split", help='of --data (default: the one whose folder it names, or else "test")'
+    )
     parser.add_argument("--name", help="a puzzle of --data, as its identifiers.json has it")
     parser.add_argument(
         "--index",
@@ -66,6 +68,7 @@ def find_source(arguments: argparse.Namespace) -> Source:
     if arguments.name is not None and arguments.data is None:
         raise InputError("--name is that of a puzzle of a dataset: add --data DIR")
     if arguments.data is not None:
+        arguments.split = split_asked(arguments.data, arguments.split)
         return Source(arguments.data)
     puzzle, file = arguments.puzzle, arguments.file
     if file is None and puzzle not in (None, "-"):
@@ -151,7 +154,7 @@ def questions_of_dataset(
 ) -> list[Question]:
     """Read the puzzles of --data that the options name."""
     data = PuzzleDataset([arguments.data], arguments.split)
-    check_sizes(config, arguments.checkpoint, data.metadata, arguments.data)
+    check_sizes(config, arguments.checkpoint, data, arguments.data)
     examples, place = np.arange(data.puzzle_indices[-1]), arguments.data
     if arguments.name is not None:
         examples, place = _examples_named(data, arguments), arguments.name
@@ -192,17 +195,23 @@ def _examples_named(data: PuzzleDataset, arguments: argparse.Namespace) -> np.nd
     return np.concatenate(examples)
 
 
-def check_sizes(
-    config: ModelConfig, checkpoint: object, sizes: DatasetMetadata, data: object
-) -> None:
+def check_sizes(config: ModelConfig, checkpoint: str, data: PuzzleDataset, folder: str) -> None:
     """Refuse tokens that the model does not read, and puzzles that it has no embedding of.
 
-    ``checkpoint`` and ``data`` say for messages where the two are from.
+    Args:
+        config, checkpoint: of the model.
+        folder: what messages call the data.
     """
     for name in ("seq_len", "vocab_size", "num_puzzle_identifiers"):
-        ours, theirs = getattr(config, name), getattr(sizes, name)
+        ours, theirs = getattr(config, name), getattr(data.metadata, name)
         if theirs != ours and (name != "num_puzzle_identifiers" or theirs > ours):
             raise InputError(
-                f"{name} is {ours} in {checkpoint} but {theirs} in {data}: "
+                f"{name} is {ours} in {checkpoint} but {theirs} in {folder}: "
                 "name a dataset like the one it was trained on, --data DIR"
             )
+    checkpoint = find_checkpoint(checkpoint)
+    remedy = (
+        "name the dataset it was trained on, --data DIR, or train on this one with "
+        f"load_checkpoint={checkpoint}, which keeps the puzzles it knows"
+    )
+    check_numbering(saved_names(checkpoint), checkpoint, data, remedy)

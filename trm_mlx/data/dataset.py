@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, array_path, check_tokens, mark_ignored
-from trm_mlx.data.format import IDENTIFIERS_FILE, merge_metadata, read_json
+from trm_mlx.data.format import IDENTIFIERS_FILE, METADATA_FILE, merge_metadata, read_json
 from trm_mlx.data.reader import Split, open_split
 from trm_mlx.errors import InputError
 
@@ -122,6 +122,27 @@ def _unique_name(name: str, taken: set[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
+def check_labelled(data: PuzzleDataset) -> None:
+    """Check that the loss counts a label of every set.
+
+    Raises:
+        InputError: it counts none; naming the file.
+    """
+    ignored = data.metadata.ignore_label_id
+    for part in data.parts:
+        labels = part.arrays.labels
+        chunks = (labels[start : start + _CHUNK] for start in range(0, len(labels), _CHUNK))
+        if all((mark_ignored(chunk, ignored) == IGNORE_LABEL).all() for chunk in chunks):
+            raise InputError(
+                f"{array_path(part.folder, part.stored_name, 'labels')}: every label is ignored, "
+                f"as ignore_label_id={ignored} and {IGNORE_LABEL} are: write the answers there, or "
+                f"set ignore_label_id in {METADATA_FILE} to a value that no answer has"
+            )
+
+
+_CHUNK = 4096  # labels looked at at once: one counted label is enough
+
+
 def puzzle_names(data: PuzzleDataset) -> list[str]:
     """A name for every puzzle identifier; of several datasets, numbered as in ``PuzzleDataset``.
 
@@ -138,6 +159,49 @@ def puzzle_names(data: PuzzleDataset) -> list[str]:
             f"counts {data.metadata.num_puzzle_identifiers}; rebuild the dataset"
         )
     return names
+
+
+def known_names(data: PuzzleDataset) -> list[str] | None:
+    """`puzzle_names`, or None where the data have only the blank puzzle or name none.
+
+    Raises:
+        InputError: as `puzzle_names`, but for a file that is absent.
+    """
+    folders = {part.folder.parent for part in data.parts}
+    if data.metadata.num_puzzle_identifiers == 1:
+        return None
+    return puzzle_names(data) if all((f / IDENTIFIERS_FILE).exists() for f in folders) else None
+
+
+def check_numbering(
+    names: list[str] | None, source: object, data: PuzzleDataset, remedy: str
+) -> None:
+    """Check that the data number their puzzles as ``source`` does; None: not known, which passes.
+
+    Raises:
+        InputError: naming the first puzzle of the data that has another's number, and the remedy.
+    """
+    others = None if names is None else known_names(data)
+    if others is None:
+        return
+    for number in np.unique(data.puzzle_identifiers).tolist():
+        before = names[number] if number < len(names) else "no puzzle"
+        if before != others[number]:
+            folder = data.parts[0].folder.parent
+            raise InputError(
+                f"puzzle identifier {number} is {before} in {source} but {others[number]} in "
+                f"{folder}: {remedy}"
+            )
+
+
+def saved_names(folder: Path) -> list[str] | None:
+    """The names of a checkpoint's puzzle identifiers; None: it does not say.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    path = folder / IDENTIFIERS_FILE
+    return _read_names(path) if path.exists() else None
 
 
 def _read_names(path: Path) -> list[str]:

@@ -12,6 +12,7 @@ examples (one for Sudoku and mazes, several for ARC).
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ SET_NAME = "all"  # the one set that the published builders write
 _JSON_TYPES = {  # every other field of DatasetMetadata is an int
     "ignore_label_id": (int, type(None)),
     "mean_puzzle_examples": (int, float),
+    "total_puzzles": (int, type(None)),
     "sets": list,
     "task": (str, type(None)),
 }
@@ -44,7 +46,7 @@ class DatasetMetadata:
     num_puzzle_identifiers: int
     total_groups: int
     mean_puzzle_examples: float
-    total_puzzles: int
+    total_puzzles: int | None  # None: not said, as HRM's builders do not
     sets: list[str]
     task: str | None = None  # its name, for ``tasks.get``; not in published datasets
 
@@ -56,10 +58,13 @@ class DatasetMetadata:
             InputError: the file is absent, is not JSON, or lacks or mistypes a key.
         """
         kinds = {field.name: _JSON_TYPES.get(field.name, int) for field in fields(cls)}
-        content = read_keys(path, kinds, defaults={"task": None})
+        content = read_keys(path, kinds, defaults={"task": None, "total_puzzles": None})
         for name in ("vocab_size", "seq_len", "num_puzzle_identifiers", "total_groups"):
             if content[name] < 1:
                 raise InputError(f"{path}: '{name}' is {content[name]}; it must be at least 1")
+        mean = content["mean_puzzle_examples"]
+        if not (math.isfinite(mean) and mean > 0):
+            raise InputError(f"{path}: 'mean_puzzle_examples' is {mean}; it must be above 0")
         sets = content["sets"]
         if not sets or not all(isinstance(name, str) for name in sets):
             raise InputError(f"{path}: 'sets' is {sets}; it must list names, such as ['all']")

@@ -8,10 +8,12 @@ tiny-recursive-rs, one example a puzzle and a puzzle a group:
     DIR/all__puzzle_identifiers.npy       one for each example; absent: all are blank
 
 A flat directory has no splits: it is whichever split is asked for. DIR/train and DIR/test may be
-flat too.
+flat too. A split's own folder, DIR/train say, may be named in place of DIR.
 """
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +42,14 @@ def open_split(directory: Path, split: str) -> Split:
     if not directory.is_dir() and not recovered(directory):
         raise InputError(f"{directory} is not a directory; build the dataset or correct data_paths")
     folder = directory / split
+    parent, own = parent_and_split(directory)
+    if own is not None:
+        if own != split:
+            raise InputError(
+                f"{directory} is the split '{own}' of a dataset: for its split '{split}' name "
+                f"{parent}"
+            )
+        folder = parent / own
     if not folder.is_dir():
         if is_flat(directory):
             return _open_flat(directory)
@@ -51,7 +61,44 @@ def open_split(directory: Path, split: str) -> Split:
         return _open_flat(folder)
     metadata = DatasetMetadata.read(folder / METADATA_FILE)
     sets = {name: SplitArrays.read(folder, name, metadata) for name in metadata.sets}
-    return Split(folder, metadata, sets)
+    return Split(folder, _checked_counts(folder / METADATA_FILE, metadata, sets), sets)
+
+
+def parent_and_split(directory: Path) -> tuple[Path, str | None]:
+    """The dataset and the split that a folder stands for; None: it is the dataset itself."""
+    if not (directory / METADATA_FILE).is_file():
+        return directory, None
+    place = directory if directory.name else directory.resolve()
+    if is_flat(directory) and place.name not in ("train", "test"):
+        return directory, None
+    return place.parent, place.name
+
+
+def split_asked(directory: str, split: str | None) -> str:
+    """The split to open: by default the one whose own folder is named, or else "test"."""
+    return split or parent_and_split(Path(directory))[1] or "test"
+
+
+def _checked_counts(
+    path: Path, metadata: DatasetMetadata, sets: dict[str, SplitArrays]
+) -> DatasetMetadata:
+    """The metadata with its number of puzzles, once its counts are those of the arrays.
+
+    Raises:
+        InputError: naming the file and the count that differs.
+    """
+    puzzles = sum(len(arrays.puzzle_identifiers) for arrays in sets.values())
+    counted = {
+        "total_groups": sum(len(arrays.group_indices) - 1 for arrays in sets.values()),
+        "total_puzzles": puzzles,
+        "mean_puzzle_examples": sum(len(arrays.inputs) for arrays in sets.values()) / puzzles,
+    }
+    metadata = replace(metadata, total_puzzles=metadata.total_puzzles or puzzles)
+    for name, found in counted.items():
+        said = getattr(metadata, name)
+        if not math.isclose(said, found, rel_tol=1e-3 if name == "mean_puzzle_examples" else 0):
+            raise InputError(f"{path}: '{name}' is {said}, but the arrays hold {found}; correct it")
+    return metadata
 
 
 def recovered(directory: Path) -> bool:

@@ -3,7 +3,8 @@
     RUN/all_config.yaml           the run's configuration
     RUN/metrics.jsonl             one line per step and evaluation
     RUN/step_0006510/             config.json, model.safetensors, ema.safetensors,
-                                  optimizer.safetensors, carry.safetensors, state.json, and
+                                  optimizer.safetensors, carry.safetensors, state.json,
+                                  identifiers.json where the data name their puzzles, and
                                   evaluators_000007.safetensors where those keep votes
 
 A step folder is renamed to its name once it is complete (see ``atomic_folder``), and its arrays are
@@ -14,7 +15,7 @@ finite. Without optimizer, carry and state it is a model alone (see ``models.che
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx.atomic import atomic_file, atomic_folder, remove_folder
 from trm_mlx.config_io import to_dict
+from trm_mlx.data.format import IDENTIFIERS_FILE
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.models.act import Carry
 from trm_mlx.models.checkpoint_files import (
@@ -61,11 +63,13 @@ def save_checkpoint(
     carry: Carry,
     progress: Progress,
     evaluators: Mapping[str, dict[str, np.ndarray]] = MappingProxyType({}),
+    names: Sequence[str] | None = None,
 ) -> Path:
     """Write ``run/step_NNNNNNN`` and return it.
 
     Args:
         evaluators: the `state` of evaluators that have one, by their names.
+        names: of the puzzle identifiers, which are the rows of the puzzle table; None: not known.
 
     Raises:
         InputError: the folder cannot be written, and nothing half-written keeps its final name; or
@@ -99,6 +103,8 @@ def save_checkpoint(
             save_arrays(finished / CARRY_FILE, carry._asdict())
             if evaluators:
                 save_arrays(finished / own_file, _arrays_of(evaluators))
+            if names is not None:  # a hundredth of the table's size
+                (finished / IDENTIFIERS_FILE).write_text(json.dumps(names), encoding="utf-8")
             (finished / STATE_FILE).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {final}: {refusal(error)}; {recovery_hint(run)}") from error

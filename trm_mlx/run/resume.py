@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.config_io import train_config
+from trm_mlx.data.dataset import saved_names
 from trm_mlx.errors import InputError, located
 from trm_mlx.evaluate.evaluate import Evaluator
 from trm_mlx.models.act import Carry
@@ -102,12 +103,22 @@ def _check_same_model(
         )
 
 
-def start_from(folder: str | Path, state: TrainState) -> None:
+def start_from(
+    folder: str | Path, state: TrainState, names: Sequence[str] | None = None
+) -> str | None:
     """Start from the weights of a checkpoint of the same architecture, averaged if it has those.
 
-    Where the number of puzzle identifiers differs, every puzzle embedding becomes the mean row.
+    Puzzles that it names keep their embedding, whatever their number; the others begin as the mean
+    row. Where no names are known, rows are kept by number, or all become the mean row if there are
+    more or fewer of them.
     A board of another size is the same picture to attention with rotary positions, so such weights
     go on from smaller puzzles to larger ones.
+
+    Args:
+        names: of this run's puzzle identifiers; None: not known.
+
+    Returns:
+        A remark on how many embeddings were kept; None: the model has one alone, or none.
 
     Raises:
         InputError: another architecture, by the first field or array that differs.
@@ -115,13 +126,40 @@ def start_from(folder: str | Path, state: TrainState) -> None:
     folder, model = find_checkpoint(folder), state.model
     _check_same_model(read_config(folder), model.config, folder, lengths=False)
     weights = read_model_weights(folder)
-    table = weights.get("puzzle_emb.weights")
-    if table is not None and table.shape[0] != model.config.num_puzzle_identifiers:
-        mean = mx.mean(table, axis=0, keepdims=True)
-        weights["puzzle_emb.weights"] = mx.repeat(mean, model.config.num_puzzle_identifiers, axis=0)
+    table, remark = weights.get("puzzle_emb.weights"), None
+    if table is not None:
+        rows = model.config.num_puzzle_identifiers
+        known = saved_names(folder)
+        weights["puzzle_emb.weights"], kept = _table_for(rows, table, known, names)
+        if max(rows, len(table)) > 1:
+            how = "number" if known is None or names is None else "name"
+            remark = (
+                f"{folder}: {kept} of {rows} puzzle embeddings kept by {how}, {rows - kept} set to "
+                "the mean row"
+            )
     assign_weights(model, weights, str(folder))
     if state.average:
         state.average.update(tree_map(mx.array, model.trainable_parameters()))
+    return remark
+
+
+def _table_for(
+    rows: int, table: mx.array, known: list[str] | None, names: Sequence[str] | None
+) -> tuple[mx.array, int]:
+    """The puzzle table ``[rows, E]`` of a run from that of a checkpoint, and the rows it keeps.
+
+    Args:
+        known, names: of the checkpoint's identifiers and the run's; None: not known.
+    """
+    if known is None or names is None or known == names:
+        sources = range(rows) if rows == len(table) else [-1] * rows
+    else:
+        places = {name: row for row, name in enumerate(known[: len(table)])}
+        sources = [places.get(name, -1) for name in names]
+    source = mx.array(list(sources))[:, None]
+    mean = mx.mean(table, axis=0, keepdims=True)
+    kept = mx.where(source >= 0, table[mx.maximum(source[:, 0], 0)], mean)
+    return kept, sum(row >= 0 for row in sources)
 
 
 def restore_evaluators(

@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
+from trm_mlx.data.dataset import PuzzleDataset, check_numbering, known_names, saved_names
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import total_steps
 from trm_mlx.distributed import SINGLE, World
@@ -61,10 +62,25 @@ class Trainer:
         if resume is not None:
             self.resumed, self.progress, saved = read_state(resume)
             check_resumable(self.resumed, self.progress, saved, config)
+            if isinstance(self.data, PuzzleDataset):
+                remedy = (
+                    "resume with the run's own dataset, or start a new run with "
+                    f"load_checkpoint={self.resumed}, which keeps the puzzles it knows"
+                )
+                check_numbering(saved_names(self.resumed), self.resumed, self.data, remedy)
+        self.names = known_names(self.data) if isinstance(self.data, PuzzleDataset) else None
         check_newest(self.run, self.resumed)
         sizes = self.data.metadata
         self.total_steps = total_steps(sizes, config.epochs, config.global_batch_size)
-        self.evaluators = build_evaluators(config.evaluators, self.test_data)
+        self._warnings: list[str] = []  # shown once, where the run begins
+        self.evaluators = []
+        if self.test_data is not None:
+            self.evaluators = build_evaluators(config.evaluators, self.test_data)
+        else:
+            self._warnings.append(
+                f"{', '.join(config.data_paths)}: no test split, so nothing is evaluated; "
+                "data_paths_test=[DIR] names puzzles to judge by"
+            )
         model_config = ModelConfig.of(
             config.arch,
             vocab_size=sizes.vocab_size,
@@ -78,11 +94,11 @@ class Trainer:
         compiled = device.compiles(config.compile)
         self.evaluation = EvaluationStep(self.model, config.loss, compiled)
         self.carry = None
-        self._warnings: list[str] = []  # what the checkpoint lacks
         if self.resumed is not None:
             self._restore()
         elif config.load_checkpoint is not None:
-            start_from(config.load_checkpoint, self.state)
+            remark = start_from(config.load_checkpoint, self.state, self.names)
+            self._warnings += [remark] if remark else []
         self.stream = train_stream(self.data, self.test_data, config, self.progress.position, world)
         if world.size > 1:
             self._sync()
@@ -115,7 +131,7 @@ class Trainer:
             self._folder.open(self.config, self.resumed)
 
     def fit(self, should_stop: Callable[[], bool] = lambda: False) -> Results:
-        """Train to the end and return the last evaluation, ``{set: {metric: mean}}``.
+        """Train to the end and return the last evaluation, ``{set: {metric: mean}}``, if any.
 
         The metrics of task evaluators stand among the sets, by the evaluator's name.
 
@@ -140,7 +156,7 @@ class Trainer:
                         number = progress.interval + 1
                         last = number * config.epochs_per_interval == config.epochs
                         evaluated = last or number > config.min_eval_interval
-                        if evaluated:
+                        if evaluated and self.test_data is not None:
                             results = self._evaluate(report, should_stop)
                         progress.interval = number
                         if last or (evaluated and config.checkpoint_every_eval):
@@ -265,7 +281,7 @@ class Trainer:
             return None
         kept = {evaluator.name: evaluator.state() for evaluator in self.evaluators}
         kept = {name: arrays for name, arrays in kept.items() if arrays}
-        self.resumed = save_checkpoint(self.run, self.state, carry, self.progress, kept)
+        self.resumed = save_checkpoint(self.run, self.state, carry, self.progress, kept, self.names)
         return self.resumed
 
     @property

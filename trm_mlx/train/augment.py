@@ -30,11 +30,11 @@ class Augmentation(NamedTuple):
 
     @classmethod
     def of(
-        cls, task: Task, train: PuzzleDataset, test: PuzzleDataset, reveal: int = 0
+        cls, task: Task, train: PuzzleDataset, test: PuzzleDataset | None, reveal: int = 0
     ) -> "Augmentation":
         """As for the builder's images: what is in both splits anyway is not held back."""
-        foreign = frozenset(_fingerprints(task, test) - _fingerprints(task, train))
-        return cls(task, foreign, reveal)
+        foreign = _fingerprints(task, test) if test else set()
+        return cls(task, frozenset(foreign - _fingerprints(task, train)), reveal)
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """The batch with every row replaced by an image.

@@ -13,9 +13,15 @@ import numpy as np
 
 from trm_mlx.config import TrainConfig
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, check_tokens, mark_ignored
-from trm_mlx.data.dataset import Batch, PuzzleDataset
+from trm_mlx.data.dataset import (
+    Batch,
+    PuzzleDataset,
+    check_labelled,
+    check_numbering,
+    known_names,
+)
 from trm_mlx.data.format import SET_NAME, DatasetMetadata
-from trm_mlx.data.reader import Split, is_flat
+from trm_mlx.data.reader import Split, open_split, parent_and_split, split_asked
 from trm_mlx.data.sampler import GeneratedStream, Position, TrainStream, rows_of_rank
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
@@ -44,14 +50,23 @@ class GeneratedPuzzles(NamedTuple):
         }
 
 
-def open_data(config: TrainConfig) -> tuple[PuzzleDataset | GeneratedPuzzles, PuzzleDataset]:
-    """Open the puzzles of a run, for training and for evaluation.
+def open_data(
+    config: TrainConfig,
+) -> tuple[PuzzleDataset | GeneratedPuzzles, PuzzleDataset | None]:
+    """Open the puzzles of a run, for training and for evaluation; None: no dataset has a test.
 
     Raises:
         InputError: see `open_train` and `open_test`; or they are not of one kind.
     """
     train, test = open_train(config), open_test(config)
-    _check_same_puzzles(train.metadata, test.metadata)
+    if isinstance(train, PuzzleDataset):
+        check_labelled(train)
+    if test is not None:
+        check_labelled(test)
+        _check_same_puzzles(train.metadata, test.metadata)
+        if isinstance(train, PuzzleDataset) and config.data_paths_test:
+            folder = train.parts[0].folder.parent
+            check_numbering(known_names(train), folder, test, "build both from the same puzzles")
     return train, test
 
 
@@ -79,45 +94,53 @@ def open_train(config: TrainConfig) -> PuzzleDataset | GeneratedPuzzles:
     return GeneratedPuzzles(task, _metadata(text, config.puzzles_per_epoch), options)
 
 
-def open_test(config: TrainConfig) -> PuzzleDataset:
-    """Open the puzzles that a run is evaluated on.
+def open_test(config: TrainConfig) -> PuzzleDataset | None:
+    """Open the puzzles that a run is evaluated on; None: its data have no test split.
 
     Raises:
-        InputError: as `open_split_of`, or there are none but the training puzzles.
+        InputError: as `open_split_of`.
     """
-    paths = config.data_paths_test or config.data_paths
-    if not config.data_paths_test:
-        for path in paths:
-            if is_flat(Path(path)) and not Path(path, "test").is_dir():
-                raise InputError(
-                    f"{path} has no test split: name data_paths_test=[DIR], which may be the same"
-                )
-    return open_split_of(paths, "test", config.test_puzzles)
+    paths = test_paths(config)
+    folders = [Path(path) for path in paths if not path.startswith(GENERATE)]
+    if folders and not config.data_paths_test and not any((f / "test").is_dir() for f in folders):
+        return None
+    return open_split_of(paths, None, config.test_puzzles)
 
 
-def open_split_of(paths: Sequence[str], split: str, test_puzzles: int) -> PuzzleDataset:
+def test_paths(config: TrainConfig) -> tuple[str, ...]:
+    """The datasets or tasks that a run is evaluated on, if they have a test split."""
+    if config.data_paths_test:
+        return config.data_paths_test
+    return tuple(
+        path if path.startswith(GENERATE) else str(parent_and_split(Path(path))[0])
+        for path in config.data_paths
+    )
+
+
+def open_split_of(paths: Sequence[str], split: str | None, test_puzzles: int) -> PuzzleDataset:
     """Open a split of several dataset folders or tasks, ``generate:TASK``, as one dataset.
 
     Args:
+        split: its name; None: the one whose folder is named in place of the dataset's, or "test".
         test_puzzles: the most distinct puzzles to generate, the same ones in every run.
 
     Raises:
         InputError: one cannot be read, or is generated but not asked for its test split.
     """
-    sources: list[str | Split] = []
+    sources: list[Split] = []
     for path in paths:
         if not path.startswith(GENERATE):
-            sources.append(path)
-        elif split == "test":
+            sources.append(open_split(Path(path), split_asked(path, split)))
+        elif split in (None, "test"):
             sources.append(_generate_test(path, test_puzzles))
         else:
             raise InputError(f"{path} has no split '{split}' to evaluate on; it has: test")
-    return PuzzleDataset(sources, split)
+    return PuzzleDataset(sources, split or "test")
 
 
 def train_stream(
     data: PuzzleDataset | GeneratedPuzzles,
-    test_data: PuzzleDataset,
+    test_data: PuzzleDataset | None,
     config: TrainConfig,
     position: Position | None,
     world: World = SINGLE,
