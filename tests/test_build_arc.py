@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import trm_mlx
 from trm_mlx.builders import arc as builder
 from trm_mlx.builders import arc_augment
 from trm_mlx.cli import main
@@ -479,6 +480,109 @@ def test_damaged_files(tmp_path, sources, capsys, name, content, match):
 def test_bad_options(tmp_path, sources, capsys, options, match):
     assert match in refused(capsys, words(tmp_path, *options))
     assert not (tmp_path / "d").exists()
+
+
+# Files in other forms
+
+
+def write_tasks(folder, puzzles):
+    folder.mkdir(parents=True)
+    for name, puzzle in puzzles.items():
+        (folder / f"{name}.json").write_text(json.dumps(puzzle))
+
+
+def test_folders_of_one_puzzle_a_file(tmp_path, sources, capsys):
+    """As the ARC repositories have them: the same dataset as from the competition's files."""
+    expected = contents(build(tmp_path, "--num-aug", 2))
+    for name, puzzles in sources.items():
+        write_tasks(tmp_path / "repository" / "data" / name, puzzles)
+    for place in ("repository", "repository/data"):
+        command = ["build", "arc", "--input", f"{tmp_path}/{place}", "--num-aug", "2"]
+        command += ["--subsets", "training", "evaluation", "--overwrite"]
+        assert main([*command, "--output-dir", f"{tmp_path}/d"]) == 0
+        assert contents(tmp_path / "d") == expected
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_one_puzzle_and_a_folder_of_them_hold_out_their_tests(tmp_path):
+    puzzles = {f"p{n}": random_puzzle(np.random.default_rng(n)) for n in range(3)}
+    write_tasks(tmp_path / "mine", puzzles)
+    for place, count in (("mine", 3), ("mine/p1.json", 1)):
+        built = trm_mlx.build_arc(
+            tmp_path / "d", input_file_prefix=tmp_path / place, num_aug=0, overwrite=True
+        )
+        assert built.warnings == ()
+        for split, examples in (("train", 3), ("test", 2)):
+            found = Split(tmp_path / "d", split)
+            assert len(found.groups) == count
+            assert len(found.inputs) == count * examples
+
+
+def test_lists_of_pairs_and_of_puzzles(tmp_path):
+    rng = np.random.default_rng(0)
+    write_tasks(tmp_path / "rearc", {name: random_puzzle(rng)["train"] for name in "ab"})
+    built = trm_mlx.build_arc(tmp_path / "d", input_file_prefix=tmp_path / "rearc", num_aug=0)
+    assert built.warnings == ("nothing is held out: there is no test split to evaluate on",)
+    assert sorted(Split(built.folder, "train").groups) == [["a"], ["b"]]
+    assert not (built.folder / "test").exists()
+    listed = [{"id": name, **random_puzzle(rng)} for name in "xyz"]
+    (tmp_path / "listed.json").write_text(json.dumps(listed))
+    trm_mlx.build_arc(tmp_path / "e", input_file_prefix=tmp_path / "listed.json", num_aug=0)
+    assert sorted(Split(tmp_path / "e", "test").groups) == [["x"], ["y"], ["z"]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_mark_of_the_encoding(tmp_path, sources, encoding):
+    expected = contents(build(tmp_path, "--num-aug", 1))
+    for path in tmp_path.glob("arc_*.json"):
+        path.write_text(path.read_text(), encoding=encoding)
+    assert contents(build(tmp_path, "--num-aug", 1, "--overwrite")) == expected
+
+
+def test_invalid_puzzles_are_left_out_and_counted(tmp_path, sources, capsys):
+    edit(tmp_path, "training_challenges", lambda c: c["t1"].pop("train"))
+    edit(tmp_path, "training_challenges", lambda c: c["t2"]["train"].append({"input": [[0]]}))
+    edit(tmp_path, "training_solutions", lambda c: c.pop("t3"))
+    assert "or leave such puzzles out with skip_invalid" in refused(capsys, words(tmp_path))
+    build(tmp_path, "--num-aug", 0, "--skip-invalid")
+    output = capsys.readouterr()
+    assert "warning: 3 puzzles are left out, the first: " in output.err
+    assert "puzzle t1 has no 'train' examples" in output.err
+    assert ": 5 ARC puzzles, 3 of them held out" in output.out
+
+
+def test_a_name_that_occurs_twice(tmp_path, sources, capsys):
+    path = tmp_path / "arc_training_challenges.json"
+    text, puzzle = path.read_text(), json.dumps(json.loads(path.read_text())["t1"])
+    path.write_text(f'{text[:-1]}, "t1": {puzzle}}}')
+    build(tmp_path, "--num-aug", 0)
+    assert "puzzle t1 occurs twice, the same each time" in capsys.readouterr().err
+    path.write_text(f'{text[:-1]}, "t1": {puzzle.replace("[[", "[[9, ", 1)}}}')
+    assert "puzzle t1 occurs twice, and differs: rename" in refused(
+        capsys, words(tmp_path, "--overwrite")
+    )
+    path.write_text(text)
+    write_subset(tmp_path, "training2", {"t1": sources["training"]["t1"]})
+    subsets = ["--subsets", "training", "training2", "evaluation"]
+    build(tmp_path, "--num-aug", 0, "--overwrite", *subsets)
+    assert "1 names (t1, ...) occur in several subsets" in capsys.readouterr().err
+
+
+def test_a_leak_under_another_name(tmp_path, sources, capsys):
+    sources["training"]["copy"] = sources["evaluation"]["e1"]
+    write_subset(tmp_path, "training", sources["training"])
+    build(tmp_path, "--num-aug", 0)
+    assert "the answers of 1 test puzzles (e1, ...) are trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "match"),
+    [("nowhere", "nowhere: no such file or folder"), ("empty", "empty holds no JSON files")],
+)
+def test_no_puzzles_there(tmp_path, capsys, place, match):
+    (tmp_path / "empty").mkdir()
+    command = ["build", "arc", "--input", tmp_path / place, "--output-dir", tmp_path / "d"]
+    assert match in refused(capsys, command)
 
 
 def test_an_existing_dataset_needs_overwrite(tmp_path, sources, capsys):

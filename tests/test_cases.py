@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from trm_mlx import InputError
+from trm_mlx.builders.arc import build_arc
 from trm_mlx.builders.maze import build_maze
 from trm_mlx.builders.sudoku import build_sudoku
+from trm_mlx.config_io import train_config
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.tables import is_table, read_text
 from trm_mlx.solve.questions import questions_of_table, questions_of_text
+from trm_mlx.tasks import task_of
+from trm_mlx.train.batches import open_data
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no cases beside the checkout")
@@ -123,3 +127,100 @@ def test_tables_become_datasets(tmp_path, folder, name):
         for field in ("inputs", "labels"):
             ours, theirs = (getattr(d.parts[0].arrays, field) for d in (train, plain))
             assert np.array_equal(ours, theirs)
+
+
+ARC_BROKEN = {
+    "color10": "puzzle 00000000, train[2], input: 10 is no colour; use 0 to 9",
+    "emptygrid": "train[2], input: not a grid",
+    "emptyrow": "train[2], input: not a grid",
+    "flat1d": "train[2], input: not a grid",
+    "floatcolor": "train[2], input: row 1, column 1 is 1.0: not a grid",
+    "missing_solution": "a_training_solutions.json: puzzle 00000000 has no solution",
+    "nan": "train[0], input: row 1, column 1 is nan: not a grid",
+    "neg": "train[2], input: -1 is no colour",
+    "notest": "puzzle 00000000 has no 'test' examples",
+    "ragged": "train[2], input: the rows differ in length",
+    "sol_fewer": "puzzle e0000002 needs a list of 3 outputs",
+    "strcolor": "train[2], input: row 1, column 1 is '1': not a grid",
+    "truncated": "a_training_challenges.json is not JSON",
+}
+
+
+@pytest.mark.parametrize("name", names_of("03-arc"))
+def test_arc_files(tmp_path, name):
+    folder, out = CASES / "03-arc" / name, tmp_path / "out"
+    kaggle = (folder / "a_training_challenges.json").exists()
+    options = {"input_file_prefix": folder / "a" if kaggle else folder, "num_aug": 1}
+    if name == "rearc":
+        options["input_file_prefix"] = folder / "tasks"
+    if name in ARC_BROKEN:
+        with pytest.raises(InputError) as caught:
+            build_arc(out, **options)
+        assert ARC_BROKEN[name] in str(caught.value)
+        assert not out.exists()
+        if name == "truncated":
+            return
+        built = build_arc(out, **options, skip_invalid=True)
+        assert "1 puzzles are left out, the first: " in built.warnings[0]
+        assert built.summary.startswith("6 ARC puzzles, ")
+        return
+    built = build_arc(out, **options)
+    expected = {
+        "nosol_eval": "a_evaluation_solutions.json not found: tests without an output get [[0]]",
+        "rearc": "nothing is held out",
+        "samegrid_in_eval": "the answers of 4 test puzzles (e0000001, ...) are trained on",
+        "sol_null": "a_evaluation_challenges.json: tests without an output get [[0]]",
+    }
+    warnings = " ".join(built.warnings)
+    # These evaluation puzzles are copies of the training puzzles under other names.
+    assert expected.get(name, "the answers of 3 test puzzles (") in warnings
+    counts = {"rearc": (4, 0), "samegrid_in_eval": (8, 4)}
+    total, held_out = counts.get(name, (7, 3))
+    assert built.summary.startswith(f"{total} ARC puzzles, {held_out} of them held out")
+    if name == "repo":  # as it is from the competition's files
+        build_arc(tmp_path / "same", **{**options, "input_file_prefix": folder / "data"})
+        build_arc(tmp_path / "kaggle", **{**options, "input_file_prefix": folder.parent / "case/a"})
+        for split in ("train", "test"):
+            one, other, third = (
+                PuzzleDataset([tmp_path / d], split) for d in ("out", "same", "kaggle")
+            )
+            for data in (other, third):
+                assert np.array_equal(one.parts[0].arrays.inputs, data.parts[0].arrays.inputs)
+
+
+@pytest.mark.parametrize("split", ["data", "nan"])
+def test_counts_that_are_wrong(split):
+    folder = CASES / "06-total-groups" / split
+    match = (
+        r"dataset.json: 'mean_puzzle_examples' is nan"
+        if split == "nan"
+        else (r"dataset.json: 'total_groups' is 3, but the arrays hold 300; correct it")
+    )
+    with pytest.raises(InputError, match=match):
+        PuzzleDataset([folder], "train")
+
+
+def test_datasets_of_hrm(tmp_path):
+    data = PuzzleDataset([CASES / "08-hrm-metadata" / "data"], "train")
+    assert data.metadata.total_puzzles == 300
+    assert task_of(data.metadata).name == "sudoku4x4"
+    training = {"data_paths": [str(CASES / "08-hrm-metadata" / "data")]}
+    assert open_data(train_config(training))[1].metadata.total_puzzles == 40
+
+
+def test_a_dataset_without_a_test_split():
+    folder = str(CASES / "11-train-only" / "data")
+    train, test = open_data(train_config({"data_paths": [folder]}))
+    assert (train.metadata.total_puzzles, test) == (300, None)
+
+
+def test_a_dataset_whose_labels_are_ignored():
+    folder = str(CASES / "12-all-ignored" / "data")
+    with pytest.raises(InputError, match=r"train/all__labels.npy: every label is ignored"):
+        open_data(train_config({"data_paths": [folder]}))
+
+
+def test_identifiers_of_another_order():
+    first, second = (str(CASES / "05-identifiers" / name) for name in "AB")
+    with pytest.raises(InputError, match=r"identifier 1 is puzzle0 in .*/A but puzzle9 in .*/B"):
+        open_data(train_config({"data_paths": [first], "data_paths_test": [second]}))

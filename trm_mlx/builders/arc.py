@@ -1,4 +1,4 @@
-"""Builds an ARC dataset from the JSON files of the Kaggle competitions.
+"""Builds an ARC dataset from JSON files: the Kaggle competitions', or folders of puzzles.
 
 As in the published builder (``dataset/build_arc_dataset.py`` of TRM) a group is one puzzle with its
 augmented versions, each with an identifier of its own. The training examples of every puzzle go to
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trm_mlx.builders.arc_augment import cells_of, distinct, paint
-from trm_mlx.builders.arc_files import Pair, Puzzle, read_subset
+from trm_mlx.builders.arc_files import Pair, Puzzle, find_subsets, read_subset
 from trm_mlx.builders.write import (
     BuiltDataset,
     add_output,
@@ -28,7 +28,7 @@ from trm_mlx.builders.write import (
 )
 from trm_mlx.data.writer import Chunk, SplitStream, check_replaceable, write_dataset
 from trm_mlx.errors import InputError
-from trm_mlx.tasks.arc import ARC, PUZZLES_FILE, Symmetry
+from trm_mlx.tasks.arc import ARC, PUZZLES_FILE, Symmetry, grid_key
 
 
 class Group(NamedTuple):
@@ -43,42 +43,58 @@ def build_arc(
     output_dir: str | Path,
     *,
     input_file_prefix: str | Path,
-    subsets: Sequence[str],
-    test_set_name: str,
+    subsets: Sequence[str] | None = None,
+    test_set_name: str | None = None,
     test_set_name2: str | None = None,
     num_aug: int = 1000,
+    skip_invalid: bool = False,
     seed: int = 42,
     overwrite: bool = False,
 ) -> BuiltDataset:
-    """Build an ARC dataset from the JSON files of the Kaggle competitions.
+    """Build an ARC dataset from JSON files.
 
     Args:
         output_dir: dataset folder to write.
         input_file_prefix: the files' path up to ``_SUBSET_challenges.json``, such as
-            ``kaggle/combined/arc-agi``.
-        subsets: for example ``["training", "evaluation", "concept"]``.
-        test_set_name, test_set_name2: the subsets whose test examples are held out.
+            ``kaggle/combined/arc-agi``; or a folder with one for each subset, one puzzle a file,
+            such as the ARC repositories' ``data``; or a folder or file of puzzles by itself.
+        subsets: for example ``["training", "evaluation", "concept"]``; None: all that there are.
+        test_set_name, test_set_name2: the subsets whose test examples are held out; None:
+            "evaluation" if it is there, or the only subset if its puzzles have tests.
         num_aug: augmented versions of every puzzle.
+        skip_invalid: leave out puzzles that cannot be used, and count them in a warning.
         seed: of every draw.
         overwrite: replace a dataset that is there.
 
     Returns:
-        The dataset, with warnings of tests that are trained on and of subsets without solutions.
+        The dataset, with warnings of tests that are trained on, of names that occur twice, and of
+        subsets without solutions.
 
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    held_out = [name for name in (test_set_name, test_set_name2) if name is not None]
     check_minimums(locals(), num_aug=0)
+    subsets = find_subsets(input_file_prefix) if subsets is None else subsets
+    if test_set_name is None and "evaluation" in subsets:
+        test_set_name = "evaluation"
+    held_out = [name for name in (test_set_name, test_set_name2) if name is not None]
     _check_subsets(subsets, test_set_name=test_set_name, test_set_name2=test_set_name2)
     check_replaceable(Path(output_dir), overwrite)
     ordering, drawing, placing = np.random.default_rng(seed).spawn(3)
-    puzzles, warnings = [], []
+    puzzles, warnings, skipped = [], [], []
     for subset in progress_bar(subsets, desc="reading", unit="subset"):
-        read, unsolved = read_subset(input_file_prefix, subset, subset in held_out)
+        found = read_subset(input_file_prefix, subset, subset in held_out, skip_invalid)
+        read = found.puzzles
+        if not held_out and len(subsets) == 1:
+            read = [puzzle._replace(held_out=bool(puzzle.test)) for puzzle in read]
         puzzles += _shuffled(read, ordering)
-        warnings += unsolved
-    warnings += _leaks(puzzles)
+        warnings += found.warnings
+        skipped += found.skipped
+    if skipped:
+        warnings.append(f"{len(skipped)} puzzles are left out, the first: {skipped[0]}")
+    warnings += _leaks(puzzles) + _shared(puzzles)
+    if not any(puzzle.held_out for puzzle in puzzles):
+        warnings.append("nothing is held out: there is no test split to evaluate on")
     symmetries = [
         distinct(cells_of(puzzle.pairs), num_aug, drawing)
         for puzzle in progress_bar(puzzles, desc="augmenting", unit="puzzle")
@@ -90,9 +106,12 @@ def build_arc(
         train.append(Group(puzzle.train if puzzle.held_out else puzzle.pairs, symmetry, own))
         if puzzle.held_out:
             test.append(Group(puzzle.test, symmetry, own))
+    splits = {"train": _stream("train", train, placing)}
+    if test:
+        splits["test"] = _stream("test", test, None)
     write_dataset(
         output_dir,
-        {"train": _stream("train", train, placing), "test": _stream("test", test, None)},
+        splits,
         names,
         vocab_size=ARC.vocab_size,
         seq_len=ARC.seq_len,
@@ -127,13 +146,31 @@ def _leaks(puzzles: list[Puzzle]) -> list[str]:
 
     ARC-AGI-2's training set holds puzzles that ARC-AGI-1 is evaluated on, for instance.
     """
-    held_out = {puzzle.name for puzzle in puzzles if puzzle.held_out}
-    leaks = [p.name for p in puzzles if not p.held_out and p.name in held_out]
+    trained = [puzzle for puzzle in puzzles if not puzzle.held_out]
+    names, contents = {puzzle.name for puzzle in trained}, {_content(p) for p in trained}
+    leaks = [p.name for p in puzzles if p.held_out and (p.name in names or _content(p) in contents)]
     if not leaks:
         return []
     return [
         f"the answers of {len(leaks)} test puzzles ({leaks[0]}, ...) are trained on, as another "
         "subset holds them too; do not report this test score"
+    ]
+
+
+def _content(puzzle: Puzzle) -> frozenset[bytes]:
+    """A key that puzzles of the same training examples share."""
+    return frozenset(b"".join(map(grid_key, pair)) for pair in puzzle.train)
+
+
+def _shared(puzzles: list[Puzzle]) -> list[str]:
+    """A warning of names that several subsets trained on share, as training and training2 do."""
+    times = Counter(puzzle.name for puzzle in puzzles if not puzzle.held_out)
+    shared = [name for name, count in times.items() if count > 1]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} names ({shared[0]}, ...) occur in several subsets: each stands for one "
+        "puzzle, and is trained on as often"
     ]
 
 
@@ -196,18 +233,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     parser.add_argument(
         "--input-file-prefix",
+        "--input",
         required=True,
-        help="the JSON files' path up to _SUBSET_challenges.json, kaggle/combined/arc-agi say",
+        help="the JSON files' path up to _SUBSET_challenges.json, kaggle/combined/arc-agi say, or "
+        "a folder of puzzles, one a file, or of such folders, or one file",
     )
     parser.add_argument(
-        "--subsets", nargs="+", required=True, help="for example training evaluation concept"
+        "--subsets",
+        nargs="+",
+        help="for example training evaluation concept (default: all that there are)",
     )
     parser.add_argument(
-        "--test-set-name", required=True, help="the subset whose test examples are held out"
+        "--test-set-name",
+        help="the subset whose test examples are held out (default: evaluation, or the only one)",
     )
     parser.add_argument("--test-set-name2", help="a second subset to hold out")
     parser.add_argument(
         "--num-aug", type=int, help="augmented versions per puzzle (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--skip-invalid", action="store_true", help="leave out puzzles that cannot be used"
     )
 
 

@@ -1,9 +1,18 @@
-"""Reads ARC puzzles from the JSON files of the Kaggle competitions.
+"""Reads ARC puzzles from the JSON files people have.
 
-PREFIX_{subset}_challenges.json   {puzzle: {"train": [{"input", "output"}], "test": [{"input"}]}}
-PREFIX_{subset}_solutions.json    {puzzle: [the output of each test]}
+Of the Kaggle competitions, where PREFIX is what stands before the subset's name:
+
+    PREFIX_SUBSET_challenges.json   {puzzle: {"train": [{"input", "output"}], "test": [{"input"}]}}
+    PREFIX_SUBSET_solutions.json    {puzzle: [the output of each test]}
+
+Of the ARC repositories and of re-arc, where PREFIX is a folder:
+
+    PREFIX/SUBSET/PUZZLE.json       {"train": [...], "test": [...]}, or a list of training pairs
+
+PREFIX may also be such a folder of puzzles itself, or one file of a puzzle or of several.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +26,8 @@ Pair = tuple[np.ndarray, np.ndarray]  # input and output, each a grid of colours
 Example = dict[str, object]  # a pair as JSON
 
 UNKNOWN = [[0]]  # stands for the solution of a test that has none, as published
+CHALLENGES, SOLUTIONS = "_challenges.json", "_solutions.json"
+_ID_KEYS = ("id", "task_id", "name")  # of a puzzle in a list of puzzles
 
 
 class Puzzle(NamedTuple):
@@ -39,81 +50,221 @@ class Puzzle(NamedTuple):
         }
 
 
-def read_subset(prefix: str | Path, subset: str, held_out: bool) -> tuple[list[Puzzle], list[str]]:
-    """The puzzles of one subset in the order of its file, and warnings.
+class Found(NamedTuple):
+    """The puzzles of a subset, remarks about them, and the reasons why others were left out."""
 
-    A held-out subset may lack its solutions, as a competition's does: tests without an output get
+    puzzles: list[Puzzle]
+    warnings: list[str]
+    skipped: list[str]
+
+
+def find_subsets(prefix: str | Path) -> list[str]:
+    """The names of the subsets that a prefix has, see the module; sorted.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = _root(prefix)
+    if path.is_file():
+        return [path.stem]
+    files = path.glob("*" + CHALLENGES) if path.is_dir() else _beginning(path)
+    kaggle = {file.name.removesuffix(CHALLENGES).rpartition("_")[2] for file in files}
+    if kaggle or not path.is_dir():
+        if not kaggle:
+            raise InputError(f"{path}: no such file or folder; correct input_file_prefix")
+        return sorted(kaggle)
+    folders = sorted({file.parent.name for file in path.glob("*/*.json")})
+    if folders and not any(path.glob("*.json")):
+        return folders
+    if not any(path.glob("*.json")):
+        raise InputError(f"{path} holds no JSON files; correct input_file_prefix")
+    return [path.resolve().name]
+
+
+def _beginning(path: Path) -> Iterator[Path]:
+    """The challenges whose names begin with a path."""
+    names = path.parent.glob("*" + CHALLENGES) if path.parent.is_dir() else ()
+    return (file for file in names if file.name.startswith(f"{path.name}_"))
+
+
+def _root(prefix: str | Path) -> Path:
+    """The prefix, or the folder ``data`` of a repository that it names."""
+    path = Path(prefix)
+    inner = path / "data"
+    return inner if inner.is_dir() and not any(path.glob("*.json")) else path
+
+
+def _place(prefix: str | Path, subset: str) -> Path:
+    """The file or folder of a subset; where there is none, the file it would be for Kaggle."""
+    path, kaggle = _root(prefix), Path(f"{prefix}_{subset}{CHALLENGES}")
+    inside = sorted(path.glob(f"*_{subset}{CHALLENGES}")) if path.is_dir() else []
+    for place in (kaggle, *inside, path / subset, path / f"{subset}.json"):
+        if place.exists():
+            return place
+    if path.exists() and find_subsets(path) in ([path.resolve().name], [path.stem]):
+        return path
+    return kaggle
+
+
+def read_subset(
+    prefix: str | Path, subset: str, held_out: bool, skip_invalid: bool = False
+) -> Found:
+    """Read the puzzles of one subset, in the order of its file or of the names of its files.
+
+    A held-out subset may lack solutions, as a competition's does: tests without an output get
     ``UNKNOWN``, and a warning says so.
+
+    Args:
+        skip_invalid: leave out puzzles that cannot be used, and say why.
 
     Raises:
         InputError: a file is missing or damaged, challenges and solutions do not match, or a grid
             cannot be used; the message names file, puzzle and example.
     """
-    path, solved = (Path(f"{prefix}_{subset}_{kind}.json") for kind in ("challenges", "solutions"))
-    contents = _puzzles(path)
-    train = {name: _examples(path, name, contents[name], "train") for name in contents}
-    tests = {name: _examples(path, name, contents[name], "test") for name in contents}
-    warnings = []
-    if solved.exists():
-        _add_solutions(solved, _puzzles(solved), tests)
-    elif held_out:
-        warnings.append(f"{solved} not found: tests without an output get {UNKNOWN}")
-        tests = {name: [{"output": UNKNOWN, **e} for e in tests[name]] for name in tests}
-    elif not all("output" in example for examples in tests.values() for example in examples):
-        raise InputError(
-            f"{solved} not found, and its subset is trained on: add the file, or hold the subset "
-            "out with test_set_name"
+    place, found = _place(prefix, subset), Found([], [], [])
+    solved, solutions = None, None
+    if place.name.endswith(CHALLENGES):
+        solved = place.with_name(place.name.removesuffix(CHALLENGES) + SOLUTIONS)
+        solutions = _solutions(solved) if solved.exists() else None
+    missing = f"{solved} not found" if solved and solutions is None else None
+    seen: dict[str, object] = {}
+    hidden = 0
+    for path, name, content in _contents(place):
+        where = f"{path}: puzzle {name}"
+        if name in seen and seen[name] == content:
+            found.warnings.append(f"{where} occurs twice, the same each time: it is used once")
+            continue
+        try:
+            if name in seen:
+                raise InputError(f"{where} occurs twice, and differs: rename one of the two")
+            seen[name] = content
+            train, tests = _examples(where, name, content)
+            if solutions is not None:
+                _add_solutions(solved, solutions, name, tests)
+            unsolved = [test for test in tests if test.get("output") is None]
+            if unsolved and missing and not held_out:
+                raise InputError(
+                    f"{missing}, and its subset is trained on: add the file, or hold the subset "
+                    "out with test_set_name"
+                )
+            if held_out:
+                if not tests:
+                    raise InputError(f"{where} has no tests to hold out: train on its subset")
+                for test in unsolved:
+                    test["output"] = UNKNOWN
+                hidden += len(unsolved)
+            pairs = _pairs(f"{where}, train", train), _pairs(f"{where}, test", tests)
+            found.puzzles.append(Puzzle(name, *pairs, held_out))
+        except InputError as error:
+            _skip(found, error, skip_invalid)
+    for name in sorted((solutions or {}).keys() - seen.keys()):
+        error = InputError(f"{solved}: puzzle {name} has no challenge; the two files must match")
+        _skip(found, error, skip_invalid)
+    if hidden:
+        found.warnings.append(
+            f"{missing or place}: tests without an output get {UNKNOWN}, so the score of {hidden} "
+            "means nothing"
         )
-    puzzles = [
-        Puzzle(
-            name,
-            _pairs(f"{path}: puzzle {name}, train", train[name]),
-            _pairs(f"{path}: puzzle {name}, test", tests[name]),
-            held_out,
-        )
-        for name in contents
-    ]
-    return puzzles, warnings
+    if not found.puzzles:
+        raise InputError(f"{place} holds no puzzle that can be used: {found.skipped[0]}")
+    return found
 
 
-def _puzzles(path: Path) -> dict:
-    content = read_json(path, "correct input_file_prefix or subsets", "download it again")
+def _skip(found: Found, error: InputError, skip_invalid: bool) -> None:
+    if not skip_invalid:
+        raise InputError(f"{error}; or leave such puzzles out with skip_invalid") from error
+    found.skipped.append(str(error))
+
+
+def _contents(place: Path) -> Iterator[tuple[Path, str, object]]:
+    """Yield the file, name and content of every puzzle; of a damaged file in a folder the error."""
+    if not place.is_dir():
+        yield from ((place, *puzzle) for puzzle in _puzzles(place))
+        return
+    for path in sorted(place.glob("*.json")):
+        try:
+            puzzles = list(_puzzles(path))
+        except InputError as error:
+            puzzles = [(path.stem, error)]
+        yield from ((path, *puzzle) for puzzle in puzzles)
+
+
+def _puzzles(path: Path) -> Iterator[tuple[str, object]]:
+    """Yield the name and content of every puzzle in a file of one or several."""
+    content = _load(path)
+    first = content[0] if isinstance(content, list) and content else None
+    if isinstance(content, _Object) and {"train", "test"} & content.keys():
+        yield path.stem, content
+    elif isinstance(content, _Object) and content:
+        yield from [*content.items(), *content.repeated]
+    elif isinstance(first, _Object) and "input" in first:  # a list of pairs
+        yield path.stem, content
+    elif isinstance(first, _Object):
+        for number, puzzle in enumerate(content):
+            keys = [key for key in _ID_KEYS if isinstance(puzzle, _Object) and key in puzzle]
+            yield str(puzzle[keys[0]]) if keys else f"{path.stem}-{number}", puzzle
+    else:
+        raise InputError(f"{path} holds no puzzles; it must be a JSON object of them, by name")
+
+
+class _Object(dict):
+    """A JSON object; ``repeated`` are the pairs whose key occurs before, which json would keep."""
+
+    def __init__(self, pairs: list[tuple[str, object]]):
+        super().__init__()
+        self.repeated: list[tuple[str, object]] = []
+        for key, value in pairs:
+            if key in self:
+                self.repeated.append((key, value))
+            else:
+                self[key] = value
+
+
+def _load(path: Path) -> object:
+    absent = "correct input_file_prefix or subsets"
+    return read_json(path, absent, "download it again", _Object)
+
+
+def _solutions(path: Path) -> dict:
+    content = _load(path)
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path} holds no puzzles; it must be a JSON object of them, by name")
     return content
 
 
-def _examples(path: Path, name: str, content: object, kind: str) -> list[Example]:
-    """The examples of a puzzle's list ``kind``, each an object, not yet grids."""
+def _examples(where: str, name: str, content: object) -> tuple[list[Example], list[Example]]:
+    """The training and test examples of a puzzle, each an object, not yet grids."""
+    if isinstance(content, InputError):
+        raise content
     if SEPARATOR in name:
-        raise InputError(f"{path}: puzzle {name}: {SEPARATOR} marks augmentations; rename it")
-    examples = content.get(kind) if isinstance(content, dict) else None
-    if (
-        not isinstance(examples, list)
-        or not examples
-        or not all(isinstance(example, dict) for example in examples)
-    ):
+        raise InputError(f"{where}: {SEPARATOR} marks augmentations; rename it")
+    pairs = isinstance(content, list) and content and isinstance(content[0], dict)
+    found = []
+    for kind in ("train",) if pairs else ("train", "test"):
+        examples = content if pairs else content.get(kind) if isinstance(content, dict) else None
+        if (
+            not isinstance(examples, list)
+            or not examples
+            or not all(isinstance(example, dict) for example in examples)
+        ):
+            raise InputError(f"{where} has no '{kind}' examples; they must be a list of objects")
+        found.append([dict(example) for example in examples])
+    return found[0], found[1] if len(found) == 2 else []
+
+
+def _add_solutions(path: Path, solutions: dict, name: str, tests: list[Example]) -> None:
+    """Put the solutions of a puzzle into its tests; null is one that is not known."""
+    if name not in solutions:
+        raise InputError(f"{path}: puzzle {name} has no solution; the two files must match")
+    outputs = solutions[name]
+    if not isinstance(outputs, list) or len(outputs) != len(tests):
         raise InputError(
-            f"{path}: puzzle {name} has no '{kind}' examples; they must be a list of objects"
+            f"{path}: puzzle {name} needs a list of {len(tests)} outputs, one a "
+            "test; solutions and challenges must match"
         )
-    return examples
-
-
-def _add_solutions(path: Path, solutions: dict, tests: dict[str, list[Example]]) -> None:
-    """Put the solutions of all puzzles into their tests."""
-    for name in sorted(solutions.keys() ^ tests.keys()):
-        missing = "solution" if name in tests else "challenge"
-        raise InputError(f"{path}: puzzle {name} has no {missing}; the two files must match")
-    for name, examples in tests.items():
-        outputs = solutions[name]
-        if not isinstance(outputs, list) or len(outputs) != len(examples):
-            raise InputError(
-                f"{path}: puzzle {name} needs a list of {len(examples)} outputs, one a "
-                "test; solutions and challenges must match"
-            )
-        for number, (example, output) in enumerate(zip(examples, outputs, strict=True)):
-            with located(f"{path}: puzzle {name}, output {number}"):
-                example["output"] = check_grid(output)
+    for number, (test, output) in enumerate(zip(tests, outputs, strict=True)):
+        with located(f"{path}: puzzle {name}, output {number}"):
+            test["output"] = None if output is None else check_grid(output)
 
 
 def _pairs(place: str, examples: list[Example]) -> list[Pair]:

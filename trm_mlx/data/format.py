@@ -13,8 +13,10 @@ examples (one for Sudoku and mazes, several for ARC).
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from trm_mlx.errors import InputError
 
@@ -161,18 +163,24 @@ def read_keys(
     return {name: content[name] for name in kinds}
 
 
-def read_json(path: str | Path, absent: str, damaged: str) -> object:
-    """The value of a JSON file.
+def read_json(
+    path: str | Path,
+    absent: str,
+    damaged: str,
+    object_type: Callable[[list[tuple[str, Any]]], dict] = dict,
+) -> Any:
+    """The value of a JSON file, which may begin with a mark of its encoding.
 
     Args:
         absent: the remedy where the file cannot be read.
         damaged: the remedy where it is not JSON.
+        object_type: makes an object of its pairs.
 
     Raises:
         InputError: the file cannot be read, or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_bytes(), object_pairs_hook=object_type)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; {absent}") from error
     except (ValueError, RecursionError) as error:

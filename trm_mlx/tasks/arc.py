@@ -62,7 +62,9 @@ def check_grid(cells: object) -> np.ndarray:
     except ValueError as error:
         raise InputError("the rows differ in length; make it a rectangle") from error
     if grid.ndim != 2 or not grid.size or grid.dtype.kind not in "iu":
-        raise InputError("not a grid; write rows of whole numbers from 0 to 9, at least 1x1")
+        raise InputError(
+            f"{_odd_cell(cells)}not a grid; write rows of whole numbers from 0 to 9, at least 1x1"
+        )
     if max(grid.shape) > SIZE:
         raise InputError(
             f"a grid of {grid.shape[0]}x{grid.shape[1]} cells is larger than {SIZE}x{SIZE}"
@@ -70,6 +72,16 @@ def check_grid(cells: object) -> np.ndarray:
     for colour in grid[(grid < 0) | (grid >= COLOURS)]:
         raise InputError(f"{colour} is no colour; use 0 to {COLOURS - 1}")
     return grid.astype(np.uint8)
+
+
+def _odd_cell(cells: object) -> str:
+    """The first cell that is no whole number, and its place, to begin a message with."""
+    rows = cells if isinstance(cells, list) else []
+    for number, row in enumerate(rows, start=1):
+        for column, cell in enumerate(row if isinstance(row, list) else [], start=1):
+            if type(cell) is not int:
+                return f"row {number}, column {column} is {cell!r}: "
+    return ""
 
 
 def grid_key(grid: np.ndarray) -> bytes:
