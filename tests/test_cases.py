@@ -118,6 +118,10 @@ def test_tables_become_datasets(tmp_path, folder, name):
     assert (train.puzzle_indices[-1], test.puzzle_indices[-1]) == expected
     if name == "multi_solution.csv":
         assert built.warnings[0].startswith("11 of 11 training questions have several solutions")
+    elif name == "folder_gz":  # its two files are the same
+        assert built.warnings[0].startswith("12 of 12 test puzzles (the first is number 1) are")
+    elif name == "folder":
+        assert built.warnings[0].startswith("3 of 3 test puzzles")
     else:
         assert not built.warnings
     original = CASES / folder / ("hub.csv" if folder == "04-mazes" else "good.csv")
@@ -186,6 +190,11 @@ def test_arc_files(tmp_path, name):
             )
             for data in (other, third):
                 assert np.array_equal(one.parts[0].arrays.inputs, data.parts[0].arrays.inputs)
+
+
+def test_a_test_split_that_is_trained_on(tmp_path):
+    built = build_sudoku(tmp_path / "out", input=CASES / "10-leak")
+    assert built.warnings[0].startswith("12 of 12 test puzzles (the first is number 1) are trained")
 
 
 @pytest.mark.parametrize("split", ["data", "nan"])

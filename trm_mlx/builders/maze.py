@@ -18,6 +18,7 @@ from trm_mlx.builders.tables import (
     add_source,
     check_one_source,
     each,
+    flaws,
     read_sources,
     subsample,
 )
@@ -103,7 +104,8 @@ def build_maze(
     train = subsample(train, subsample_size, rng)
     images = IMAGES if aug else 1
     chunks = _augmented(task, train, images)
-    return write_splits(output_dir, task, chunks, len(train.ratings), images - 1, test, overwrite)
+    built = write_splits(output_dir, task, chunks, len(train.ratings), images - 1, test, overwrite)
+    return built if generate is not None else built._replace(warnings=flaws(task, train, test))
 
 
 def _boards_of(

@@ -14,9 +14,9 @@ import numpy as np
 from trm_mlx.builders.tables import (
     Columns,
     add_source,
-    ambiguous,
     check_one_source,
     each,
+    flaws,
     read_sources,
     subsample,
 )
@@ -101,7 +101,7 @@ def build_sudoku(
     built = write_splits(output_dir, task, chunks, len(train.ratings), num_aug, test, overwrite)
     if generate is not None:
         return built
-    return built._replace(warnings=ambiguous(task, {"training": train, "test": test}))
+    return built._replace(warnings=flaws(task, train, test))
 
 
 def _boards_of(

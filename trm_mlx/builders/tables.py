@@ -5,19 +5,21 @@ The published layout is that of the Sudoku-Extreme and Maze-Hard releases,
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from trm_mlx.builders.write import progress_bar
 from trm_mlx.data.tables import read_rows
 from trm_mlx.errors import InputError, located
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.read import read_puzzles
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".jsonl", ".json", ".parquet", ".npy")
-LOOKED_AT = 20_000  # questions of a split whose solutions are counted
+LOOKED_AT = 200_000  # questions of a split whose solutions are counted
+AT_ONCE = 4096  # questions between two ticks of a progress bar
 
 # Given the places for messages and the texts of two columns, the cell values of all questions and
 # answers.
@@ -142,16 +144,62 @@ def read_table(
             raise InputError(f"a puzzle of {first.task.name}: use the builder of that kind")
     task = first.task
     boards = boards_of(task, places, questions, answers)
-    for row in np.flatnonzero(~task.check(*boards)):
-        counts = _solutions(task, boards[0][row][None])
-        reason = ", which has no solution" if counts.size and counts[0] == 0 else ""
-        raise InputError(f"{places[row]}: the answer does not solve the question{reason}")
+    wrong = np.flatnonzero(~task.check(*boards))
+    if wrong.size:
+        counts = _solutions(task, boards[0][wrong[:LOOKED_AT]])
+        reason = "the answer does not solve the question"
+        reason += ", which has no solution" if counts.size and counts[0] == 0 else ""
+        reason += f"; {len(wrong)} of {len(places)} lines are wrong" if len(wrong) > 1 else ""
+        unsolvable = int((counts == 0).sum())
+        reason += f", {unsolvable} questions without a solution" if unsolvable > 1 else ""
+        raise InputError(f"{places[wrong[0]]}: {reason}")
     values = np.array(ratings)
     whole = values.astype(np.int64)
     return task, Puzzles(*boards, whole if (whole == values).all() else values)
 
 
-def ambiguous(task: Task, splits: dict[str, Puzzles]) -> tuple[str, ...]:
+def flaws(task: Task, train: Puzzles, test: Puzzles) -> tuple[str, ...]:
+    """Warnings of questions with several solutions, and of test puzzles that are trained on."""
+    splits = {"training": train, "test": test}
+    return (*_ambiguous(task, splits), *_leaks(task, train.questions, test.questions))
+
+
+def _leaks(task: Task, train: np.ndarray, test: np.ndarray) -> list[str]:
+    """A warning of test questions that are training questions, or images of them."""
+    tests = _in_chunks("comparing test puzzles", task.image_keys, test)
+    rows_of: dict[bytes, list[int]] = {key: [] for key in tests}
+    for row, key in enumerate(_in_chunks("comparing training puzzles", task.image_keys, train)):
+        if key in rows_of:
+            rows_of[key].append(row)
+    leaked: list[int] = []
+    pairs = [(number, rows_of[key]) for number, key in enumerate(tests) if rows_of[key]]
+    while pairs:  # nearly always the first training puzzle of the same key is the one
+        numbers = np.array([number for number, _ in pairs])
+        same = task.are_images(test[numbers], train[[rows[0] for _, rows in pairs]])
+        leaked += numbers[same].tolist()
+        left = zip(pairs, same, strict=True)
+        pairs = [(number, rows[1:]) for (number, rows), done in left if not done and rows[1:]]
+    if not leaked:
+        return []
+    return [
+        f"{len(leaked)} of {len(test)} test puzzles (the first is number {min(leaked) + 1}) are "
+        "trained on, as they are or as images under symmetries; do not report this test score"
+    ]
+
+
+def _in_chunks(
+    what: str, function: Callable[[np.ndarray], Iterable], questions: np.ndarray
+) -> list:
+    found = []
+    with progress_bar(total=len(questions), desc=what, unit="puzzle", leave=False) as bar:
+        for start in range(0, len(questions), AT_ONCE):
+            some = questions[start : start + AT_ONCE]
+            found.extend(function(some))
+            bar.update(len(some))
+    return found
+
+
+def _ambiguous(task: Task, splits: dict[str, Puzzles]) -> list[str]:
     """Warnings of questions with more than one solution, for tasks that can count them."""
     warnings = []
     for name, puzzles in splits.items():
@@ -163,12 +211,14 @@ def ambiguous(task: Task, splits: dict[str, Puzzles]) -> tuple[str, ...]:
                 f"{several} of {of} {name} questions have several solutions, of which the answer "
                 "is one: a model cannot know which"
             )
-    return tuple(warnings)
+    return warnings
 
 
 def _solutions(task: Task, questions: np.ndarray) -> np.ndarray:
     """How many solutions each question has, see `Sudoku.count_solutions`; else empty."""
-    return task.count_solutions(questions) if hasattr(task, "count_solutions") else np.zeros(0)
+    if not hasattr(task, "count_solutions"):
+        return np.zeros(0)
+    return np.array(_in_chunks("counting solutions", task.count_solutions, questions))
 
 
 def each(places: list[str], texts: Sequence[str], read: Callable[[str], object]) -> np.ndarray:

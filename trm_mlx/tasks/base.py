@@ -189,6 +189,20 @@ class Task(Protocol):
         """
         return [question.tobytes() for question in questions]
 
+    def image_keys(self, questions: np.ndarray) -> list[bytes]:
+        """Return a key for each question ``[N, seq_len]`` that its images under symmetries share.
+
+        Default: the question, as if there were no symmetries.
+        """
+        return [question.tobytes() for question in questions]
+
+    def are_images(self, questions: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return which questions of equal `image_keys` are images of the others, bool ``[N]``.
+
+        Default: all, as where a key is an image itself.
+        """
+        return np.ones(len(questions), bool)
+
     # The board on a screen
 
     def board_style(self, boards: np.ndarray) -> BoardStyle:

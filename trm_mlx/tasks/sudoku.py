@@ -191,6 +191,18 @@ class Sudoku(Task):
         """Return the solutions: puzzles dug from one grid belong together."""
         return [answer.tobytes() for answer in answers]
 
+    def image_keys(self, questions: np.ndarray) -> list[bytes]:
+        from trm_mlx.tasks import sudoku_images
+
+        numbers = sudoku_images.keys(questions, self.size, (self.box_rows, self.box_columns))
+        return [number.tobytes() for number in numbers]
+
+    def are_images(self, questions: np.ndarray, others: np.ndarray) -> np.ndarray:
+        from trm_mlx.tasks import sudoku_images
+
+        box = self.box_rows, self.box_columns
+        return sudoku_images.are_images(questions, others, self.size, box)
+
     # The board on a screen
 
     def board_style(self, boards: np.ndarray) -> BoardStyle:

@@ -1,0 +1,93 @@
+"""Test puzzles that are trained on, as they are or as images, are counted while building."""
+
+import numpy as np
+import pytest
+
+from trm_mlx.builders.maze import build_maze
+from trm_mlx.builders.sudoku import build_sudoku
+from trm_mlx.tasks.maze import Maze
+from trm_mlx.tasks.sudoku import Sudoku
+
+KINDS = [Sudoku(9), Sudoku(6), Sudoku(4), Maze(7)]
+
+
+def table(path, task, puzzles):
+    lines = ["question,answer"]
+    for question, answer in zip(puzzles.questions, puzzles.answers, strict=True):
+        lines.append(f"{task.line(question)},{task.line(answer)}")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("task", KINDS, ids=lambda task: task.name)
+def test_images_have_one_key_and_are_found(task):
+    rng = np.random.default_rng(0)
+    puzzles = task.generate(40, rng)
+    questions = puzzles.questions
+    images = task.sample_symmetry(rng, 40).apply(questions)
+    assert task.image_keys(questions) == task.image_keys(images)
+    assert task.are_images(questions, images).all()
+
+
+@pytest.mark.parametrize("task", KINDS[:3], ids=lambda task: task.name)
+def test_what_is_no_image_is_told_apart(task):
+    """Also where the invariant alone would not do: one given moved, one digit exchanged."""
+    rng = np.random.default_rng(1)
+    questions = task.generate(20, rng).questions
+    changed = task.sample_symmetry(rng, 20).apply(questions)
+    for board in changed:
+        first, blank = np.flatnonzero(board)[0], np.flatnonzero(board == 0)[0]
+        board[blank], board[first] = board[first], 0
+        board[np.flatnonzero(board)[1]] = task.size  # as likely as not another digit
+    exact = task.are_images(questions, changed)
+    same_givens = np.sort((questions > 0).sum(axis=1)) == np.sort((changed > 0).sum(axis=1))
+    assert same_givens.all()
+    if task.size == 9:
+        assert not exact.any()
+        assert not set(task.image_keys(questions)) & set(task.image_keys(changed))
+    for question, other, found in zip(questions, changed, exact, strict=True):
+        if found:
+            assert task.image_keys(question[None]) == task.image_keys(other[None])
+
+
+def test_boards_of_many_symmetries():
+    task, board = Sudoku(9), np.zeros((3, 81), np.uint8)
+    board[1, [0, 30, 60]] = 1, 2, 3  # on the diagonal: one in each of three boxes
+    board[2, [0, 30, 70]] = 1, 2, 3
+    rng = np.random.default_rng(2)
+    images = task.sample_symmetry(rng, 3).apply(board)
+    assert task.are_images(board, images).all()
+    assert task.image_keys(board) == task.image_keys(images)
+    twice = board[[1, 1]].copy()
+    twice[1, 60] = 1  # a digit twice
+    assert not task.are_images(twice[:1], twice[1:]).any()
+
+
+@pytest.mark.parametrize(
+    ("build", "task"), [(build_sudoku, Sudoku(6)), (build_maze, Maze(7))], ids=["sudoku", "maze"]
+)
+def test_the_builders_count_leaks(tmp_path, build, task):
+    rng = np.random.default_rng(3)
+    train, others = (task.generate(10, rng) for _ in range(2))
+    symmetry = task.sample_symmetry(rng, 10)
+    images = train._replace(
+        questions=symmetry.apply(train.questions), answers=symmetry.apply(train.answers)
+    )
+    table(tmp_path / "in" / "train.csv", task, train)
+    table(tmp_path / "in" / "test.csv", task, others)
+    assert build(tmp_path / "clean", input=tmp_path / "in").warnings == ()
+    both = type(train)(
+        *(np.concatenate([a[:4], b[:3]]) for a, b in zip(others, images, strict=True))
+    )
+    table(tmp_path / "in" / "test.csv", task, both)
+    (warning,) = build(tmp_path / "leaky", input=tmp_path / "in").warnings
+    assert warning.startswith("3 of 7 test puzzles (the first is number 5) are trained on")
+
+
+def test_wrong_lines_are_counted(tmp_path):
+    task = Sudoku(4)
+    puzzles = task.generate(6, np.random.default_rng(0))
+    puzzles.answers[[2, 4]] = puzzles.answers[[4, 2]][:, ::-1]
+    table(tmp_path / "in.csv", task, puzzles)
+    with pytest.raises(ValueError, match=r"line 4: the answer does not .*; 2 of 6 lines are wrong"):
+        build_sudoku(tmp_path / "d", input=tmp_path / "in.csv", num_test=1)
