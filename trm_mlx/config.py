@@ -193,9 +193,11 @@ class TrainConfig:
     arch: ArchConfig = field(default_factory=ArchConfig)
 
     data_paths: tuple[str, ...] = _option(
-        (), "dataset folders (mixed) or generate:TASK; data=X means [X]"
+        (), "dataset folders (mixed) or generate:TASK; data=X means [X]", path=True
     )
-    data_paths_test: tuple[str, ...] = _option((), "the same, to evaluate on; empty: data_paths")
+    data_paths_test: tuple[str, ...] = _option(
+        (), "the same, to evaluate on; empty: data_paths", path=True
+    )
     augment: bool = _option(False, "show a random symmetric image of a puzzle, every time")
     reveal_cells: int = _option(
         0, "show up to this many more cells of the answer in a puzzle; needs augment=true", low=0
@@ -274,9 +276,9 @@ class TrainConfig:
 
     seed: int = _option(0, "seed of weights, data order and exploration", low=0, high=2**63 - 1)
     compile: str = _choice("mx.compile the whole step; auto: on a Mac", "auto", "true", "false")
-    load_checkpoint: str | None = _option(None, "checkpoint folder to start from")
+    load_checkpoint: str | None = _option(None, "checkpoint folder to start from", path=True)
     checkpoint_path: str | None = _option(
-        None, "run folder; null: checkpoints/PROJECT_NAME/RUN_NAME"
+        None, "run folder; null: checkpoints/PROJECT_NAME/RUN_NAME", path=True
     )
     project_name: str | None = _option(None, "null: the first dataset's name")
     run_name: str | None = _option(None, "null: variant and time of day")

@@ -5,9 +5,12 @@ The dataclasses of ``config.py`` hold the defaults, the YAML files under ``confi
 for one recipe. An unknown key is an error that names the nearest one.
 """
 
+import argparse
 import dataclasses
 import difflib
 import math
+import os
+import re
 import types
 import typing
 from pathlib import Path
@@ -16,7 +19,7 @@ from typing import Any, ClassVar
 import yaml
 
 from trm_mlx.config import ArchConfig, EvaluatorConfig, ModelConfig, TrainConfig
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, located
 
 
 def config_folder() -> Path:
@@ -24,6 +27,38 @@ def config_folder() -> Path:
     package = Path(__file__).parent
     installed = package / "_config"
     return installed if installed.is_dir() else package.parent / "config"
+
+
+def expand_path(text: str) -> str:
+    """A path with ``~`` and ``$VAR`` replaced, as shells do, but not inside ``key=value``.
+
+    What exists under this very name stays as it is.
+
+    Raises:
+        InputError: a variable that is not set, or a user that is not known.
+    """
+    if not (text.startswith("~") or "$" in text) or os.path.lexists(text):
+        return text
+    path = os.path.expanduser(os.path.expandvars(text))
+    unset = re.search(r"\$\w+|\$\{\w+\}", path)
+    if unset:
+        raise InputError(f"{text}: the variable {unset[0]} is not set: set it, or write the path")
+    if path.startswith("~"):
+        raise InputError(f"{text}: no user of this name: write the path, or ./{text} for a folder")
+    return path
+
+
+def path_text(text: str) -> str:
+    """The ``type`` of an option of ``argparse`` that is a path: see `expand_path`."""
+    try:
+        return expand_path(text)
+    except InputError as error:  # argparse would leave out the words of a ValueError
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def path_type(text: str) -> Path:
+    """`path_text` as a ``Path``."""
+    return Path(path_text(text))
 
 
 def load_config(overrides: typing.Sequence[str] = (), base: dict | None = None) -> TrainConfig:
@@ -187,7 +222,16 @@ def _build(declared: type, values: dict, prefix: str) -> Any:
         required = item.default is dataclasses.MISSING
         if required and item.name not in values:
             raise InputError(f"{prefix}{item.name} is not set: add {prefix}{item.name}=...")
-    return declared(**{key: _typed(prefix + key, v, kinds[key]) for key, v in values.items()})
+    typed = {key: _typed(prefix + key, v, kinds[key]) for key, v in values.items()}
+    for item in dataclasses.fields(declared):
+        if item.metadata.get("path") and typed.get(item.name) is not None:
+            with located(f"{prefix}{item.name}"):
+                typed[item.name] = _expanded(typed[item.name])
+    return declared(**typed)
+
+
+def _expanded(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return expand_path(value) if isinstance(value, str) else tuple(map(expand_path, value))
 
 
 def _check_known(keys: typing.Iterable[str], kinds: dict[str, Any], prefix: str) -> None:

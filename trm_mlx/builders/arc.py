@@ -26,6 +26,7 @@ from trm_mlx.builders.write import (
     report,
     use_defaults,
 )
+from trm_mlx.config_io import path_text
 from trm_mlx.data.writer import Chunk, SplitStream, check_replaceable, write_dataset
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.arc import ARC, PUZZLES_FILE, Symmetry, grid_key
@@ -234,6 +235,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-file-prefix",
         "--input",
+        type=path_text,
         required=True,
         help="the JSON files' path up to _SUBSET_challenges.json, kaggle/combined/arc-agi say, or "
         "a folder of puzzles, one a file, or of such folders, or one file",

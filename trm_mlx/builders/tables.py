@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.builders.write import progress_bar
+from trm_mlx.config_io import path_text
 from trm_mlx.data.tables import read_rows
 from trm_mlx.errors import InputError, located
 from trm_mlx.tasks.base import Puzzles, Task
@@ -38,6 +39,7 @@ def add_source(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGr
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--input",
+        type=path_text,
         help="table (test puzzles are split off), as CSV, JSON lines, parquet or .npy, or a folder "
         "with train.csv, test.csv",
     )

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from trm_mlx.config_io import path_text
 from trm_mlx.data.writer import SplitStream, write_dataset
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles, Task
@@ -170,7 +171,9 @@ def use_defaults(parser: argparse.ArgumentParser, build: Callable[..., BuiltData
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output-dir", required=True, help="dataset folder to write")
+    parser.add_argument(
+        "--output-dir", type=path_text, required=True, help="dataset folder to write"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
     parser.add_argument("--seed", type=int, help="of every draw (default: %(default)s)")
 

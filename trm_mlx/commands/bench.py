@@ -17,7 +17,7 @@ import numpy as np
 from trm_mlx import device
 from trm_mlx.bench.reference_process import Reference
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.config_io import load_config
+from trm_mlx.config_io import load_config, path_text
 from trm_mlx.errors import InputError
 
 GIBIBYTE = 2**30
@@ -28,9 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for pretrain.py")
     parser.add_argument("--batch-size", type=int, default=8, help="rows (default: %(default)s)")
     parser.add_argument(
-        "--checkpoint", help="measure instead how fast this trained model solves --data"
+        "--checkpoint",
+        type=path_text,
+        help="measure instead how fast this trained model solves --data",
     )
-    parser.add_argument("--data", help="dataset folder whose test puzzles are solved")
+    parser.add_argument(
+        "--data", type=path_text, help="dataset folder whose test puzzles are solved"
+    )
     parser.add_argument(
         "--max-steps", type=int, default=16, help="supervision steps (default: %(default)s)"
     )
@@ -38,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocab-size", type=int, default=11, help="tokens (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="calls a turn (default: %(default)s)")
-    parser.add_argument("--reference", metavar="DIR", help="checkout of the published PyTorch code")
+    parser.add_argument(
+        "--reference", type=path_text, metavar="DIR", help="checkout of the published PyTorch code"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from trm_mlx.config_io import typed_overrides
+from trm_mlx.config_io import path_text, typed_overrides
 from trm_mlx.convert.convert import convert
 from trm_mlx.convert.read import read_published_config
 from trm_mlx.convert.verify import VerificationFailed
@@ -13,13 +13,17 @@ from trm_mlx.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "checkpoint", help="file of weights: step_N, .pth, .ckpt, .safetensors, .npz"
+        "checkpoint",
+        type=path_text,
+        help="file of weights: step_N, .pth, .ckpt, .safetensors, .npz",
     )
-    parser.add_argument("output", nargs="?", help="folder to write (default: CHECKPOINT-mlx)")
+    parser.add_argument(
+        "output", nargs="?", type=path_text, help="folder to write (default: CHECKPOINT-mlx)"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="such as L_cycles=4 seq_len=81"
     )
-    parser.add_argument("--config", help="the run's all_config.yaml")
+    parser.add_argument("--config", type=path_text, help="the run's all_config.yaml")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored weights"
     )

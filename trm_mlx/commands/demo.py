@@ -4,6 +4,7 @@ import argparse
 import threading
 import webbrowser
 
+from trm_mlx.config_io import path_text
 from trm_mlx.demo.jobs import warm_up
 from trm_mlx.demo.registry import ModelRegistry
 from trm_mlx.demo.server import Server
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint",
+        type=path_text,
         help="a model to begin with, beside the bundled ones: a checkpoint or run folder, or a "
         "bundled model by its name",
     )

@@ -14,7 +14,7 @@ from trm_mlx import device
 from trm_mlx.commands.puzzle_sources import check_sizes
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
 from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
-from trm_mlx.config_io import train_config
+from trm_mlx.config_io import path_text, train_config
 from trm_mlx.data.dataset import check_labelled
 from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError
@@ -42,11 +42,14 @@ GENERATED = 100  # puzzles, by default, to judge a model alone: minutes for 9x9 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "checkpoint", help="checkpoint or run folder, or a bundled model by its name"
+        "checkpoint",
+        type=path_text,
+        help="checkpoint or run folder, or a bundled model by its name",
     )
     parser.add_argument(
         "--data",
         nargs="+",
+        type=path_text,
         help="dataset folders, or generate:TASK (default: the run's; of a model alone, generated "
         "puzzles of its task)",
     )
@@ -66,7 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save", nargs="+", default=[], metavar="NAME", help=f"save arrays: {', '.join(SAVABLE)}"
     )
     parser.add_argument(
-        "--output", default="outputs.npz", help="where --save writes (default: %(default)s)"
+        "--output",
+        type=path_text,
+        default="outputs.npz",
+        help="where --save writes (default: %(default)s)",
     )
     parser.add_argument(
         "--evaluators",
@@ -77,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output-dir",
+        type=path_text,
         default=".",
         help="folder for the evaluators' files, such as submission.json (default: %(default)s)",
     )

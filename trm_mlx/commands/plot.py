@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from trm_mlx.atomic import atomic_file
+from trm_mlx.config_io import path_type
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.run.log import METRICS_FILE, read_log
 
@@ -25,11 +26,11 @@ Curves = dict[tuple[str, str], list[tuple[int, float]]]  # (set, metric) -> (ste
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("runs", nargs="+", type=path_type, metavar="RUN", help="a run's folder")
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=path_type,
         default=Path("curves.png"),
         help=".png or .svg (default: %(default)s)",
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import path_text
 from trm_mlx.data.dataset import PuzzleDataset, check_numbering, puzzle_names, saved_names
 from trm_mlx.data.reader import split_asked
 from trm_mlx.data.tables import decode, is_table, read_text
@@ -39,11 +40,11 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help="puzzles: text in any common spelling, such as 81 cells of a Sudoku; a file of them, "
         "as text, CSV, JSON or parquet; or - for stdin, which is read where none is named",
     )
-    parser.add_argument("--file", help="file of puzzles")
+    parser.add_argument("--file", type=path_text, help="file of puzzles")
     parser.add_argument(
         "--question-column", metavar="NAME", help="of a table (default: question, puzzle, quizzes)"
     )
-    parser.add_argument("--data", help="dataset folder to take a puzzle from")
+    parser.add_argument("--data", type=path_text, help="dataset folder to take a puzzle from")
     parser.add_argument(
         "--split", help='of --data (default: the one whose folder it names, or else "test")'
     )
@@ -72,16 +73,16 @@ def find_source(arguments: argparse.Namespace) -> Source:
         return Source(arguments.data)
     puzzle, file = arguments.puzzle, arguments.file
     if file is None and puzzle not in (None, "-"):
-        path = Path(puzzle).expanduser()
+        path = Path(os.path.expandvars(puzzle)).expanduser()
         if puzzle.strip() and os.path.isdir(path):
             raise InputError(f"{puzzle} is a folder: name a file of puzzles, or --data DATASET")
         if not puzzle.strip() or not os.path.exists(path):
             return Source(f"the puzzle of {len(puzzle.strip())} characters", puzzle)
-        file = puzzle
+        file = str(path)
     if file in (None, "-"):
         source = Source("standard input", _read_stdin(explicit=file or puzzle))
     else:
-        path = Path(file).expanduser()
+        path = Path(file)
         if arguments.question_column is not None or is_table(path):
             return Source(str(path), table=path)
         source = Source(str(path), read_text(path))

@@ -23,6 +23,7 @@ from trm_mlx.commands.puzzle_sources import (
     read_questions,
 )
 from trm_mlx.commands.search_options import add_search_arguments, build_solver
+from trm_mlx.config_io import path_text, path_type
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import load
 from trm_mlx.solve.csv_files import check_target as check_table_target
@@ -43,10 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument(
         "--checkpoint",
+        type=path_text,
         help="checkpoint or run folder, or a bundled model by its name (default: the bundled model "
         "for this kind of puzzle)",
     )
-    parser.add_argument("-o", "--output", type=Path, help="CSV file of answers to write")
+    parser.add_argument("-o", "--output", type=path_type, help="CSV file of answers to write")
     parser.add_argument(
         "--batch-size", type=int, help="puzzles worked on at once (default: by the device)"
     )
@@ -62,7 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds that a frame of --watch stays at least (default: %(default)s)",
     )
     parser.add_argument(
-        "--save", type=Path, metavar="FILE", help="draw one puzzle's steps: .png, .gif or .html"
+        "--save",
+        type=path_type,
+        metavar="FILE",
+        help="draw one puzzle's steps: .png, .gif or .html",
     )
     add_search_arguments(parser, DEFAULT_SEARCH)
 

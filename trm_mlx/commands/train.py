@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 from trm_mlx import device
-from trm_mlx.config_io import describe_options, describe_recipes, known_words, load_config
+from trm_mlx.config_io import (
+    describe_options,
+    describe_recipes,
+    expand_path,
+    known_words,
+    load_config,
+)
 from trm_mlx.distributed import connect
 from trm_mlx.errors import InputError
 from trm_mlx.run.checkpoint import read_state
@@ -43,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = [word for word in arguments.overrides if word not in resume]
     checkpoint = saved = None
     if resume:
-        folder = resume[-1].partition("=")[2]
+        folder = expand_path(resume[-1].partition("=")[2])
         if not folder:
             raise InputError("resume= names no folder: write resume=checkpoints/PROJECT/RUN")
         checkpoint, _, saved = read_state(folder)
