@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 from tqdm import tqdm
 
+from trm_mlx import device
 from trm_mlx.atomic import atomic_file
 from trm_mlx.config import TrainConfig
 from trm_mlx.config_io import to_dict
@@ -19,6 +21,9 @@ from trm_mlx.run.folder import recovery_hint
 from trm_mlx.run.health import HISTORY, SpikeWatch
 
 _WINDOW = 100  # steps over which the progress bar averages
+# Seconds: a first step that says enough, what is measured otherwise, a run that is worth a line,
+# and one that hardly anybody would wait for.
+_LONG_STEP, _MEASURED, _LONG_RUN, _ENDLESS = 60, 10, 3600, 3 * 86_400
 
 
 class Report:
@@ -54,6 +59,7 @@ class Report:
         self._spikes = SpikeWatch(losses)
         self._wandb = _start_wandb(config) if config.wandb and not silent else None
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
+        self._forecast: Forecast | None = Forecast(first_step, total_steps)
         self.bar = tqdm(
             total=total_steps,
             initial=first_step,
@@ -84,6 +90,11 @@ class Report:
             )
         self._recent.append(metrics)
         self.bar.update()
+        said = self._forecast and self._forecast.after(step, time.monotonic())
+        if said is not None:
+            self._forecast = None
+            if said:
+                self.print(said)
         shown = {"loss": f"{self._mean('lm_loss'):.3f}"}
         if any(m["count"] for m in self._recent):
             shown["exact"] = f"{self._mean('exact_accuracy', weight='count'):.3f}"
@@ -143,6 +154,52 @@ class Report:
             raise self._refused(error) from error
         if self._wandb:
             self._wandb.log(values, step=step)
+
+
+class Forecast:
+    """The time that a run will take, told by its first steps.
+
+    Args:
+        first_step, total_steps: of this process, and of the run.
+        start: when the first step begins, by ``time.monotonic``; by default now.
+    """
+
+    def __init__(self, first_step: int, total_steps: int, start: float | None = None):
+        self._step, self._total = first_step, total_steps
+        self._since = time.monotonic() if start is None else start
+        self._compiled = False
+
+    def after(self, step: int, now: float) -> str | None:
+        """Return a line about the rest of the run, "" if that is short; None: too early to say.
+
+        The first step also compiles, and counts only where it alone takes a minute.
+        """
+        taken, seconds = step - self._step, now - self._since
+        if seconds < (_MEASURED if self._compiled else _LONG_STEP):
+            if not self._compiled:
+                self._step, self._since, self._compiled = step, now, True
+            return None
+        left = self._total - step
+        whole = left * seconds / taken
+        if whole < _LONG_RUN:
+            return ""
+        kind = device.device_kind()
+        place = "CPU" if kind == "cpu" else "GPU"
+        line = f"{left:,} steps, {_duration(seconds / taken)} each on this {place}: "
+        line += _duration(whole)
+        if whole < _ENDLESS:
+            return line
+        return (
+            f"{line}; to see the end, use {'a GPU, ' if kind == 'cpu' else ''}a smaller model "
+            "(arch.hidden_size=, arch.L_cycles=) or fewer epochs="
+        )
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:

@@ -1,7 +1,13 @@
-"""Stop a run by Ctrl-C or SIGTERM: it ends its step, saves, and the process lives on."""
+"""Stop a run by Ctrl-C or SIGTERM: it ends its step or pass, saves, and the process lives on.
+
+Python runs a signal's handler between two of its instructions, and a step may compute for minutes
+in one. The handler of the kernel writes the number to a pipe at once, where a thread reads it.
+"""
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +17,7 @@ from trm_mlx.distributed import World
 from trm_mlx.run.checkpoint import Progress
 
 _ASK_EVERY = 16  # steps between two messages about stopping
+_TWICE = 0.5  # seconds within which two signals are one
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -23,6 +30,25 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._first = threading.Lock()  # taken by whoever sees the signal first
+        self._since = 0.0
+
+    def receive(self, number: int) -> None:
+        """Record the first signal and say so; `stop_signal` calls it from two threads."""
+        if self._first.acquire(blocking=False):
+            self.signal, self._since = signal.Signals(number), time.monotonic()
+            os.write(2, b"\nstopping after this step; a second Ctrl-C ends at once, unsaved\n")
+
+    def listen(self, pipe: int, signals: tuple[signal.Signals, ...]) -> None:
+        """Read the numbers of signals from a pipe until 0, and end the process at a second one.
+
+        A launcher may send a signal twice at once, to the process and to its group.
+        """
+        while number := os.read(pipe, 1)[0]:
+            if number in signals:
+                if self.signal is not None and time.monotonic() > self._since + _TWICE:
+                    os._exit(128 + number)
+                self.receive(number)
 
     def should_stop(self) -> bool:
         """Return whether a signal has come."""
@@ -55,16 +81,20 @@ def synced_stop(
 def stop_signal(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopSignal]:
     """Record the first signal; let the next one end the process at once, as signals do.
 
-    A signal that the parent process ignores stays ignored.
+    Both are heard while a step computes. A signal that the parent process ignores stays ignored.
     """
     stop = StopSignal()
 
     def receive(number: int, _: object) -> None:
-        stop.signal = signal.Signals(number)
+        stop.receive(number)
         for other in before:
             signal.signal(other, signal.SIG_DFL)
-        os.write(2, b"\nstopping after this step; a second Ctrl-C ends at once, unsaved\n")
 
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    listener = threading.Thread(target=stop.listen, args=(reading, signals), daemon=True)
+    listener.start()
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before = {}
     for number in signals:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -74,3 +104,8 @@ def stop_signal(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopS
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(woken)
+        os.write(writing, b"\0")
+        listener.join()
+        os.close(reading)
+        os.close(writing)

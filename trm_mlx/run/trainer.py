@@ -144,6 +144,13 @@ class Trainer:
         """
         self.open()
         config, progress, results = self.config, self.progress, {}
+
+        def stop_now() -> None:
+            if should_stop():
+                raise StopTraining
+
+        if self.world.size == 1:  # several would have to agree on the pass
+            self.state.between_passes = stop_now
         should_stop = synced_stop(should_stop, self.world, progress)
         remedy = f"continue with resume={self.run}, once it holds a step_* folder"
         try:
@@ -180,7 +187,11 @@ class Trainer:
         for batch, position in prefetch(self.stream):
             if progress.step >= self.total_steps:
                 break
-            metrics = self.train_step(batch)
+            try:
+                metrics = self.train_step(batch)
+            except StopTraining:  # in the middle of the step, which is made again when resumed
+                stopped = True
+                break
             progress.position = position
             if waiting is not None:
                 self._report_step(report, *waiting)

@@ -48,6 +48,8 @@ class TrainState:
         self._puzzle_lr = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
         self._compiles = device.compiles(config.compile)
         self._compiled: dict[Recursion | None, Callable] = {}
+        # Called between two passes; what it raises leaves everything as it was before the step.
+        self.between_passes: Callable[[], object] = lambda: None
 
     @property
     def arrays(self) -> list:
@@ -106,6 +108,7 @@ class TrainState:
         total, done = tree_map(mx.zeros_like, weights), []
         for start in range(0, len(carry.steps), count):
             mx.eval(total, done[-1:])  # one pass at a time: MLX would hold the arrays of several
+            self.between_passes()
             rows = slice(start, start + count)
             inputs = tree_map(lambda array, rows=rows: array[rows], (carry, batch, draws))
             *results, total, puzzles = run_pass(*inputs, total)

@@ -1,0 +1,113 @@
+"""A run that cannot end says so at its start, and one in a long step hears a signal."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from runs import arrays_of, assert_same, config, take_steps
+
+from trm_mlx.run import log
+from trm_mlx.run.log import Forecast
+from trm_mlx.run.trainer import Trainer
+
+
+def foretold(seconds, total=65_104, first=0):
+    """What is said, and after which step, where the steps take so long."""
+    forecast, now = Forecast(first, total, start=0.0), 0.0
+    for step, each in enumerate(seconds, start=first + 1):
+        now += each
+        said = forecast.after(step, now)
+        if said is not None:
+            return step, said
+    return None
+
+
+def test_a_run_that_cannot_end_says_so(monkeypatch):
+    monkeypatch.setattr(log.device, "device_kind", lambda: "cpu")
+    step, line = foretold([660.0] * 3)
+    assert step == 1
+    assert line.startswith("65,103 steps, 11 min each on this CPU: 497 days; to see the end, use a")
+    assert "a GPU, a smaller model" in line
+    step, line = foretold([30.0] + [6.0] * 9)  # the first compiles
+    assert step == 3
+    assert line.startswith("65,101 steps, 6 s each on this CPU: 5 days")
+    monkeypatch.setattr(log.device, "device_kind", lambda: "metal")
+    assert "on this GPU: 5 days; to see the end, use a smaller" in foretold([30.0] + [6.0] * 9)[1]
+
+
+def test_other_runs_say_less():
+    assert foretold([20.0] + [0.5] * 99)[1].endswith("steps, 0.5 s each on this CPU: 9 h")
+    assert foretold([20.0] + [0.5] * 99, total=1000) == (21, "")
+    assert foretold([20.0] + [0.5] * 10) is None  # too early to say
+    step, line = foretold([1.0] + [6.0] * 9, first=60_000)  # resumed
+    assert (step, line) == (60_003, "5,101 steps, 6 s each on this CPU: 9 h")
+
+
+def test_the_report_prints_it_once(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(log, "_LONG_STEP", 0.0)
+    monkeypatch.setattr(log, "_LONG_RUN", 0.0)
+    Trainer(config(data, tmp_path / "r", epochs=2)).fit()
+    assert capsys.readouterr().err.count("5 steps, ") == 1
+
+
+def in_passes(trainer):
+    trainer.state.plan = trainer.state.plan._replace(rows=3)
+    return trainer
+
+
+def test_a_step_of_several_passes_stops_between_them(data, tmp_path):
+    """What it began is dropped, and made again: the run is as if it had not been stopped."""
+    whole = in_passes(Trainer(config(data, tmp_path / "whole")))
+    expected = take_steps(whole, 4)
+    trainer = in_passes(Trainer(config(data, tmp_path / "cut")))
+    asked = []
+
+    def stop():
+        asked.append(trainer.progress.step)
+        return len(asked) == 9  # twice before the third of three passes of the second step
+
+    trainer.fit(stop)
+    assert asked[-1] == trainer.progress.step < 4
+    saved = trainer.progress.step
+    assert [path.name for path in (tmp_path / "cut").glob("step_*")] == [f"step_{saved:07d}"]
+    resumed = in_passes(Trainer(config(data, tmp_path / "cut"), resume=tmp_path / "cut"))
+    assert take_steps(resumed, 4 - saved) == expected[saved:]
+    assert_same(arrays_of(whole), arrays_of(resumed))
+
+
+LONG_STEP = """
+from trm_mlx.run.signals import stop_signal
+import mlx.core as mx
+with stop_signal() as stop:
+    print("begun", flush=True)
+    a = mx.ones((2048, 2048))
+    for _ in range(4000):
+        a = a @ a * 1e-4
+    mx.eval(a)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_heard_inside_a_step(number):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG_STEP],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            time.sleep(0.2)
+            process.send_signal(number)
+            assert process.stderr.readline() == "\n"
+            assert "a second Ctrl-C ends at once" in process.stderr.readline()
+            time.sleep(0.7)
+            process.send_signal(number)
+            assert process.wait(20) == 128 + number
+        finally:
+            process.kill()
