@@ -1,6 +1,7 @@
 """The ``trm`` command: finds the module of a verb and runs it.
 
-Such a module has ``add_arguments(parser)`` and ``run(arguments)``, which may return an exit status.
+Such a module has ``add_arguments(parser)`` and ``run(arguments)``, which may return an exit status;
+builders share one ``run``.
 Only the module of the verb asked for is imported.
 """
 
@@ -94,6 +95,7 @@ def _dispatch(words: list[str]) -> int:
             module.add_arguments(parser)
             arguments = parser.parse_intermixed_args(words[length:])
             if words[0] == "build":  # a function with keywords
+                module = importlib.import_module("trm_mlx.builders.write")
                 return module.run(**vars(arguments)) or 0
             return module.run(arguments) or 0
     if words == ["--version"]:

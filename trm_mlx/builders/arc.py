@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,14 +20,12 @@ from trm_mlx.builders.arc_augment import cells_of, distinct, paint
 from trm_mlx.builders.arc_files import Pair, Puzzle, find_subsets, read_subset
 from trm_mlx.builders.write import (
     BuiltDataset,
-    add_output,
-    check_minimums,
+    add_common,
+    check_options,
     progress_bar,
-    report,
-    use_defaults,
 )
 from trm_mlx.config_io import path_text
-from trm_mlx.data.writer import Chunk, SplitStream, check_replaceable, write_dataset
+from trm_mlx.data.writer import Chunk, SplitStream, write_dataset
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.arc import ARC, PUZZLES_FILE, Symmetry, grid_key
 
@@ -74,13 +72,12 @@ def build_arc(
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    check_minimums(locals(), num_aug=0)
+    check_options(locals(), num_aug=0)
     subsets = find_subsets(input_file_prefix) if subsets is None else subsets
     if test_set_name is None and "evaluation" in subsets:
         test_set_name = "evaluation"
     held_out = [name for name in (test_set_name, test_set_name2) if name is not None]
     _check_subsets(subsets, test_set_name=test_set_name, test_set_name2=test_set_name2)
-    check_replaceable(Path(output_dir), overwrite)
     ordering, drawing, placing = np.random.default_rng(seed).spawn(3)
     puzzles, warnings, skipped = [], [], []
     for subset in progress_bar(subsets, desc="reading", unit="subset"):
@@ -230,8 +227,7 @@ def _scarcity(puzzles: list[Puzzle], symmetries: list[Symmetry], num_aug: int) -
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    use_defaults(parser, build_arc)
-    add_output(parser)
+    add_common(parser, build_arc)
     parser.add_argument(
         "--input-file-prefix",
         "--input",
@@ -256,7 +252,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-invalid", action="store_true", help="leave out puzzles that cannot be used"
     )
-
-
-def run(**options: Any) -> None:
-    report(build_arc(**options))

@@ -2,21 +2,17 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trm_mlx.builders.write import (
     BuiltDataset,
+    add_common,
     add_counts,
-    add_output,
-    check_minimums,
+    check_options,
     generate_splits,
-    report,
-    use_defaults,
     write_splits,
 )
-from trm_mlx.data.writer import check_replaceable
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.arithmetic import ADDITION, MULTIPLICATION, Arithmetic
 
@@ -46,10 +42,9 @@ def build_arithmetic(
     Raises:
         InputError: unusable values; nothing is written then.
     """
-    check_minimums(locals(), num_train=1, num_test=1)
+    check_options(locals(), num_train=1, num_test=1)
     if operation not in OPERATIONS:
         raise InputError(f"operation={operation}: choose one of {', '.join(OPERATIONS)}")
-    check_replaceable(Path(output_dir), overwrite)
     task = Arithmetic(OPERATIONS[operation], n_digits)
     train, test = generate_splits(task, num_train, num_test, np.random.default_rng(seed))
     chunks = iter([(train.questions, train.answers)])
@@ -57,12 +52,7 @@ def build_arithmetic(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    use_defaults(parser, build_arithmetic)
-    add_output(parser)
+    add_common(parser, build_arithmetic)
     parser.add_argument("--operation", choices=OPERATIONS, help="default: %(default)s")
     parser.add_argument("--n-digits", type=int, help="digits of each number (default: %(default)s)")
     add_counts(parser)
-
-
-def run(**options: Any) -> None:
-    report(build_arithmetic(**options))

@@ -9,7 +9,6 @@ image is marked anew, as one rule has to say which of several shortest paths it 
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,15 +25,12 @@ from trm_mlx.builders.write import (
     CHUNK,
     Boards,
     BuiltDataset,
+    add_common,
     add_counts,
-    add_output,
-    check_minimums,
+    check_options,
     generate_splits,
-    report,
-    use_defaults,
     write_splits,
 )
-from trm_mlx.data.writer import check_replaceable
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles
 from trm_mlx.tasks.maze import KINDS, Maze
@@ -82,12 +78,9 @@ def build_maze(
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    check_minimums(
-        locals(), subsample_size=1, num_train=1, num_test=1, min_path_length=1, workers=1
-    )
+    check_options(locals(), subsample_size=1, num_train=1, num_test=1, min_path_length=1, workers=1)
     if kind not in KINDS:
         raise InputError(f"kind={kind}: choose one of {', '.join(KINDS)}")
-    check_replaceable(Path(output_dir), overwrite)
     rng = np.random.default_rng(seed)
     if generate is not None:
         check_one_source(generate, input)
@@ -124,8 +117,7 @@ def _augmented(task: Maze, puzzles: Puzzles, images: int) -> Iterator[Boards]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    use_defaults(parser, build_maze)
-    add_output(parser)
+    add_common(parser, build_maze)
     source = add_source(parser)
     source.add_argument("--generate", type=int, metavar="SIDE", help="make SIDE x SIDE mazes")
     add_counts(parser)
@@ -145,7 +137,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, help="processes that generate (default: %(default)s)"
     )
-
-
-def run(**options: Any) -> None:
-    report(build_maze(**options))

@@ -7,7 +7,6 @@ puzzles are never augmented. Unlike there, no copy shows a solution of the test 
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,16 +23,13 @@ from trm_mlx.builders.write import (
     CHUNK,
     Boards,
     BuiltDataset,
+    add_common,
     add_counts,
-    add_output,
-    check_minimums,
+    check_options,
     generate_splits,
     progress_bar,
-    report,
-    use_defaults,
     write_splits,
 )
-from trm_mlx.data.writer import check_replaceable
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles
 from trm_mlx.tasks.sudoku import Sudoku
@@ -76,8 +72,7 @@ def build_sudoku(
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    check_minimums(locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
-    check_replaceable(Path(output_dir), overwrite)
+    check_options(locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
     rng = np.random.default_rng(seed)
     if generate is not None:
         check_one_source(generate, input)
@@ -161,8 +156,7 @@ def _among(boards: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    use_defaults(parser, build_sudoku)
-    add_output(parser)
+    add_common(parser, build_sudoku)
     source = add_source(parser)
     source.add_argument(
         "--generate", type=int, choices=(4, 6, 9), metavar="SIZE", help="make 4x4, 6x6 or 9x9"
@@ -173,7 +167,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extra-givens", type=int, help="generated puzzles show up to this many more"
     )
-
-
-def run(**options: Any) -> None:
-    report(build_sudoku(**options))

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from trm_mlx.config_io import path_text
-from trm_mlx.data.writer import SplitStream, write_dataset
+from trm_mlx.data.writer import SplitStream, check_replaceable, write_dataset
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw_distinct
@@ -39,15 +39,20 @@ class BuiltDataset(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def check_minimums(values: dict[str, int | None], **least: int) -> None:
-    """Check that no count is below the least value it can have; None passes.
+def check_options(values: dict[str, Any], **least: int) -> None:
+    """Check a builder's keywords: that counts have their least value, and the folder is free.
+
+    Args:
+        values: the keywords by name; None passes for a count.
+        least: the least value of a count.
 
     Raises:
-        InputError: naming the keyword.
+        InputError: naming the keyword, or the folder.
     """
     for name, smallest in {"seed": 0, **least}.items():
         if values[name] is not None and values[name] < smallest:
             raise InputError(f"{name}={values[name]}: must be at least {smallest}")
+    check_replaceable(Path(values["output_dir"]), values["overwrite"])
 
 
 def generate_splits(
@@ -163,14 +168,11 @@ def _split(task: Task, chunks: Iterator[Boards], originals: int, images: int) ->
 # Command lines: an option is a keyword of the builder, and has its default
 
 
-def use_defaults(parser: argparse.ArgumentParser, build: Callable[..., BuiltDataset]) -> None:
-    """Give the options that are added from now on the defaults of the builder's keywords."""
+def add_common(parser: argparse.ArgumentParser, build: Callable[..., BuiltDataset]) -> None:
+    """Add the options of all builders; those added from now on have the keywords' defaults."""
     keywords = inspect.signature(build).parameters.values()
     given = {word.name: word.default for word in keywords if word.default is not word.empty}
-    parser.set_defaults(**given)
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(**given, build=build)
     parser.add_argument(
         "--output-dir", type=path_text, required=True, help="dataset folder to write"
     )
@@ -187,8 +189,9 @@ def add_counts(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def report(built: BuiltDataset) -> None:
-    """Print what was built."""
+def run(build: Callable[..., BuiltDataset], **options: Any) -> None:
+    """Build a dataset and print what was built."""
+    built = build(**options)
     for warning in built.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{built.folder}: {built.summary}")
