@@ -27,7 +27,7 @@ ALLOWED = {
     "distributed": {"device", "errors"},
     "tasks": {"numba_jit", "errors"},
     "data": {"errors", "atomic"},
-    "builders": {"tasks", "data", "errors"},
+    "builders": {"tasks", "data", "config_io", "errors"},  # for options that are paths
     "models": {"device", "numba_jit", "config", "config_io", "errors"},
     "train": {"models", "tasks", "data", "config", "device", "distributed", "host_memory"}
     | {"errors"},

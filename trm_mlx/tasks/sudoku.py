@@ -192,12 +192,14 @@ class Sudoku(Task):
         return [answer.tobytes() for answer in answers]
 
     def image_keys(self, questions: np.ndarray) -> list[bytes]:
+        """An invariant of the images, which others may share by chance: see `are_images`."""
         from trm_mlx.tasks import sudoku_images
 
         numbers = sudoku_images.keys(questions, self.size, (self.box_rows, self.box_columns))
         return [number.tobytes() for number in numbers]
 
     def are_images(self, questions: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Which questions ``[N, seq_len]`` are images of the others, bool ``[N]``, exactly."""
         from trm_mlx.tasks import sudoku_images
 
         box = self.box_rows, self.box_columns
