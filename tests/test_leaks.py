@@ -5,6 +5,7 @@ import pytest
 
 from trm_mlx.builders.maze import build_maze
 from trm_mlx.builders.sudoku import build_sudoku
+from trm_mlx.tasks import sudoku_images
 from trm_mlx.tasks.maze import Maze
 from trm_mlx.tasks.sudoku import Sudoku
 
@@ -61,6 +62,19 @@ def test_boards_of_many_symmetries():
     twice = board[[1, 1]].copy()
     twice[1, 60] = 1  # a digit twice
     assert not task.are_images(twice[:1], twice[1:]).any()
+
+
+def test_the_comparison_is_exact_where_the_invariant_is_not(monkeypatch):
+    monkeypatch.setattr(sudoku_images, "ROUNDS", 1)  # which sees no digits
+    board = np.zeros((2, 16), np.uint8)
+    board[0, [0, 5]], board[1, [0, 5]] = (1, 2), (1, 1)
+    assert sudoku_images.keys(board, 4, (2, 2))[0] == sudoku_images.keys(board, 4, (2, 2))[1]
+    assert not sudoku_images.are_images(board[:1], board[1:], 4, (2, 2)).any()
+    # Lines that would leave their band.
+    blank, lines = np.zeros((1, 4, 4), np.uint8), np.arange(4, dtype=np.uint64)[None]
+    for order, found in (([1, 0, 3, 2], True), ([2, 3, 0, 1], True), ([0, 2, 1, 3], False)):
+        others = (lines[:, order], lines)
+        assert sudoku_images._carries(blank, blank, (lines, lines), others, (2, 2))[0] == found
 
 
 @pytest.mark.parametrize(
