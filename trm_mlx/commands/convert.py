@@ -6,20 +6,28 @@ from pathlib import Path
 
 from trm_mlx.config_io import typed_overrides
 from trm_mlx.convert.convert import convert
-from trm_mlx.convert.read import read_published_config
+from trm_mlx.convert.sources import ADDRESS, find_source, is_repository
 from trm_mlx.convert.verify import VerificationFailed
 from trm_mlx.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "checkpoint", help="file of weights: step_N, .pth, .ckpt, .safetensors, .npz"
+        "checkpoint",
+        help="weights: a file (step_N, .pth, .ckpt, .safetensors, .npz), a folder with one, or "
+        "owner/name on the Hugging Face hub",
     )
     parser.add_argument("output", nargs="?", help="folder to write (default: CHECKPOINT-mlx)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="such as L_cycles=4 seq_len=81"
     )
-    parser.add_argument("--config", help="the run's all_config.yaml")
+    parser.add_argument(
+        "--config",
+        help="the run's all_config.yaml (default: that, or config.json, beside the file)",
+    )
+    parser.add_argument(
+        "--key", help="where in the file the state dict is, such as ema.shadow (default: found)"
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored weights"
     )
@@ -30,20 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    source = Path(arguments.checkpoint)
+    named = arguments.checkpoint
     words = [word for word in [arguments.output, *arguments.overrides] if word]
     folders = [word for word in words if "=" not in word]
     if len(folders) > 1:
         raise InputError(f"{folders[1]!r}: name one output folder; other words are key=value")
-    output = Path(folders[0]) if folders else source.with_name(source.name + "-mlx")
-    given = read_published_config(Path(arguments.config)) if arguments.config else {}
-    given |= typed_overrides([word.removeprefix("arch.") for word in words if "=" in word])
+    given = typed_overrides([word.removeprefix("arch.") for word in words if "=" in word])
+    default = Path(ADDRESS.sub("", named)).name if is_repository(named) else Path(named)
+    source = find_source(named)
+    if arguments.config:
+        source = source._replace(config=Path(arguments.config), asked=True)
+    output = Path(folders[0] if folders else f"{default}-mlx")
     report = (lambda line: None) if arguments.quiet else print
-    beside = source.with_name("all_config.yaml")
-    if not arguments.config and beside.exists():
-        report(f"{beside} lies beside it: --config {beside} would read it")
     try:
-        convert(source, output, given, arguments.dtype, arguments.verify, report)
+        convert(
+            source, output, given, arguments.dtype, arguments.verify, arguments.key, report=report
+        )
     except VerificationFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1

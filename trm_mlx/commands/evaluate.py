@@ -15,6 +15,7 @@ from trm_mlx.commands.puzzle_sources import check_sizes
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
 from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.config_io import train_config
+from trm_mlx.convert.sources import model_folder
 from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate import build_evaluators
@@ -41,7 +42,7 @@ GENERATED = 100  # puzzles, by default, to judge a model alone: minutes for 9x9 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "checkpoint", help="checkpoint or run folder, or a bundled model by its name"
+        "checkpoint", help="checkpoint or run folder, bundled model, or owner/name on the hub"
     )
     parser.add_argument(
         "--data",
@@ -107,6 +108,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
         raise InputError(f"--output {output}: there is no folder {output.parent}, create it first")
     if arguments.evaluators and not Path(arguments.output_dir).is_dir():
         raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
+    arguments.checkpoint = model_folder(arguments.checkpoint)
     trained = _config_of_run(arguments.checkpoint)
     model, config = load(arguments.checkpoint)
     if arguments.data:

@@ -23,6 +23,7 @@ from trm_mlx.commands.puzzle_sources import (
     read_questions,
 )
 from trm_mlx.commands.search_options import add_search_arguments, build_solver
+from trm_mlx.convert.sources import model_folder
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import load
 from trm_mlx.solve.csv_files import check_target as check_table_target
@@ -43,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument(
         "--checkpoint",
-        help="checkpoint or run folder, or a bundled model by its name (default: the bundled model "
-        "for this kind of puzzle)",
+        help="checkpoint or run folder, a bundled model by its name, or owner/name on the Hugging "
+        "Face hub (default: the bundled model for this kind of puzzle)",
     )
     parser.add_argument("-o", "--output", type=Path, help="CSV file of answers to write")
     parser.add_argument(
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_table_target(arguments.output, Path(source.name))
     if arguments.checkpoint is None:
         arguments.checkpoint = choose_model(arguments, source)
+    arguments.checkpoint = model_folder(arguments.checkpoint)
     model, config = load(arguments.checkpoint)
     with located(arguments.checkpoint):
         task = task_of(config, rules=False)

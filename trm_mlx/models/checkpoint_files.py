@@ -60,6 +60,11 @@ def find_checkpoint(folder: str | Path) -> Path:
     folder = Path(folder)
     if (folder / CONFIG_FILE).exists():
         return folder
+    if folder.is_file():
+        raise InputError(
+            f"{folder} is a file: make a model folder of it with trm convert {folder}, then name "
+            f"{folder}-mlx"
+        )
     steps = step_folders(folder)
     if not steps and not folder.exists() and (known := bundled().get(str(folder))):
         return known
