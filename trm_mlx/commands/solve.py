@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from trm_mlx import device
+from trm_mlx.commands.model_options import add_task_argument, named_model
 from trm_mlx.commands.puzzle_sources import (
     Source,
     add_source_arguments,
@@ -23,7 +24,6 @@ from trm_mlx.commands.puzzle_sources import (
     read_questions,
 )
 from trm_mlx.commands.search_options import add_search_arguments, build_solver
-from trm_mlx.convert.sources import model_folder
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import load
 from trm_mlx.solve.csv_files import check_target as check_table_target
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint or run folder, a bundled model by its name, or owner/name on the Hugging "
         "Face hub (default: the bundled model for this kind of puzzle)",
     )
+    add_task_argument(parser)
     parser.add_argument("-o", "--output", type=Path, help="CSV file of answers to write")
     parser.add_argument(
         "--batch-size", type=int, help="puzzles worked on at once (default: by the device)"
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_table_target(arguments.output, Path(source.name))
     if arguments.checkpoint is None:
         arguments.checkpoint = choose_model(arguments, source)
-    arguments.checkpoint = model_folder(arguments.checkpoint)
+    arguments.checkpoint = named_model(arguments)
     model, config = load(arguments.checkpoint)
     with located(arguments.checkpoint):
         task = task_of(config, rules=False)
