@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -242,6 +243,19 @@ def test_launcher(copy):
     done = subprocess.run(command, cwd=copy, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "error: lr='fast': expected a number\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "expected"),
+    [([], b"", True), ([], b" \n", True), ([], b"1...", False), (["x"], b"", False)],
+)
+def test_an_example_without_arguments(monkeypatch, words, typed, expected):
+    """Unless a puzzle comes by standard input, of which nothing is lost."""
+    names = runpy.run_path(str(CHECKOUT / "single_inference.py"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed)))
+    assert names["solves_an_example"](words) == expected
+    assert sys.stdin.buffer.read() == typed
+    assert len(names["EXAMPLE"]) == 81
 
 
 @pytest.mark.parametrize(

@@ -812,6 +812,21 @@ def test_sharded_safetensors(tmp_path, capsys):
     assert "is no index of safetensors files" in refusal(capsys, folder)
 
 
+def test_without_a_name_it_lists_what_is_here(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert convert() == 0
+    assert capsys.readouterr().out.startswith("no checkpoint found here;\nname a file of weights")
+    (tmp_path / "runs" / "a b").mkdir(parents=True)
+    (tmp_path / "step_7").write_bytes(b"x")
+    (tmp_path / "runs" / "a b" / "last.ckpt").write_bytes(b"x")
+    save_npz(tiny(), tmp_path / "a.npz")
+    assert convert("a.npz", "own", *WORDS, "--quiet") == 0
+    assert convert() == 0
+    listed = capsys.readouterr().out.splitlines()[:4]
+    commands = ["  trm convert a.npz", "  trm convert step_7", "  trm convert 'runs/a b/last.ckpt'"]
+    assert listed == ["3 found here:", *commands]
+
+
 # What lies around the weights in a file
 
 

@@ -1,12 +1,13 @@
 """``trm convert``: PyTorch checkpoints, safetensors and npz to model folders."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from trm_mlx.config_io import typed_overrides
 from trm_mlx.convert.convert import convert
-from trm_mlx.convert.sources import ADDRESS, find_source, is_repository
+from trm_mlx.convert.sources import ADDRESS, checkpoints_below, find_source, is_repository
 from trm_mlx.convert.verify import VerificationFailed
 from trm_mlx.errors import InputError
 
@@ -14,8 +15,9 @@ from trm_mlx.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
+        nargs="?",
         help="weights: a file (step_N, .pth, .ckpt, .safetensors, .npz), a folder with one, or "
-        "owner/name on the Hugging Face hub",
+        "owner/name on the Hugging Face hub (none: list those below the current folder)",
     )
     parser.add_argument("output", nargs="?", help="folder to write (default: CHECKPOINT-mlx)")
     parser.add_argument(
@@ -39,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     named = arguments.checkpoint
+    if named is None:
+        print(_listing(checkpoints_below(Path())))
+        return 0
     words = [word for word in [arguments.output, *arguments.overrides] if word]
     folders = [word for word in words if "=" not in word]
     if len(folders) > 1:
@@ -58,3 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     return 0
+
+
+def _listing(found: list[Path]) -> str:
+    """Say which checkpoints there are and how to convert one."""
+    shown = [f"  trm convert {shlex.quote(str(path))}" for path in found]
+    ways = (
+        "name a file of weights, a folder that holds one, or a repository of the Hugging Face hub:\n"
+        "  trm convert step_65104 --config all_config.yaml\n"
+        "  trm convert owner/name"
+    )
+    head = f"{len(shown)} found here:" if shown else "no checkpoint found here;"
+    return "\n".join([head, *shown, f"or {ways}" if shown else ways])

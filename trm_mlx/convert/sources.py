@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from trm_mlx.errors import InputError
+from trm_mlx.regular_files import read_text
 
 # What holds weights, and what lies beside them under such an ending.
 WEIGHTS = re.compile(r"step_\d+|.+\.(safetensors|pth|pt|bin|ckpt|npz)")
@@ -135,6 +136,35 @@ def model_folder(named: str) -> str:
         except InputError as error:
             raise InputError(f"{error}; say it to trm convert {named}") from error
     return str(folder)
+
+
+def checkpoints_below(folder: Path, depth: int = 3, most: int = 20) -> list[Path]:
+    """Return files of weights in a folder and those inside it, but for this package's own models.
+
+    Args:
+        folder: where to look.
+        depth: levels of folders to look into.
+        most: files to return.
+    """
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        path = Path(place)
+        own = "config.json" in names and _is_own(path / "config.json")
+        deep = len(path.relative_to(folder).parts) >= depth
+        folders[:] = [] if deep or own else sorted(n for n in folders if n[0] not in "._")
+        if not own:
+            found += [path / name for name in sorted(names) if _holds_weights(name)]
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
+def _is_own(config: Path) -> bool:
+    """Whether a ``config.json`` is that of a model folder of this package."""
+    try:
+        return '"num_puzzle_identifiers"' in read_text(config)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _choose(names: Sequence[str], place: str) -> str:
