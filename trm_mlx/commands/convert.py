@@ -69,7 +69,7 @@ def _listing(found: list[Path]) -> str:
     """Say which checkpoints there are and how to convert one."""
     shown = [f"  trm convert {shlex.quote(str(path))}" for path in found]
     ways = (
-        "name a file of weights, a folder that holds one, or a repository of the Hugging Face hub:\n"
+        "name a file of weights, a folder with one, or a repository of the Hugging Face hub:\n"
         "  trm convert step_65104 --config all_config.yaml\n"
         "  trm convert owner/name"
     )
