@@ -114,6 +114,7 @@ def test_its_module_is_missing(trained, tmp_path, capsys):
     values = json.loads((folder / "config.json").read_text())
     values["task"] = "gone.custom_task:sort8"
     (folder / "config.json").write_text(json.dumps(values))
+    (folder / "state.json").unlink()  # which knows what the configuration was
     for words in (["solve", "31415926"], ["demo", "--no-browser"]):
         assert main([*words, "--checkpoint", str(folder)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
