@@ -1,8 +1,34 @@
-"""Launcher of ``trm solve``."""
+"""Launcher of ``trm solve``; without arguments and input it solves an example."""
 
+import io
 import sys
 
 from trm_mlx.cli import main
 
+EXAMPLE = "1....7.9..3..2...8..96..5....53..9...1..8...26....4...3......1..4......7..7...3.."
+WAYS = f"""\
+An example for the bundled Sudoku model; to solve your own:
+  python single_inference.py "{EXAMPLE}"
+  python single_inference.py puzzles.txt
+  python single_inference.py --checkpoint checkpoints/RUN --data data/DATASET --index 0
+"""
+
+
+def solves_an_example(words: list[str]) -> bool:
+    """Whether nothing is asked for, not even on standard input, which is kept for later readers."""
+    if words or sys.stdin is None or sys.stdin.isatty():
+        return not words
+    try:
+        text = sys.stdin.buffer.read()
+    except OSError:  # closed
+        return True
+    sys.stdin = io.TextIOWrapper(io.BytesIO(text))
+    return not text.strip()
+
+
 if __name__ == "__main__":
-    sys.exit(main(["solve", *sys.argv[1:]]))
+    words = sys.argv[1:]
+    if solves_an_example(words):
+        print(WAYS)
+        words = [EXAMPLE]
+    sys.exit(main(["solve", *words]))

@@ -5,6 +5,7 @@ Tests run on the CPU, also where there is a GPU: there, numbers are compared to 
 """
 
 import os
+import tempfile
 
 os.environ["MLX_ENABLE_TF32"] = "0"
 # MKL picks kernels by CPU, and each rounds in its own way. One unit of rounding in the weights
@@ -12,6 +13,9 @@ os.environ["MLX_ENABLE_TF32"] = "0"
 # one CPU MKL's own choice failed there. With the same kernels everywhere, and in every process of
 # a test, the outcome is the same.
 os.environ["MKL_CBWR"] = "COMPATIBLE"
+
+# Modules of tasks that tests name are not to be remembered for their user.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="trm-mlx-state-")
 
 import trm_mlx  # noqa: F401  isort: skip
 import mlx.core as mx  # isort: skip

@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -245,6 +246,19 @@ def test_launcher(copy):
 
 
 @pytest.mark.parametrize(
+    ("words", "typed", "expected"),
+    [([], b"", True), ([], b" \n", True), ([], b"1...", False), (["x"], b"", False)],
+)
+def test_an_example_without_arguments(monkeypatch, words, typed, expected):
+    """Unless a puzzle comes by standard input, of which nothing is lost."""
+    names = runpy.run_path(str(CHECKOUT / "single_inference.py"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed)))
+    assert names["solves_an_example"](words) == expected
+    assert sys.stdin.buffer.read() == typed
+    assert len(names["EXAMPLE"]) == 81
+
+
+@pytest.mark.parametrize(
     ("word", "expected"),
     [
         ("learning_rate=1", "unknown key learning_rate: did you mean "),
@@ -381,6 +395,7 @@ def test_resume_with_damaged_state(copy, capsys, text):
 def test_resume_with_nonsense_in_its_state(copy, capsys, key, value):
     path = copy / "run" / "step_0000004" / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    path.with_name("state.json").unlink()  # which knows the file by its checksum
     refusal(capsys, "train", f"resume={copy / 'run'}")
 
 

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import types
 import zipfile
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from trm_mlx.convert import read
 from trm_mlx.convert.infer import expansion_of, infer_config
 from trm_mlx.convert.read import published_names
 from trm_mlx.errors import InputError
-from trm_mlx.models.checkpoint_files import assign_weights, read_weights
+from trm_mlx.models.checkpoint_files import assign_weights, read_weights, save_model
 from trm_mlx.models.model import build_model
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -197,14 +198,15 @@ def test_published_configuration(tmp_path, capsys):
     _, loaded = trm_mlx.load(tmp_path / "step_4-mlx")
     assert (loaded.num_heads, loaded.H_cycles, loaded.L_cycles) == (4, 1, 3)
     assert (loaded.halt_max_steps, loaded.seq_len, loaded.forward_dtype) == (2, 16, "auto")
-    assert convert(tmp_path / "step_4", tmp_path / "out", *WORDS) == 0
-    assert "all_config.yaml lies beside it: --config " in capsys.readouterr().out
+    assert convert(tmp_path / "step_4", tmp_path / "beside") == 0
+    assert "all_config.yaml: its options are taken" in capsys.readouterr().out
+    assert trm_mlx.load(tmp_path / "beside")[1].num_heads == 4
     (tmp_path / "all_config.yaml").write_text("arch: {name: x, rope_theta: 500000}")
     assert refusal(capsys, tmp_path / "step_4", *config, "num_heads=4").endswith(
         "arch.rope_theta=500000; ours is always 10000"
     )
     (tmp_path / "all_config.yaml").write_text("arch: 3")
-    assert refusal(capsys, tmp_path / "step_4", *config).endswith("has no arch section")
+    assert "has no arch section" in refusal(capsys, tmp_path / "step_4", *config)
 
 
 # nano-trm
@@ -261,13 +263,21 @@ def test_nano_trm_on_a_board(tmp_path, capsys):
     assert (loaded.seq_len, loaded.pos_encodings, loaded.prefix) == (36, "rope2d", 0)
 
 
+@pytest.mark.parametrize("positions", ["null", "3d", None])
+def test_nano_trm_without_positions(tmp_path, positions):
+    """Its code treats every other word as none."""
+    _, theirs = nano_weights()
+    settings = {**NANO, "pos_emb_type": positions}
+    save_torch(theirs, tmp_path / "a.ckpt", hyper_parameters=settings)
+    assert convert(tmp_path / "a.ckpt", "--quiet") == 0
+    assert trm_mlx.load(tmp_path / "a.ckpt-mlx")[1].pos_encodings == "none"
+
+
 def test_nano_trm_without_counterpart(tmp_path, capsys):
     _, theirs = nano_weights()
     file = tmp_path / "a.ckpt"
     save_torch(theirs, file, hyper_parameters={**NANO, "pos_emb_type": "2d"})
     assert "2d positions and a prefix, which it numbers in one" in refusal(capsys, file)
-    save_torch(theirs, file, hyper_parameters={**NANO, "pos_emb_type": "3d"})
-    assert "pos_emb_type=3d, where 1d, 2d or none is known" in refusal(capsys, file)
     save_torch(theirs, file, hyper_parameters={**NANO, "num_heads": [2]})
     assert "num_heads is list, where a number or a word is expected" in refusal(capsys, file)
     theirs["lenet.layers.0.mlp.dwconv.weight"] = np.zeros((4, 1, 3), np.float32)
@@ -666,6 +676,260 @@ def test_settings_that_are_no_settings(tmp_path, capsys):
         assert "the average of EMACallback is no state dict" in refusal(capsys, file)
 
 
+# Where checkpoints are found
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stand-in for huggingface_hub: repositories are folders below ``hub.folder``."""
+    errors = types.ModuleType("huggingface_hub.errors")
+    errors.HfHubHTTPError = type("HfHubHTTPError", (OSError,), {})
+    errors.LocalEntryNotFoundError = type("LocalEntryNotFoundError", (FileNotFoundError,), {})
+    fake = types.ModuleType("huggingface_hub")
+    fake.folder, fake.fetched = tmp_path / "hub", []
+
+    class HfApi:
+        def list_repo_files(self, repository, revision=None):
+            folder = fake.folder / repository
+            if not folder.is_dir():
+                raise errors.HfHubHTTPError("404: no such\n repository")
+            return [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
+
+    def download(repository, name, revision=None):
+        fake.fetched.append((name, revision))
+        return str(fake.folder / repository / name)
+
+    fake.HfApi, fake.hf_hub_download = HfApi, download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+FLAT = {"name": "trm", "num_heads": 4, "L_cycles": 1, "H_cycles": 1, "halt_max_steps": 2,
+        "puzzle_emb_len": 0, "vocab_size": 11, "hidden_size": 16}  # fmt: skip
+
+
+def repository(folder, config=FLAT):
+    folder.mkdir(parents=True)
+    save_npz(prefixed(tiny()), folder / "step_10")
+    save_npz(prefixed(tiny()), folder / "step_9")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_models_of_the_hub(hub, capsys, tmp_path):
+    repository(hub.folder / "owner" / "name")
+    for named in ("owner/name", "https://huggingface.co/owner/name/tree/v2"):
+        assert convert(named, tmp_path / f"out{len(hub.fetched)}") == 0
+    assert hub.fetched == [(n, r) for r in (None, "v2") for n in ("config.json", "step_10")]
+    assert "config.json: its options are taken" in capsys.readouterr().out
+    _, loaded = trm_mlx.load(tmp_path / "out0")
+    assert (loaded.num_heads, loaded.halt_max_steps) == (4, 2)
+    assert convert("owner/name/step_9", "--quiet") == 0
+    assert (tmp_path / "step_9-mlx" / "config.json").exists()
+    assert hub.fetched[-1] == ("step_9", None)
+    assert convert("owner/other") == 2
+    line = capsys.readouterr().err
+    assert line == (
+        "error: cannot fetch owner/other from the Hugging Face hub: 404: no such repository\n"
+    )
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_solving_with_a_model_of_the_hub(hub, capsys, tmp_path, ours):
+    """One of this package is taken as it is, another is converted once, into the cache."""
+    folder = hub.folder / "owner" / "name"
+    if ours:
+        model = build_model(ModelConfig.of(arch_config(**FLAT_ARCH), **SIZES))
+        folder.mkdir(parents=True)
+        save_model(folder, model)
+    else:
+        repository(folder)
+    for _ in range(2):
+        words = ["--checkpoint", "owner/name", "--trajectories", "1"]
+        assert main(["solve", *words, ".34567891" + "." * 72]) in (0, 1)
+    output = capsys.readouterr()
+    assert "step  2" in output.out
+    assert output.err.count("its options are taken") == (0 if ours else 1)
+    assert (tmp_path / "cache").exists() != ours
+
+
+FLAT_ARCH = {"name": "trm", "hidden_size": 16, "num_heads": 2, "H_cycles": 1, "L_cycles": 1,
+             "puzzle_emb_ndim": 0, "halt_max_steps": 2}  # fmt: skip
+
+
+def test_without_the_hub(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert convert("owner/name") == 2
+    assert capsys.readouterr().err.endswith("hub, pip install 'trm-mlx[hub]'\n")
+    (tmp_path / "checkpoints").mkdir()  # then it is a path with a mistake
+    assert convert("checkpoints/name") == 2
+    line = capsys.readouterr().err
+    assert line == "error: cannot read checkpoints/name: No such file or directory\n"
+
+
+def test_folders(tmp_path, capsys):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert "holds no file, and no weights (step_N," in refusal(capsys, folder)
+    save_safetensors(tiny(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architectures": ["x"], **FLAT}))
+    (folder / "optimizer.pt").write_bytes(b"x")
+    assert convert(folder) == 0
+    assert trm_mlx.load(tmp_path / "model-mlx")[1].num_heads == 4
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    save_npz(tiny(), folder / "b.npz")
+    line = refusal(capsys, folder)
+    assert line == f"{folder} holds 2 files of weights: name one of a.safetensors, b.npz"
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    assert convert(folder / "b.npz", "num_heads=2", "seq_len=81", "puzzle_emb_len=0") == 0
+    assert "config.json: says nothing of the architecture" in capsys.readouterr().out
+
+
+def test_sharded_safetensors(tmp_path, capsys):
+    folder, arrays = tmp_path / "model", tiny()
+    folder.mkdir()
+    names = sorted(arrays)
+    shards = {f"model-0000{i + 1}-of-00002.safetensors": names[i::2] for i in range(2)}
+    weight_map = {name: shard for shard, held in shards.items() for name in held}
+    for shard, held in shards.items():
+        save_safetensors({name: arrays[name] for name in held}, folder / shard)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    assert convert(folder, tmp_path / "new", *WORDS) == 0
+    assert_same(arrays, converted(tmp_path / "new"))
+    assert convert(index, tmp_path / "out2", *WORDS) == 0
+    index.write_text(json.dumps({"weight_map": weight_map | {"other": shard}}))
+    assert "and its files differ in other: copy them again" in refusal(capsys, folder)
+    index.write_text(json.dumps({"weight_map": {"a": "../../a.safetensors"}}))
+    assert "which is not in its folder" in refusal(capsys, folder)
+    index.write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
+    assert "gone.safetensors: No such file" in refusal(capsys, folder)
+    index.write_text("[]")
+    assert "is no index of safetensors files" in refusal(capsys, folder)
+
+
+def test_without_a_name_it_lists_what_is_here(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert convert() == 0
+    assert capsys.readouterr().out.startswith("no checkpoint found here;\nname a file of weights")
+    (tmp_path / "runs" / "a b").mkdir(parents=True)
+    (tmp_path / "step_7").write_bytes(b"x")
+    (tmp_path / "runs" / "a b" / "last.ckpt").write_bytes(b"x")
+    save_npz(tiny(), tmp_path / "a.npz")
+    assert convert("a.npz", "own", *WORDS, "--quiet") == 0
+    assert convert() == 0
+    listed = capsys.readouterr().out.splitlines()[:4]
+    commands = ["  trm convert a.npz", "  trm convert step_7", "  trm convert 'runs/a b/last.ckpt'"]
+    assert listed == ["3 found here:", *commands]
+
+
+# What lies around the weights in a file
+
+
+@pytest.mark.parametrize(
+    ("key", "shadow"), [("ema_helper", None), ("ema", None), ("ema", "shadow")]
+)
+def test_averages_beside_the_model(tmp_path, capsys, key, shadow):
+    torch = pytest.importorskip("torch")
+    arrays = tiny()
+    state = {PREFIX + name: torch.tensor(array) for name, array in arrays.items()}
+    trained = {name: 2 * array for name, array in state.items() if "_init" not in name}
+    average = {"mu": 0.999, shadow: trained} if shadow else trained
+    torch.save({"step": 3, "model": state, key: average}, tmp_path / "a.pth")
+    assert convert(tmp_path / "a.pth", tmp_path / "new", *WORDS) == 0
+    place = f"{key}.{shadow}" if shadow else key
+    said = f"averaged weights of {place} taken for 13 of 15 arrays; for the last ones, --key model"
+    assert said in capsys.readouterr().out.splitlines()
+    averaged = {name: array if "_init" in name else 2 * array for name, array in arrays.items()}
+    assert_same(averaged, converted(tmp_path / "new"))
+    assert convert(tmp_path / "a.pth", tmp_path / "raw", *WORDS, "--key", "model") == 0
+    assert_same(arrays, converted(tmp_path / "raw"))
+    assert "a.pth lacks L_init" in refusal(capsys, tmp_path / "a.pth", *WORDS, "--key", place)
+    torch.save({"model": state, key: {**trained, "other": torch.zeros(1)}}, tmp_path / "b.pth")
+    assert f"{key} averages other, which model has not" in refusal(capsys, tmp_path / "b.pth")
+
+
+def test_wrappers_by_key(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    arrays = tiny()
+    state = {name: torch.tensor(array) for name, array in arrays.items()}
+    torch.save({"step": 3, "best": {"net": state}, "last": {}}, tmp_path / "a.pt")
+    line = refusal(capsys, tmp_path / "a.pt")
+    assert line.endswith("step is int, not a tensor; --key names it, one of best")
+    assert convert(tmp_path / "a.pt", *WORDS, "--key", "best.net") == 0
+    assert_same(arrays, converted(tmp_path / "a.pt-mlx"))
+    assert "no state dict at --key best.x" in refusal(capsys, tmp_path / "a.pt", "--key", "best.x")
+    save_npz(prefixed(arrays, "ema."), tmp_path / "b.npz")
+    assert convert(tmp_path / "b.npz", *WORDS, "--key", "ema") == 0
+    assert_same(arrays, converted(tmp_path / "b.npz-mlx"))
+    assert "no array is called e.something" in refusal(capsys, tmp_path / "b.npz", "--key", "e")
+
+
+# Relatives
+
+
+@pytest.mark.parametrize(
+    ("family", "foreign"),
+    [
+        ("an FPRM", "L_level.conv.weight"),
+        ("an FPRM", "L_level.alpha_1_param"),
+        ("a URM", "init_hidden"),
+        ("a URM", "layers.0.mlp.dwconv.weight"),
+        ("an SE-RRM", "Z_init"),
+        ("an SE-RRM", "L_level.layers.0.attn_t.qkv.weight"),
+        ("the PyTorch TRM from scratch (embed_input, init_y, init_z)", "init_y"),
+    ],
+)
+def test_relatives_are_refused_by_name(tmp_path, capsys, family, foreign):
+    file = tmp_path / "a.npz"
+    save_npz(prefixed({**tiny(), foreign: np.zeros(16, np.float32)}), file)
+    assert refusal(capsys, file) == (
+        f"{file} is {family}: it has {foreign}, which no model of this package has: it cannot be "
+        "converted"
+    )
+
+
+def test_foreign_arrays_are_named(tmp_path, capsys):
+    arrays = {"L_level.layers.0.gate.weight": np.zeros(2, np.float32)}
+    save_npz({**tiny(), **arrays}, tmp_path / "a.npz")
+    assert "has L_level.layers.0.gate.weight, which no model" in refusal(capsys, tmp_path / "a.npz")
+    arrays = {name: array for name, array in tiny(puzzle_emb_ndim=0).items() if "init" not in name}
+    save_npz(arrays, tmp_path / "b.npz")
+    assert "b.npz is an EqR: it has no H_init and L_init" in refusal(capsys, tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer"),
+        (b"\n<!DOCTYPE html>\n<html>", "a web page"),
+        (b"<html><head>", "a web page"),
+        (b"\x1f\x8b\x08\x00" + bytes(9), "packed with gzip: unpack it first"),
+        (b'{"weight_map": {}}', "JSON text"),
+        (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "a file of PyTorch before 1.6"),
+    ],
+)
+def test_files_in_place_of_weights(tmp_path, capsys, content, what):
+    (tmp_path / "a.pth").write_bytes(content)
+    assert refusal(capsys, tmp_path / "a.pth").startswith(f"{tmp_path}/a.pth is {what}")
+
+
+def test_a_file_named_as_a_checkpoint(tmp_path, capsys):
+    (tmp_path / "x.pth").write_bytes(b"x")
+    assert main(["solve", "--checkpoint", str(tmp_path / "x.pth"), "." * 81]) == 2
+    assert "make a model folder of it with trm convert" in capsys.readouterr().err
+
+
+def test_pipes_are_not_read(tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.pth")
+    assert "a device or a pipe, not a regular file" in refusal(capsys, tmp_path / "a.pth")
+    assert "a device or a pipe" in refusal(capsys, Path("/dev/zero"))
+
+
 # Damaged, foreign and useless files
 
 
@@ -693,9 +957,6 @@ def test_overwritten(tmp_path, capsys, save):
 def test_foreign_files(tmp_path, capsys):
     file = tmp_path / "a"
     assert refusal(capsys, file) == f"cannot read {file}: No such file or directory"
-    file.mkdir()
-    assert refusal(capsys, file).startswith(f"{file} is a folder: name the file in it")
-    file.rmdir()
     file.write_bytes(b"")
     assert refusal(capsys, file).startswith(f"{file} is empty")
     file.write_bytes(b"PK\x03\x04" + bytes(50))

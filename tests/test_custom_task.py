@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -113,6 +114,7 @@ def test_its_module_is_missing(trained, tmp_path, capsys):
     values = json.loads((folder / "config.json").read_text())
     values["task"] = "gone.custom_task:sort8"
     (folder / "config.json").write_text(json.dumps(values))
+    (folder / "state.json").unlink()  # which knows what the configuration was
     for words in (["solve", "31415926"], ["demo", "--no-browser"]):
         assert main([*words, "--checkpoint", str(folder)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -120,6 +122,55 @@ def test_its_module_is_missing(trained, tmp_path, capsys):
             f"error: {folder}: no module 'gone.custom_task': write a task as package.module:NAME, "
             "and run from the folder that holds it, or set PYTHONPATH to that"
         )
+
+
+def test_a_received_model_does_not_run_its_module(tmp_path, capsys, monkeypatch):
+    """Not even from the current folder, until the user names it; from then on it is known."""
+    sizes = {"vocab_size": 11, "seq_len": 8, "num_puzzle_identifiers": 1}
+    config = ModelConfig.of(arch_config("trm", **TINY), **sizes, task="sent.module:sort8")
+    save_model(tmp_path, build_model(config))
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "__init__.py").write_text("")
+    text = "import pathlib\npathlib.Path('executed').touch()\nfrom examples.custom_task import *\n"
+    (tmp_path / "sent" / "module.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(CHECKOUT)])
+
+    def forget():
+        for name in ("sent", "sent.module", "examples.custom_task"):
+            sys.modules.pop(name, None)
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for words in (["solve", "31415926"], ["demo", "--no-browser"]):
+        assert main([*words, "--checkpoint", "."]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == (
+            f"error: .: its task is sent.module:sort8, whose module {tmp_path}/sent/module.py "
+            "would be run: if you trust that file, add --task sent.module:sort8 (Python: import "
+            "sent.module)"
+        )
+        assert not (tmp_path / "executed").exists()
+    words = ["--trajectories", 1]
+    assert solve(".", *words, "--task", "sent.module:sort8") in (0, 1)
+    assert (tmp_path / "executed").exists()
+    forget()
+    assert solve(".", *words) in (0, 1)
+    (tmp_path / "other").mkdir()  # the same name elsewhere is another module
+    shutil.copytree(tmp_path / "sent", tmp_path / "other" / "sent")
+    monkeypatch.chdir(tmp_path / "other")
+    monkeypatch.setattr(sys, "path", [str(CHECKOUT)])
+    forget()
+    assert solve("..", *words) == 2
+    assert "whose module" in capsys.readouterr().err
+
+
+def test_a_received_run_does_not_run_its_generator(trained, tmp_path, capsys, monkeypatch):
+    run = shutil.copytree(trained, tmp_path / "run")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delitem(sys.modules, TASK.partition(":")[0], raising=False)
+    for words in (["train", f"resume={run}"], ["eval", str(run)]):
+        assert main(words) == 2
+        assert f"its task is {TASK}, whose module {CHECKOUT}" in capsys.readouterr().err
 
 
 def test_its_sizes_are_those_of_another_task(tmp_path, capsys, monkeypatch):
@@ -148,6 +199,7 @@ def test_its_sizes_are_those_of_another_task(tmp_path, capsys, monkeypatch):
             del values["task"]
             (folder / "config.json").write_text(json.dumps(values))
         words = ["solve", "--checkpoint", str(folder), "1000000000000004", "--trajectories", "1"]
+        words += ["--task", task] if task else []
         assert main(words) == status
         assert f"rules {'broken' if status else 'satisfied'}" in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """What fuzzing found (tools/fuzz.py): damaged files of every kind are refused in one line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.data.dataset import PuzzleDataset
-from trm_mlx.models.checkpoint_files import save_model
+from trm_mlx.models.checkpoint_files import bundled, save_model
 from trm_mlx.models.model import build_model
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -82,3 +83,137 @@ def test_the_fuzzer_still_knows_its_targets(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count(" inputs, ") == len(done.stdout.splitlines()) > 30
     assert not list(tmp_path.iterdir())
+
+
+# Damage without a word, and folders that were received
+
+
+@pytest.fixture(scope="module")
+def good_run(good):
+    words = [f"data_paths=[{good / 'data'}]", f"checkpoint_path={good / 'run'}", "ema=true"]
+    words += ["global_batch_size=4", "epochs=2", "eval_interval=1", "arch.hidden_size=8"]
+    words += ["arch.num_heads=1", "arch.L_layers=1", "arch.H_cycles=1", "arch.L_cycles=1"]
+    assert main(["train", *words, "arch.halt_max_steps=2", "arch.puzzle_emb_ndim=0"]) == 0
+    return good / "run"
+
+
+@pytest.fixture
+def run(good_run, tmp_path):
+    return shutil.copytree(good_run, tmp_path / "run")
+
+
+def flip(path, bit):
+    data = bytearray(path.read_bytes())
+    data[-1 - bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_flipped_bit_in_a_model(run, name, alone):
+    folder = sorted(run.glob("step_*"))[-1]
+    if alone:
+        (folder / "state.json").unlink()
+    trm_mlx.load(folder)
+    flip(folder / name, 3)
+    message = rf"{name} is not the file that config\.json was written with \(SHA-256\): it is dam"
+    with pytest.raises(InputError, match=message):
+        trm_mlx.load(folder)
+
+
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "carry.safetensors", "config.json"])
+def test_a_flipped_bit_in_a_run(run, capsys, name):
+    folder = sorted(run.glob("step_*"))[-1]
+    words = ["train", f"resume={run}", "epochs=3"]
+    if name == "config.json":
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace('"L_cycles": 1', '"L_cycles": 3'))
+    else:
+        flip(folder / name, 20)
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    assert f"{folder / name} is not the file that state.json was written with" in line
+
+
+def test_half_of_zeros(folder):
+    path = folder / "model" / "model.safetensors"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size - 500)
+        file.truncate(size)
+    with pytest.raises(InputError, match="is damaged or was changed; copy it again"):
+        trm_mlx.load(folder / "model")
+
+
+def test_models_without_checksums_load(folder):
+    path = folder / "model" / "config.json"
+    values = json.loads(path.read_text())
+    del values["sha256"]
+    path.write_text(json.dumps(values))
+    trm_mlx.load(folder / "model")
+
+
+def test_bundled_models_have_checksums():
+    for folder in bundled().values():
+        assert [*json.loads((folder / "config.json").read_text())["sha256"]] == [
+            "model.safetensors"
+        ]
+        trm_mlx.load(folder)
+
+
+def test_every_file_of_a_checkpoint_has_a_checksum(run):
+    for folder in run.glob("step_*"):
+        sums = json.loads((folder / "state.json").read_text())["sha256"]
+        assert sums.keys() == {path.name for path in folder.iterdir()} - {"state.json"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_pipes_and_devices_in_a_model(folder, name):
+    path = folder / "model" / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="a device or a pipe, not a regular file"):
+        trm_mlx.load(folder / "model")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="a device or a pipe, not a regular file"):
+        trm_mlx.load(folder / "model")
+
+
+def test_files_too_large(folder):
+    path = folder / "model" / "config.json"
+    with path.open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match="it has more than 16,777,216 bytes"):
+        trm_mlx.load(folder / "model")
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "all_config.yaml", "state.json"])
+def test_links_in_a_received_run(run, tmp_path, capsys, name):
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    path = sorted(run.glob("step_*"))[-1] / name if name == "state.json" else run / name
+    if name == "state.json":
+        shutil.copy(path, target)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    before = target.read_bytes()
+    assert main(["train", f"resume={run}", "epochs=3"]) == 2
+    line = capsys.readouterr().err
+    assert f"{path} is a link to {target}, outside the run" in line
+    assert target.read_bytes() == before
+
+
+def test_pipes_in_a_received_run(run, capsys):
+    os.mkfifo(run / "outputs_0000001.npz")
+    assert main(["train", f"resume={run}", "epochs=3"]) == 2
+    assert "is a device or a pipe, not a file: remove it" in capsys.readouterr().err
+
+
+def test_links_to_checkpoints_elsewhere(run, tmp_path):
+    """The older ones moved to a larger disk, say."""
+    first, *_, last = sorted(run.glob("step_*"))
+    shutil.move(first, tmp_path / first.name)
+    first.symlink_to(tmp_path / first.name)
+    (run / "newest").symlink_to(last)
+    assert main(["train", f"resume={run}", "epochs=3"]) == 0

@@ -20,6 +20,7 @@ ALLOWED = {
     "device": set(),
     "errors": set(),
     "atomic": set(),
+    "regular_files": set(),
     "host_memory": set(),
     "numba_jit": set(),
     "config": {"errors"},
@@ -28,18 +29,18 @@ ALLOWED = {
     "tasks": {"numba_jit", "errors"},
     "data": {"errors", "atomic"},
     "builders": {"tasks", "data", "config_io", "errors"},  # for options that are paths
-    "models": {"device", "numba_jit", "config", "config_io", "errors"},
+    "models": {"device", "numba_jit", "config", "config_io", "errors", "regular_files"},
     "train": {"models", "tasks", "data", "config", "device", "distributed", "host_memory"}
     | {"errors"},
     "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "atomic"},
     "run": {"train", "evaluate", "models", "tasks", "data", "config", "config_io", "distributed"}
-    | {"device", "errors", "atomic"},
+    | {"device", "errors", "atomic", "regular_files"},
     "bench": {"models", "train", "run", "evaluate", "solve", "data", "config", "device", "errors"}
     | {"host_memory", "distributed"},
     "solve": {"models", "data", "tasks", "config", "device", "errors", "atomic"},
     "view": {"tasks", "solve", "errors", "atomic"},
     "demo": {"tasks", "models", "solve", "view", "config", "errors"},
-    "convert": {"models", "config", "config_io", "errors", "atomic"},
+    "convert": {"models", "config", "config_io", "errors", "atomic", "regular_files"},
     "commands": {"bench", "builders", "convert", "train", "run", "evaluate", "solve", "view"}
     | {"models", "data", "tasks", "demo", "config", "config_io", "device", "distributed", "errors"}
     | {"atomic", "__init__"},  # its version
@@ -63,7 +64,7 @@ LIBRARIES = {
     "safetensors": {"convert"},
     "wandb": {"run/log.py"},
     "argcomplete": {"commands/completion.py"},
-    "huggingface_hub": {"builders"},
+    "huggingface_hub": {"builders", "convert/sources.py"},
     "pyarrow": {"data/tables.py"},
     "numba": {"numba_jit"},
     "rich": {"view"},

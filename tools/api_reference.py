@@ -33,7 +33,8 @@ PUBLIC = {
         "view.recording:Recording", "view.recording:Frame", "view.save:save",
     ),
     "Training": (
-        "Trainer", "averaged", "evaluate.evaluate:Evaluator", "evaluate.evaluate:EvalResult",
+        "Trainer", "averaged", "supervise", "evaluate.supervise:Supervised",
+        "evaluate.evaluate:Evaluator", "evaluate.evaluate:EvalResult",
     ),
     "Configuration": (
         "load_config", "arch_config", "ArchConfig", "ModelConfig", "TrainConfig",

@@ -32,6 +32,7 @@ _LAZY = {
     "load": "trm_mlx.models.checkpoint_files",
     "predict": "trm_mlx.solve.solver",
     "refine": "trm_mlx.solve.refine",
+    "supervise": "trm_mlx.evaluate.supervise",
     "solve": "trm_mlx.solve",
     "SearchConfig": "trm_mlx.solve.search",
     "Solver": "trm_mlx.solve.solver",

@@ -63,6 +63,9 @@ class ArchConfig:
     bootstrap_q_continue: bool = _option(
         True, "train q_continue on the next step's q values (unless no_ACT_continue)"
     )
+    dropout: float = _option(
+        0.0, "share of what output projections read that training drops", low=0, high=0.9
+    )
     forward_dtype: str = _choice(
         "dtype of activations; auto: bfloat16 on a GPU, float32 on the CPU",
         *("auto", "float32", "bfloat16", "float16"),
@@ -154,7 +157,7 @@ class ModelConfig(ArchConfig):
         free = {
             "H_cycles", "L_cycles", "halt_max_steps", "halt_exploration_prob", "no_ACT_continue",
             "bootstrap_q_continue", "forward_dtype", "num_puzzle_identifiers", "puzzle_emb_ndim",
-            "puzzle_emb_len", "H_layers", "L_layers", "expansion", "task",
+            "puzzle_emb_len", "H_layers", "L_layers", "expansion", "task", "dropout",
         }  # fmt: skip
         if not lengths and self.any_length:
             free.add("seq_len")

@@ -1,12 +1,13 @@
 """``trm convert``: PyTorch checkpoints, safetensors and npz to model folders."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from trm_mlx.config_io import path_text, typed_overrides
 from trm_mlx.convert.convert import convert
-from trm_mlx.convert.read import read_published_config
+from trm_mlx.convert.sources import ADDRESS, checkpoints_below, find_source, is_repository
 from trm_mlx.convert.verify import VerificationFailed
 from trm_mlx.errors import InputError
 
@@ -14,8 +15,10 @@ from trm_mlx.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
+        nargs="?",
         type=path_text,
-        help="file of weights: step_N, .pth, .ckpt, .safetensors, .npz",
+        help="weights: a file (step_N, .pth, .ckpt, .safetensors, .npz), a folder with one, or "
+        "owner/name on the Hugging Face hub (none: list those below the current folder)",
     )
     parser.add_argument(
         "output", nargs="?", type=path_text, help="folder to write (default: CHECKPOINT-mlx)"
@@ -23,7 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="such as L_cycles=4 seq_len=81"
     )
-    parser.add_argument("--config", type=path_text, help="the run's all_config.yaml")
+    parser.add_argument(
+        "--config",
+        type=path_text,
+        help="the run's all_config.yaml (default: that, or config.json, beside the file)",
+    )
+    parser.add_argument(
+        "--key", help="where in the file the state dict is, such as ema.shadow (default: found)"
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored weights"
     )
@@ -34,21 +44,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    source = Path(arguments.checkpoint)
+    named = arguments.checkpoint
+    if named is None:
+        print(_listing(checkpoints_below(Path())))
+        return 0
     words = [word for word in [arguments.output, *arguments.overrides] if word]
     folders = [word for word in words if "=" not in word]
     if len(folders) > 1:
         raise InputError(f"{folders[1]!r}: name one output folder; other words are key=value")
-    output = Path(folders[0]) if folders else source.with_name(source.name + "-mlx")
-    given = read_published_config(Path(arguments.config)) if arguments.config else {}
-    given |= typed_overrides([word.removeprefix("arch.") for word in words if "=" in word])
+    given = typed_overrides([word.removeprefix("arch.") for word in words if "=" in word])
+    default = Path(ADDRESS.sub("", named)).name if is_repository(named) else Path(named)
+    source = find_source(named)
+    if arguments.config:
+        source = source._replace(config=Path(arguments.config), asked=True)
+    output = Path(folders[0] if folders else f"{default}-mlx")
     report = (lambda line: None) if arguments.quiet else print
-    beside = source.with_name("all_config.yaml")
-    if not arguments.config and beside.exists():
-        report(f"{beside} lies beside it: --config {beside} would read it")
     try:
-        convert(source, output, given, arguments.dtype, arguments.verify, report)
+        convert(
+            source, output, given, arguments.dtype, arguments.verify, arguments.key, report=report
+        )
     except VerificationFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     return 0
+
+
+def _listing(found: list[Path]) -> str:
+    """Say which checkpoints there are and how to convert one."""
+    shown = [f"  trm convert {shlex.quote(str(path))}" for path in found]
+    ways = (
+        "name a file of weights, a folder with one, or a repository of the Hugging Face hub:\n"
+        "  trm convert step_65104 --config all_config.yaml\n"
+        "  trm convert owner/name"
+    )
+    head = f"{len(shown)} found here:" if shown else "no checkpoint found here;"
+    return "\n".join([head, *shown, f"or {ways}" if shown else ways])

@@ -4,6 +4,7 @@ import argparse
 import threading
 import webbrowser
 
+from trm_mlx.commands.model_options import add_task_argument, named_model
 from trm_mlx.config_io import path_text
 from trm_mlx.demo.jobs import warm_up
 from trm_mlx.demo.registry import ModelRegistry
@@ -26,13 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model to begin with, beside the bundled ones: a checkpoint or run folder, or a "
         "bundled model by its name",
     )
+    add_task_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C: threads answer requests, this one computes."""
     if not 0 <= arguments.port <= 65535:
         raise InputError(f"--port {arguments.port}: must lie between 0 and 65535")
-    registry = ModelRegistry(arguments.checkpoint)
+    registry = ModelRegistry(named_model(arguments))
     with Server(registry, arguments.port) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(

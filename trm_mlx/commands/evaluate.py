@@ -11,13 +11,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from trm_mlx import device
+from trm_mlx.commands.model_options import add_task_argument, named_model
 from trm_mlx.commands.puzzle_sources import check_sizes
 from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
 from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.config_io import path_text, train_config
 from trm_mlx.data.dataset import check_labelled
 from trm_mlx.distributed import World, connect
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, located
 from trm_mlx.evaluate import build_evaluators
 from trm_mlx.evaluate.evaluate import (
     SAVABLE,
@@ -34,7 +35,7 @@ from trm_mlx.solve.evaluate import measure
 from trm_mlx.solve.search import SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import task_of
-from trm_mlx.train.batches import GENERATE, open_split_of, test_paths
+from trm_mlx.train.batches import GENERATE, check_generated, open_split_of, test_paths
 from trm_mlx.train.losses import LOSSES
 
 GENERATED = 100  # puzzles, by default, to judge a model alone: minutes for 9x9 on two CPU cores
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         type=path_text,
-        help="checkpoint or run folder, or a bundled model by its name",
+        help="checkpoint or run folder, bundled model, or owner/name on the hub",
     )
     parser.add_argument(
         "--data",
@@ -88,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the evaluators' files, such as submission.json (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    add_task_argument(parser)
     add_search_arguments(parser, SearchConfig())
 
 
@@ -117,6 +119,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
         raise InputError(f"--output {output}: there is no folder {output.parent}, create it first")
     if arguments.evaluators and not Path(arguments.output_dir).is_dir():
         raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
+    arguments.checkpoint = named_model(arguments)
     trained = _config_of_run(arguments.checkpoint)
     model, config = load(arguments.checkpoint)
     if arguments.data:
@@ -184,4 +187,7 @@ def _config_of_run(checkpoint: str) -> TrainConfig | None:
     """Return the configuration of the checkpoint's run; None for a model alone."""
     if not (find_checkpoint(checkpoint) / STATE_FILE).exists():
         return None
-    return train_config(read_state(checkpoint)[2])
+    config = train_config(read_state(checkpoint)[2])
+    with located(checkpoint):
+        check_generated(config)
+    return config

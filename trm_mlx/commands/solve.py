@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from trm_mlx import device
+from trm_mlx.commands.model_options import add_task_argument, named_model
 from trm_mlx.commands.puzzle_sources import (
     Source,
     add_source_arguments,
@@ -45,9 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         type=path_text,
-        help="checkpoint or run folder, or a bundled model by its name (default: the bundled model "
-        "for this kind of puzzle)",
+        help="checkpoint or run folder, a bundled model by its name, or owner/name on the Hugging "
+        "Face hub (default: the bundled model for this kind of puzzle)",
     )
+    add_task_argument(parser)
     parser.add_argument("-o", "--output", type=path_type, help="CSV file of answers to write")
     parser.add_argument(
         "--batch-size", type=int, help="puzzles worked on at once (default: by the device)"
@@ -84,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_table_target(arguments.output, Path(source.name))
     if arguments.checkpoint is None:
         arguments.checkpoint = choose_model(arguments, source)
+    arguments.checkpoint = named_model(arguments)
     model, config = load(arguments.checkpoint)
     with located(arguments.checkpoint):
         task = task_of(config, rules=False)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from trm_mlx import device
+from trm_mlx.commands.model_options import add_task_argument
 from trm_mlx.config_io import (
     describe_options,
     describe_recipes,
@@ -15,10 +16,12 @@ from trm_mlx.config_io import (
     load_config,
 )
 from trm_mlx.distributed import connect
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, located
 from trm_mlx.run.checkpoint import read_state
 from trm_mlx.run.signals import SIGNALS, stop_signal
 from trm_mlx.run.trainer import Trainer
+from trm_mlx.tasks import get
+from trm_mlx.train.batches import check_generated
 from trm_mlx.train.curriculum import deepenings
 
 
@@ -41,10 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for example: arch=trm data_paths=[data/sudoku] arch.L_cycles=4 ema=true",
     )
     overrides.completer = lambda **_typed: known_words()
+    add_task_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; return 128 plus the number of the signal that stopped the run, if one did."""
+    if arguments.task is not None:
+        get(arguments.task)
     resume = [word for word in arguments.overrides if word.lstrip("+").startswith("resume=")]
     overrides = [word for word in arguments.overrides if word not in resume]
     checkpoint = saved = None
@@ -55,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint, _, saved = read_state(folder)
         # A run that was moved or copied continues where it is now, unless it gets a new name.
         renamed = any(word.lstrip("+").startswith("run_name=") for word in overrides)
+        with located(checkpoint):
+            check_generated(load_config((), base=saved))
         saved = {**saved, "checkpoint_path": None if renamed else str(checkpoint.parent)}
     config = load_config(overrides, base=saved)
     world = connect()

@@ -8,7 +8,8 @@ import mlx.core as mx
 
 from trm_mlx.atomic import atomic_folder
 from trm_mlx.convert.infer import infer_config
-from trm_mlx.convert.read import read_checkpoint
+from trm_mlx.convert.read import read_checkpoint, read_published_config
+from trm_mlx.convert.sources import Source
 from trm_mlx.convert.verify import VerificationFailed, compare
 from trm_mlx.errors import InputError, located, refusal
 from trm_mlx.models.checkpoint_files import assign_weights, save_model
@@ -16,21 +17,24 @@ from trm_mlx.models.model import build_model
 
 
 def convert(
-    source: Path,
+    source: Source,
     output: Path,
     given: Mapping[str, Any],
     dtype: str = "float32",
     verify: bool = False,
+    key: str | None = None,
     report: Callable[[str], None] = print,
 ) -> None:
     """Convert ``source``, a file of weights of any known kind, to the model folder ``output``.
 
     Args:
-        source: file written by ``torch.save`` or ``np.savez``, or a ``.safetensors`` file.
+        source: file written by ``torch.save`` or ``np.savez``, or a ``.safetensors`` file; and the
+            configuration that says what is not in it.
         output: folder to create.
-        given: fields of a ``ModelConfig`` that override what the file states and what is inferred.
+        given: fields of a ``ModelConfig`` that override what the files state and what is inferred.
         dtype: dtype of the stored weights; they are loaded as float32.
         verify: compare the model with PyTorch before the folder appears.
+        key: where in the file the weights are, see `read_checkpoint`.
         report: called with each line about what was found and done.
 
     Raises:
@@ -39,14 +43,22 @@ def convert(
     """
     if output.exists():
         raise InputError(f"{output} exists: remove it or name another output folder")
-    checkpoint = read_checkpoint(source)
-    with located(source):
-        config, notes = infer_config(checkpoint.weights, checkpoint.settings | given)
+    checkpoint = read_checkpoint(source.weights, key)
+    settings = checkpoint.settings
+    if source.config is not None:
+        options = read_published_config(source.config)
+        settings = settings | options
+        if source.asked and not options:
+            raise InputError(f"{source.config} has no arch section, and no such option at its top")
+        taken = "its options are taken" if options else "says nothing of the architecture"
+        checkpoint.notes.append(f"{source.config}: {taken}")
+    with located(source.weights):
+        config, notes = infer_config(checkpoint.weights, settings | given)
     for line in [*checkpoint.notes, *notes]:
         report(line)
     stored = {name: array.astype(getattr(mx, dtype)) for name, array in checkpoint.weights.items()}
     model = build_model(config)
-    assign_weights(model, stored, str(source))
+    assign_weights(model, stored, str(source.weights))
     try:
         with atomic_folder(output) as finished:
             save_model(finished, model, getattr(mx, dtype))

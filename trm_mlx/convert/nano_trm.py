@@ -31,7 +31,7 @@ SETTINGS = {
     "use_mlp_t": "mlp_t",
     "seq_len": "seq_len",
 }
-POSITIONS = {"1d": "rope", "2d": "rope2d", None: "none"}
+POSITIONS = {"1d": "rope", "2d": "rope2d"}  # anything else, such as "null": none
 NOTE = "nano-trm names changed to the published ones; q_continue, which it lacks, set to never"
 
 
@@ -77,16 +77,11 @@ def _settings(stated: Any, source: str) -> dict[str, Any]:
         if not isinstance(stated.get(name), int | float | str | None):
             kind = type(stated[name]).__name__
             raise InputError(f"{source}: {name} is {kind}, where a number or a word is expected")
-    positions = stated.get("pos_emb_type", "1d")
-    if positions not in POSITIONS:
-        raise InputError(
-            f"{source} is a nano-trm with pos_emb_type={positions}, where 1d, 2d or none is known: "
-            "it cannot be converted"
-        )
     if stated.get("rope_theta", 10000) != 10000:
         raise InputError(f"{source}: rope_theta={stated['rope_theta']}; ours is always 10000")
     found = {field: stated[name] for name, field in SETTINGS.items() if stated.get(name)}
-    return {**found, "pos_encodings": POSITIONS[positions]}
+    positions = POSITIONS.get(stated.get("pos_emb_type", "1d"), "none")
+    return {**found, "pos_encodings": positions}
 
 
 def _average(beside: Mapping[str, Any], source: str) -> dict[str, mx.array]:

@@ -1,10 +1,11 @@
-"""Reads checkpoint files into named arrays: PyTorch, safetensors and npz.
+"""Reads checkpoint files into named arrays: PyTorch, safetensors, in shards too, and npz.
 
 The first bytes of a file tell its kind, so its name needs no suffix. Nothing in a file is executed,
 and the sizes it claims are checked against its own before anything is allocated.
 """
 
 import dataclasses
+import json
 import math
 import re
 import struct
@@ -20,11 +21,14 @@ import mlx.core as mx
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from trm_mlx.config import ArchConfig
-from trm_mlx.config_io import read_yaml
+from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import parse_yaml
 from trm_mlx.convert import nano_trm
+from trm_mlx.convert.families import check_family
 from trm_mlx.convert.torch_files import read_torch
 from trm_mlx.errors import InputError
+from trm_mlx.models.variants import VARIANTS
+from trm_mlx.regular_files import open_regular, read_text
 
 # Four times the largest published checkpoint, ARC's with its table of puzzles.
 LARGEST_BYTES = 8 * 2**30
@@ -49,20 +53,50 @@ class Checkpoint(NamedTuple):
     notes: list[str]
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+INDEX = ".safetensors.index.json"
+# First bytes of what people have in place of weights, in small letters.
+OTHERS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the weights: run git lfs pull"),
+    (b"<!doctype html", "a web page, not the weights: download the file itself"),
+    (b"<html", "a web page, not the weights: download the file itself"),
+    (b"<?xml", "an XML page, not the weights: download the file itself"),
+    (b"\x1f\x8b", "packed with gzip: unpack it first"),
+    (b"bzh", "packed with bzip2: unpack it first"),
+    (b"\xfd7zxz", "packed with xz: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd: unpack it first"),
+    (
+        b"\x80\x02\x8a\nl\xfc\x9cf\xf9 j\xa8p\x19.",
+        "a file of PyTorch before 1.6: load it with a newer one and save its state_dict() again",
+    ),
+    (b"{", "JSON text, not the weights: name the file of weights beside it"),
+)
+
+
+def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
     """Read a file of weights of any kind.
+
+    Args:
+        path: the file, or the index of a safetensors file in shards.
+        key: where in the file the state dict is, such as ``ema.shadow``; by default the usual
+            places, with averaged weights beside the model in place of the last ones.
 
     Raises:
         InputError: the file is missing, damaged, hostile or of another kind, or holds a model that
             cannot be converted.
     """
-    kind = _kind(path)
+    kind = "safetensors" if path.name.endswith(INDEX) else _kind(path)
     beside: dict[str, Any] = {}
     if kind == "PyTorch":
-        arrays, beside = read_torch(path)
+        arrays, beside = read_torch(path, key)
     else:
         arrays = _read_safetensors(path) if kind == "safetensors" else _read_npz(path)
+        if key is not None:
+            arrays = {n: array for n, array in arrays.items() if n.startswith(f"{key}.")}
+            if not arrays:
+                raise InputError(f"{path}: no array is called {key}.something, as --key asks")
+            arrays = {name.removeprefix(f"{key}."): array for name, array in arrays.items()}
     weights, settings, notes = published_names(arrays, beside, str(path))
+    check_family(weights, str(path), whole=key is None)
     for name, array in weights.items():
         if not mx.issubdtype(array.dtype, mx.floating):
             raise InputError(f"{path}: {name} holds {array.dtype}; only floating point converts")
@@ -73,18 +107,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _kind(path: Path) -> str:
     """PyTorch, safetensors or npz, by content."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name the file in it, such as {path}/step_65104")
     try:
-        with path.open("rb") as file:
-            start = file.read(9)
+        with open_regular(path) as file:
+            start = file.read(64)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if start.startswith(b"PK\3\4"):
         return _kind_of_archive(path)
-    if start[8:] == b"{":
+    if start[8:9] == b"{":
         return "safetensors"
-    what = "is empty" if not start else "is no such file, or was written before PyTorch 1.6"
+    for first, what in OTHERS:
+        if start.lstrip().lower().startswith(first):
+            raise InputError(f"{path} is {what}")
+    what = "is empty" if not start else "is no such file"
     raise InputError(
         f"{path} {what}: expected weights as torch.save writes them, .safetensors or .npz; plain "
         "pickles are refused, as loading them could execute code"
@@ -133,6 +168,8 @@ def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, mx.array]:
+    if path.name.endswith(INDEX):
+        return _read_shards(path)
     try:
         with safe_open(path, "numpy") as file:  # checks the header against the file
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
@@ -142,6 +179,26 @@ def _read_safetensors(path: Path) -> dict[str, mx.array]:
         return mx.load(str(path), format="safetensors")
     except (SafetensorError, OSError, RuntimeError) as error:
         raise InputError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _read_shards(index: Path) -> dict[str, mx.array]:
+    """Read the files that an index names, all in its folder; together they hold what it lists."""
+    try:
+        listed = json.loads(read_text(index))["weight_map"]
+        shards = sorted({str(name) for name in listed.values()})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{index} is no index of safetensors files ({error})") from error
+    arrays: dict[str, mx.array] = {}
+    for shard in shards:
+        if shard != Path(shard).name:
+            raise InputError(f"{index} names {shard}, which is not in its folder")
+        path = index.with_name(shard)
+        if _kind(path) != "safetensors":
+            raise InputError(f"{path} is not a safetensors file, as {index.name} says")
+        arrays |= _read_safetensors(path)
+    if wrong := sorted(listed.keys() ^ arrays.keys()):
+        raise InputError(f"{index} and its files differ in {', '.join(wrong)}: copy them again")
+    return arrays
 
 
 def _read_npz(path: Path) -> dict[str, mx.array]:
@@ -181,22 +238,30 @@ CONSTANTS = {"rope_theta": 10000, "rms_norm_eps": 1e-5}
 
 
 def read_published_config(path: Path) -> dict[str, Any]:
-    """Read the architecture fields of ``all_config.yaml``, except ``forward_dtype``.
+    """Read the architecture of ``all_config.yaml`` or of a ``config.json``, ``arch`` or flat.
+
+    ``forward_dtype``, what the shapes say better and what is unknown here are left out.
 
     Raises:
-        InputError: there is no such file, or the architecture is unknown here.
+        InputError: there is no such file, or a constant has another value than here.
     """
-    arch = read_yaml(path).get("arch")
-    if not isinstance(arch, dict):
-        raise InputError(f"{path} has no arch section")
+    try:
+        values = parse_yaml(read_text(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    values = values if isinstance(values, dict) else {}
+    arch = values["arch"] if isinstance(values.get("arch"), dict) else values
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    known -= {"forward_dtype", "name", "num_puzzle_identifiers", "vocab_size"}
     for name, value in CONSTANTS.items():
         if str(arch.get(name, value)) not in (str(value), str(float(value))):
             raise InputError(f"{path}: arch.{name}={arch[name]}; ours is always {value}")
-    known = {field.name for field in dataclasses.fields(ArchConfig)} - {"forward_dtype", "name"}
     chosen = {key: value for key, value in arch.items() if key in known}
-    match = re.match(r"recursive_reasoning\.(\w+)@", str(arch.get("name")))
-    if match:
-        chosen["name"] = match.group(1)
+    match = re.fullmatch(r"(?:recursive_reasoning\.)?(\w+?)(?:@\w+)?", str(arch.get("name")))
+    if match and match[1] in VARIANTS:
+        chosen["name"] = match[1]
     return chosen
 
 
@@ -223,12 +288,20 @@ def published_names(
         InputError: two arrays have one name, or the model has no counterpart here.
     """
     notes = []
-    weights: dict[str, mx.array] = {}
-    for name, array in arrays.items():
-        short = PREFIX.sub("", name)
-        if short in weights:
-            raise InputError(f"{source} holds {short} twice, under two prefixes: keep one")
-        weights[short] = array
+    weights = _without_prefix(arrays, source)
+    average = _without_prefix(beside.get("average") or {}, source)
+    if average:
+        name, key = beside["average_key"], beside["key"]
+        if lost := sorted(average.keys() - weights.keys()):
+            raise InputError(
+                f"{source}: {name} averages {lost[0]}, which {key} has not: choose one with "
+                f"--key {name} or --key {key}"
+            )
+        weights |= average
+        notes.append(
+            f"averaged weights of {name} taken for {len(average)} of {len(weights)} arrays; for "
+            f"the last ones, --key {key}"
+        )
     prefixes = sorted({match[0] for match in map(PREFIX.match, arrays) if match})
     if prefixes:
         notes.append(f"prefix {' and '.join(prefixes)} taken off {len(arrays)} names")
@@ -241,3 +314,13 @@ def published_names(
         weights, settings = nano_trm.published(weights, beside, source)
         notes.append(nano_trm.NOTE)
     return weights, settings, notes
+
+
+def _without_prefix(arrays: Mapping[str, mx.array], source: str) -> dict[str, mx.array]:
+    weights: dict[str, mx.array] = {}
+    for name, array in arrays.items():
+        short = PREFIX.sub("", name)
+        if short in weights:
+            raise InputError(f"{source} holds {short} twice, under two prefixes: keep one")
+        weights[short] = array
+    return weights

@@ -53,7 +53,9 @@ DAMAGED = (
 )  # fmt: skip
 # Keys of the state dict in files that hold more than it: Lightning's first.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-BESIDE = ("hyper_parameters", "callbacks")
+BESIDE = ("hyper_parameters", "callbacks", "average")
+# Keys of averaged weights beside them, as they are or below "shadow".
+AVERAGES = ("ema_helper", "ema", "ema_state_dict", "model_ema")
 # How many times the size of the file its tensors may have together, as they can share storage.
 SHARED = 2
 
@@ -71,12 +73,17 @@ def import_torch(purpose: str) -> ModuleType:
     return torch
 
 
-def read_torch(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
+def read_torch(path: Path, key: str | None = None) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """Read the arrays of a state dict under the names they have in the file.
 
+    Args:
+        path: the file.
+        key: where in the file the state dict is; by default the usual places.
+
     Returns:
-        The arrays, and what Lightning stores beside them: ``hyper_parameters`` and ``callbacks``,
-        with arrays for tensors.
+        The arrays, and what is beside them, with arrays for tensors: Lightning's
+        ``hyper_parameters`` and ``callbacks``, and the ``average``, with the ``key`` of the state
+        dict and the ``average_key``.
 
     Raises:
         InputError: torch is missing, or the file holds more than tensors, numbers and text.
@@ -89,10 +96,11 @@ def read_torch(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch guesses at the cause of errors in warnings
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        mappings = _mappings(_unwrapped(torch, path, content))
+        found, keys = _unwrapped(torch, path, content, key)
+        mappings = _mappings(found)
         _check_tensors(torch, path, mappings)
         state, *beside = _with_arrays(torch, mappings)[0].values()
-        return state, dict(zip(BESIDE, beside, strict=True))
+        return state, dict(zip(BESIDE, beside, strict=True)) | keys
     except InputError:
         raise
     except OSError as error:
@@ -166,20 +174,58 @@ def _check_operands(name: str, argument: str, operands: list[str], stack: list[s
         raise Refused("it names values by other than words and numbers")
 
 
-def _unwrapped(torch: ModuleType, path: Path, content: Any) -> dict[str, Any]:
-    """Find and check the state dict: returned as ``state``, with what is beside it."""
-    state, beside = content, {}
-    for key in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            state, beside = content[key], content
-            break
+def _unwrapped(
+    torch: ModuleType, path: Path, content: Any, key: str | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Find and check the state dict: returned as ``state``, with what is beside it, and the keys.
+
+    Raises:
+        InputError: there is none, or another than ``key`` asks for.
+    """
+    state, beside, keys = content, {}, {}
+    if key is not None:
+        for part in key.split("."):
+            state = state.get(part) if isinstance(state, dict) else None
+        if not isinstance(state, dict):
+            raise InputError(f"{path} holds no state dict at --key {key}{_candidates(content)}")
+    else:
+        for wrapper in WRAPPERS:
+            if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+                state, beside, keys = content[wrapper], dict(content), {"key": wrapper}
+                break
     if not isinstance(state, dict) or not state or not all(isinstance(n, str) for n in state):
-        raise InputError(f"{path} does not hold a state dict (names to tensors)")
+        raise InputError(
+            f"{path} does not hold a state dict (names to tensors){_candidates(content)}"
+        )
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             kind = type(value).__name__
-            raise InputError(f"{path} does not hold a state dict: {name} is {kind}, not a tensor")
-    return {"state": state, **{name: beside.get(name) for name in BESIDE}}
+            raise InputError(
+                f"{path} does not hold a state dict: {name} is {kind}, not a tensor"
+                f"{_candidates(content)}"
+            )
+    beside["average"] = None
+    for name in AVERAGES:
+        average = beside.get(name)
+        average = average.get("shadow", average) if isinstance(average, dict) else None
+        if not isinstance(average, dict):
+            continue
+        tensors = {
+            n: v for n, v in average.items() if isinstance(n, str) and isinstance(v, torch.Tensor)
+        }
+        if tensors:
+            beside["average"] = tensors
+            keys["average_key"] = name if average is beside[name] else f"{name}.shadow"
+            break
+    return {"state": state, **{name: beside.get(name) for name in BESIDE}}, keys
+
+
+def _candidates(content: Any) -> str:
+    """Name the mappings of a file, the end of a message."""
+    if not isinstance(content, dict):
+        return ""
+    named = [key for key, value in content.items() if isinstance(value, dict) and value]
+    return f"; --key names it, one of {', '.join(map(str, named[:8]))}" if named else ""
 
 
 def _mappings(root: dict) -> list[dict]:

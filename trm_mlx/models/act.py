@@ -57,6 +57,29 @@ def draw_least_steps(
     return mx.where(explores, least, 0)[own]
 
 
+def draw_dropout(
+    arch: ArchConfig, rows: int, key: mx.array | None, shard: tuple[int, int] = (0, 1)
+) -> mx.array | None:
+    """Draw a key of dropout for every row, ``[rows, 2]``; None for a model without dropout.
+
+    Args:
+        arch: of the model.
+        rows: of this shard.
+        key: the randomness of a step.
+        shard: see `draw_least_steps`.
+
+    Raises:
+        InputError: the model drops, and there is no key.
+    """
+    if not arch.dropout:
+        return None
+    if key is None:
+        raise InputError("training drops: pass key=mx.random.key(...) or call model.eval()")
+    own, count = rows_of_shard(rows, shard)
+    # The third of three keys is none of the two that exploration splits it into.
+    return mx.random.split(mx.random.split(key, 3)[2], count)[own]
+
+
 class Starts(NamedTuple):
     """Random initial states: ``chosen`` rows, bool ``[rows]``, and ``states [rows, L, D]``."""
 

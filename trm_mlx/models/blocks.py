@@ -7,7 +7,7 @@ is kept for it, or, with ``recompute``, nothing.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -75,31 +75,83 @@ POSITIONS = Axis(
 def residual_swiglu(axis: Axis, recompute: bool) -> Callable:
     """The function ``(x, gate_up, down) -> x + swiglu(x)``, its weights cast to the dtype of x.
 
+    A fourth argument, a dropout mask ``[R, C]``, multiplies what ``down`` reads.
+
     Args:
         axis: `CHANNELS` for ``x [N, D]`` or `POSITIONS` for ``x [D, N]``, D mixed.
         recompute: keep nothing for the gradient but x; it then costs one more matrix product.
     """
 
     @mx.custom_function
-    def forward(x: mx.array, gate_up: mx.array, down: mx.array) -> tuple[mx.array, ...]:
+    def forward(
+        x: mx.array, gate_up: mx.array, down: mx.array, *mask: mx.array
+    ) -> tuple[mx.array, ...]:
         product = axis.product(x, gate_up.astype(x.dtype))
-        y = axis.down(x, gated_silu(product), down.astype(x.dtype))
+        y = axis.down(x, masked(gated_silu(product), mask), down.astype(x.dtype))
         return (y,) if recompute else (y, product)
 
     @forward.vjp
     def gradients(primals, cotangents, outputs):
-        (x, gate_up, down), grad = primals, cotangents[0]
+        (x, gate_up, down, *mask), grad = primals, cotangents[0]
         gate_up_cast, down_cast = gate_up.astype(x.dtype), down.astype(x.dtype)
         # Depending on the grad, the product is not made again before it is needed.
         product = axis.product(mx.depends(x, grad), gate_up_cast) if recompute else outputs[1]
-        d_product, hidden = gated_silu_gradients(product, axis.hidden_grad(grad, down_cast))
-        d_gate_up, d_down = axis.weight_grads(x, d_product, hidden, grad)
+        d_hidden = masked(axis.hidden_grad(grad, down_cast), mask)
+        d_product, hidden = gated_silu_gradients(product, d_hidden)
+        d_gate_up, d_down = axis.weight_grads(x, d_product, masked(hidden, mask), grad)
         # MLX would leave the weights' gradients, which nothing waits for, to the very end, and
         # hold on to all that they read.
         weights = d_gate_up.astype(gate_up.dtype), d_down.astype(down.dtype)
-        return mx.depends(axis.input_grad(grad, d_product, gate_up_cast), weights), *weights
+        d_x = mx.depends(axis.input_grad(grad, d_product, gate_up_cast), weights)
+        return d_x, *weights, *map(mx.zeros_like, mask)
 
-    return lambda x, gate_up, down: forward(x, gate_up, down)[0]
+    return lambda *arrays: forward(*arrays)[0]
+
+
+def masked(x: mx.array, mask: Sequence[mx.array]) -> mx.array:
+    """``x`` times the dropout mask, where there is one."""
+    return x * mask[0] if mask else x
+
+
+Masks = tuple[mx.array, mx.array]
+
+
+def draw_masks(config: ModelConfig, depth: int, keys: mx.array, dtype: mx.Dtype) -> list[Masks]:
+    """Draw dropout masks for every block of a net, each ``[batch, ...]``, 0 or 1 / (1 - rate).
+
+    A row's masks follow from its key alone, so they are the same however a batch is divided; and
+    they stay for all updates of a supervision step, as a recurrent net wants (arXiv 1512.05287).
+
+    Args:
+        config: of the model.
+        depth: blocks of the net.
+        keys: of the rows, ``[batch, 2]``.
+        dtype: of the activations.
+
+    Returns:
+        For each block the mask of what attention's ``o_proj`` or the first SwiGLU's ``down_proj``
+        reads, and that of the second's.
+    """
+    length, dims = config.length, config.hidden_size
+    mixed = (inner_width(length, config.expansion), dims) if config.mlp_t else None
+    mixed = mixed or (length, config.num_heads * config.head_dims)
+    shapes = [mixed, (length, inner_width(dims, config.expansion))] * depth
+    kept = 1 - config.dropout
+
+    def draw(key: mx.array) -> list[mx.array]:
+        parts = mx.random.split(key, len(shapes))
+        return [
+            mx.random.bernoulli(kept, shape, key=part)
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
+
+    masks = [mask.astype(dtype) * (1 / kept) for mask in mx.vmap(draw)(keys)]
+    return list(zip(masks[::2], masks[1::2], strict=True))
+
+
+def inner_width(dims: int, expansion: float) -> int:
+    """Inner width of a SwiGLU on ``dims``, a multiple of 256."""
+    return -(-round(expansion * dims * 2 / 3) // 256) * 256
 
 
 def gated_silu(product: mx.array) -> mx.array:
@@ -131,18 +183,18 @@ def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> tuple[mx.arr
 
 
 class SwiGLU(nn.Module):
-    """The weights of ``down(silu(gate(x)) * up(x))``; the inner width is a multiple of 256."""
+    """The weights of ``down(silu(gate(x)) * up(x))``."""
 
     def __init__(self, dims: int, expansion: float):
         super().__init__()
-        inner = -(-round(expansion * dims * 2 / 3) // 256) * 256
+        inner = inner_width(dims, expansion)
         self.gate_up_proj = Linear(dims, 2 * inner)
         self.down_proj = Linear(inner, dims)
 
-    def __call__(self, x: mx.array, axis: Axis, recompute: bool) -> mx.array:
+    def __call__(self, x: mx.array, axis: Axis, recompute: bool, *mask: mx.array) -> mx.array:
         """``x`` plus its SwiGLU; ``x`` is two-dimensional, see `residual_swiglu`."""
         weights = self.gate_up_proj.weight, self.down_proj.weight
-        return residual_swiglu(axis, recompute)(x, *weights)
+        return residual_swiglu(axis, recompute)(x, *weights, *mask)
 
 
 class AttentionBlock(nn.Module):
@@ -158,10 +210,13 @@ class AttentionBlock(nn.Module):
         self.self_attn = Attention(config.hidden_size, config.num_heads, rope, board)
         self.mlp = SwiGLU(config.hidden_size, config.expansion)
 
-    def __call__(self, x: mx.array, in_grad: bool, recompute: bool) -> mx.array:
+    def __call__(
+        self, x: mx.array, in_grad: bool, recompute: bool, masks: Masks | None = None
+    ) -> mx.array:
         shape = x.shape
-        x = norm_channels(self.self_attn(x, in_grad).reshape(-1, shape[-1]))
-        return norm_channels(self.mlp(x, CHANNELS, recompute)).reshape(shape)
+        first, second = ([masks[0]], [masks[1].flatten(0, 1)]) if masks else ([], [])
+        x = norm_channels(self.self_attn(x, in_grad, *first).reshape(-1, shape[-1]))
+        return norm_channels(self.mlp(x, CHANNELS, recompute, *second)).reshape(shape)
 
 
 class TokenMixingBlock(nn.Module):
@@ -175,11 +230,16 @@ class TokenMixingBlock(nn.Module):
         self.mlp_t = SwiGLU(config.length, config.expansion)
         self.mlp = SwiGLU(config.hidden_size, config.expansion)
 
-    def __call__(self, x: mx.array, in_grad: bool, recompute: bool) -> mx.array:
-        shape = x.shape
-        x = norm_positions(self.mlp_t(x.reshape(shape[0], -1), POSITIONS, recompute))
+    def __call__(
+        self, x: mx.array, in_grad: bool, recompute: bool, masks: Masks | None = None
+    ) -> mx.array:
+        shape, first, second = x.shape, [], []
+        if masks:
+            first, second = ([to_blocks(mask, True)] for mask in masks)
+            first, second = [first[0].flatten(1)], [second[0].flatten(0, 1)]
+        x = norm_positions(self.mlp_t(x.reshape(shape[0], -1), POSITIONS, recompute, *first))
         x = x.reshape(-1, shape[-1])
-        return norm_channels(self.mlp(x, CHANNELS, recompute)).reshape(shape)
+        return norm_channels(self.mlp(x, CHANNELS, recompute, *second)).reshape(shape)
 
 
 class Level(nn.Module):
@@ -190,16 +250,23 @@ class Level(nn.Module):
         block = TokenMixingBlock if config.mlp_t else AttentionBlock
         self.layers = [block(config) for _ in range(depth)]
 
-    def __call__(self, x: mx.array, in_grad: bool = False, recompute: bool = False) -> mx.array:
+    def __call__(
+        self,
+        x: mx.array,
+        in_grad: bool = False,
+        recompute: bool = False,
+        masks: Sequence[Masks] = (),
+    ) -> mx.array:
         """Apply the blocks.
 
         Args:
             x: states in the blocks' layout.
             in_grad: a gradient will be asked for, so choose what is fast with one.
             recompute: keep less for that gradient and compute it again.
+            masks: dropout masks of the blocks, from `draw_masks`.
         """
-        for layer in self.layers:
-            x = layer(x, in_grad, recompute)
+        for layer, own in zip(self.layers, masks or [None] * len(self.layers), strict=True):
+            x = layer(x, in_grad, recompute, own)
         return x
 
 

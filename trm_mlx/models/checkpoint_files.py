@@ -1,10 +1,13 @@
 """Model folders: ``config.json`` and safetensors, enough to rebuild a model.
 
-A folder with a ``state.json`` is also a point of a training run (see ``run.checkpoint``).
+A folder with a ``state.json`` is also a point of a training run (see ``run.checkpoint``). Both JSON
+files hold the SHA-256 of others, which are checked when those are read: a bit that flipped in an
+array would change answers without a word.
 """
 
 import difflib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -15,8 +18,11 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import read_model_config, to_dict
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.model import RecursiveReasoner, build_model
+from trm_mlx.regular_files import open_regular, read_text, sha256
 
 CONFIG_FILE, MODEL_FILE, EMA_FILE = "config.json", "model.safetensors", "ema.safetensors"
+STATE_FILE = "state.json"
+SUMS = "sha256"  # the key of both JSON files: checksums by file name
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 # Of the kinds of numbers a safetensors file may hold, those that MLX reads as what they are: it
@@ -24,6 +30,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 _KINDS = {"F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 _STEP = re.compile(r"step_(\d+)")
 _LARGEST_HEADER = 100_000_000  # bytes, as the format's own reader has it
+_LARGEST_FILE = 2**36  # bytes; a carry of a large batch can have gigabytes
 
 
 def load(folder: str | Path) -> tuple[RecursiveReasoner, ModelConfig]:
@@ -60,6 +67,11 @@ def find_checkpoint(folder: str | Path) -> Path:
     folder = Path(folder)
     if (folder / CONFIG_FILE).exists():
         return folder
+    if folder.is_file():
+        raise InputError(
+            f"{folder} is a file: make a model folder of it with trm convert {folder}, then name "
+            f"{folder}-mlx"
+        )
     steps = step_folders(folder)
     if not steps and not folder.exists() and (known := bundled().get(str(folder))):
         return known
@@ -91,16 +103,48 @@ def step_of(folder: Path) -> int:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The ``config.json`` of a model folder."""
+    """The ``config.json`` of a model folder.
+
+    Raises:
+        InputError: it is missing or damaged, or is not what ``state.json`` was written with.
+    """
     path = folder / CONFIG_FILE
+    values = read_json(path)
+    _check_sum(path)
+    values.pop(SUMS, None)
+    with located(path):
+        return read_model_config(values)
+
+
+def read_json(path: Path) -> dict:
+    """The object of a JSON file.
+
+    Raises:
+        InputError: it is missing, damaged, too large, or holds something else.
+    """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold one JSON object")
-    with located(path):
-        return read_model_config(values)
+    return values
+
+
+def _check_sum(path: Path) -> None:
+    """Compare a file with its SHA-256 in ``config.json`` and ``state.json``, where they have it."""
+    for name in (CONFIG_FILE, STATE_FILE):
+        place = path.with_name(name)
+        sums = read_json(place).get(SUMS) if place.exists() and place != path else None
+        expected = sums.get(path.name) if isinstance(sums, dict) else None
+        if expected is None:
+            continue
+        if sha256(path) != expected:
+            raise InputError(
+                f"{path} is not the file that {name} was written with (SHA-256): it is damaged or "
+                f"was changed; copy it again, or take its line out of {name} if you changed it"
+            )
+        return
 
 
 def read_model_weights(folder: Path) -> dict[str, mx.array]:
@@ -119,6 +163,7 @@ def read_weights(path: Path) -> dict[str, mx.array]:
     """
     try:
         _check_header(path)
+        _check_sum(path)
         return mx.load(str(path), format="safetensors")
     except (OSError, RuntimeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
@@ -126,8 +171,8 @@ def read_weights(path: Path) -> dict[str, mx.array]:
 
 def _check_header(path: Path) -> None:
     """MLX reads arrays when they are needed, too late for a clear word about a damaged file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         text = file.read(length) if length <= _LARGEST_HEADER else b""
     try:
@@ -139,6 +184,8 @@ def _check_header(path: Path) -> None:
     for name, kind in kinds.items():
         if kind not in _KINDS:
             raise InputError(f"{path}: {name} holds {kind}; save it as F32, F16 or BF16")
+    if size > _LARGEST_FILE:
+        raise InputError(f"{path} has {size:,} bytes; no file of a model has {_LARGEST_FILE:,}")
     if size != 8 + length + end:
         raise InputError(
             f"{path} has {size:,} bytes where its header tells of {8 + length + end:,}: "
@@ -171,16 +218,30 @@ def assign_weights(model: RecursiveReasoner, weights: dict[str, mx.array], sourc
     model.load_weights([(name, array.astype(mx.float32)) for name, array in weights.items()])
 
 
-def save_model(folder: Path, model: RecursiveReasoner, dtype: mx.Dtype = mx.float32) -> None:
+def save_model(
+    folder: Path,
+    model: RecursiveReasoner,
+    dtype: mx.Dtype = mx.float32,
+    average: dict | None = None,
+) -> None:
     """Write ``config.json`` and ``model.safetensors`` into an existing folder.
 
-    ``dtype`` is that of the stored weights; loaded, they are float32 again.
+    Args:
+        folder: existing, empty.
+        model: its weights are stored.
+        dtype: of the stored weights; loaded, they are float32 again.
+        average: averaged weights for ``ema.safetensors``, if there are any.
+
+    Raises:
+        OSError: a file cannot be written.
     """
-    (folder / CONFIG_FILE).write_text(
-        json.dumps(to_dict(model.config), indent=2) + "\n", encoding="utf-8"
-    )
     weights = tree_map(lambda array: array.astype(dtype), model.parameters())
     save_arrays(folder / MODEL_FILE, weights)
+    if average:
+        save_arrays(folder / EMA_FILE, average)
+    files = (MODEL_FILE, EMA_FILE) if average else (MODEL_FILE,)
+    values = to_dict(model.config) | {SUMS: {name: sha256(folder / name) for name in files}}
+    (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def save_arrays(path: Path, tree) -> None:

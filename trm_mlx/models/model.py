@@ -6,9 +6,10 @@ kept and on Metal they use the fused attention.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,11 +21,12 @@ from trm_mlx.models.act import (
     Carry,
     Starts,
     continue_target,
+    draw_dropout,
     draw_least_steps,
     halting_rows,
     replace_rows,
 )
-from trm_mlx.models.blocks import Level, to_blocks
+from trm_mlx.models.blocks import Level, draw_masks, to_blocks
 from trm_mlx.models.layers import Embedding, Linear, PuzzleEmbedding, truncated_normal
 from trm_mlx.models.recursion import Recursion, Update, recurse
 from trm_mlx.models.variants import VARIANTS
@@ -97,24 +99,27 @@ class RecursiveReasoner(nn.Module):
         Args:
             carry: from `initial_carry` or the previous step.
             batch: rows for the places of ``carry`` that have halted.
-            key: randomness of the exploration; needed in training mode only.
+            key: randomness of exploration and dropout; needed in training mode only.
 
         Returns:
             The new carry and ``logits [B, S, V]``, ``q_halt_logits [B]``, ``q_continue_logits [B]``
             (and, in training, ``target_q_continue [B]`` where the variant has one).
         """
-        carry = self.reset_halted(carry, batch)
-        puzzles, finish = self.supervision_step(carry)
+        carry, rows = self.reset_halted(carry, batch), len(carry.steps)
+        keys = draw_dropout(self.config, rows, key) if self.training else None
+        puzzles, finish = self.supervision_step(carry, keys)
         states, outputs = finish(puzzles)
-        rows = len(carry.steps)
         least_steps = draw_least_steps(self.config, rows, key) if self.training else None
         return self.halt(carry, states, outputs, least_steps), outputs
 
-    def supervision_step(self, carry: Carry) -> tuple[mx.array | None, Callable]:
+    def supervision_step(
+        self, carry: Carry, dropout_keys: mx.array | None = None
+    ) -> tuple[mx.array | None, Callable]:
         """Run the updates before the gradient begins, and return the function that runs the rest.
 
         Args:
             carry: after `reset_halted`.
+            dropout_keys: of its rows, ``[B, 2]``, from `draw_dropout`; None: nothing is dropped.
 
         Returns:
             ``(puzzles, finish)``: the puzzle embeddings ``[B, puzzle_dims]`` or None, and
@@ -122,12 +127,13 @@ class RecursiveReasoner(nn.Module):
             differentiated with respect to the weights and to ``puzzles``.
         """
         batch, puzzles = carry.batch, self.puzzle_rows(carry.batch)
-        before = self.no_grad_updates(carry.states, batch, puzzles)
+        masks = {} if dropout_keys is None else self._masks(dropout_keys)
+        before = self.no_grad_updates(carry.states, batch, puzzles, masks)
         before = {name: mx.stop_gradient(state) for name, state in before.items()}
 
         def finish(puzzles: mx.array | None, in_grad: bool = False, recompute: bool = False):
             states, outputs = self.grad_updates_and_heads(
-                before, batch, puzzles, in_grad, recompute
+                before, batch, puzzles, in_grad, recompute, masks
             )
             return states, outputs | self.bootstrap_target(carry, states, puzzles)
 
@@ -185,9 +191,24 @@ class RecursiveReasoner(nn.Module):
         # In float32: MLX would round the factor itself to the dtype of x, PyTorch does not.
         return (x.astype(mx.float32) * factor).astype(x.dtype)
 
-    def no_grad_updates(self, states: Batch, batch: Batch, puzzles: mx.array | None) -> Batch:
+    def _masks(self, keys: mx.array) -> dict[str, list]:
+        """Dropout masks by net, for the whole supervision step."""
+        nets = self.recursion.nets
+        parts = mx.vmap(lambda key: mx.random.split(key, len(nets)))(keys)
+        return {
+            net: draw_masks(self.config, len(self[net].layers), parts[:, i], self._dtype)
+            for i, net in enumerate(nets)
+        }
+
+    def no_grad_updates(
+        self,
+        states: Batch,
+        batch: Batch,
+        puzzles: mx.array | None,
+        masks: Mapping[str, list] = MappingProxyType({}),
+    ) -> Batch:
         """Apply the updates outside the gradient and return the states."""
-        return self._recurse(self.recursion.free_updates, states, batch, puzzles)
+        return self._recurse(self.recursion.free_updates, states, batch, puzzles, masks)
 
     def grad_updates_and_heads(
         self,
@@ -196,16 +217,18 @@ class RecursiveReasoner(nn.Module):
         puzzles: mx.array | None,
         in_grad: bool = False,
         recompute: bool = False,
+        masks: Mapping[str, list] = MappingProxyType({}),
     ) -> tuple[Batch, dict[str, mx.array]]:
         """Apply the updates inside the gradient and the heads; return states and outputs.
 
         Args:
             in_grad: a gradient will be asked for, so choose what is fast with one.
             recompute: keep less for that gradient and compute it again; the values are the same.
+            masks: dropout masks by net; without them nothing is dropped.
         """
         updates = self.recursion.in_grad_updates
         options = {"in_grad": in_grad, "recompute": recompute}
-        states = self._recurse(updates, states, batch, puzzles, **options)
+        states = self._recurse(updates, states, batch, puzzles, masks, **options)
         readout = states[self.recursion.readout]
         q_logits = self.q_head(readout[:, 0]).astype(mx.float32)
         return states, {
@@ -220,6 +243,7 @@ class RecursiveReasoner(nn.Module):
         states: Batch,
         batch: Batch,
         puzzles: mx.array | None,
+        masks: Mapping[str, list],
         **options: bool,
     ) -> Batch:
         if not updates:
@@ -227,7 +251,10 @@ class RecursiveReasoner(nn.Module):
         mlp_t = self.config.mlp_t
         inside = {name: to_blocks(state, mlp_t) for name, state in states.items()}
         x = to_blocks(self.embed(batch, puzzles), mlp_t)
-        nets = {name: partial(self[name], **options) for name in self.recursion.nets}
+        nets = {
+            name: partial(self[name], masks=masks.get(name, ()), **options)
+            for name in self.recursion.nets
+        }
         states = recurse(updates, nets, inside, x)
         return {name: to_blocks(state, mlp_t) for name, state in states.items()}
 

@@ -30,17 +30,20 @@ from trm_mlx.data.format import IDENTIFIERS_FILE
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.models.act import Carry
 from trm_mlx.models.checkpoint_files import (
-    EMA_FILE,
+    STATE_FILE,
+    SUMS,
     find_checkpoint,
+    read_json,
     save_arrays,
     save_model,
     step_folders,
     step_of,
 )
+from trm_mlx.regular_files import sha256
 from trm_mlx.run.folder import recovery_hint
 from trm_mlx.train.step import TrainState
 
-OPTIMIZER_FILE, CARRY_FILE, STATE_FILE = "optimizer.safetensors", "carry.safetensors", "state.json"
+OPTIMIZER_FILE, CARRY_FILE = "optimizer.safetensors", "carry.safetensors"
 
 
 @dataclass
@@ -82,33 +85,38 @@ def save_checkpoint(
         "versions": {"mlx": mx.__version__},
         "train_config": to_dict(state.config),
     }
-    text = json.dumps(values, indent=2) + "\n"
     own_file = evaluators_file(progress)
     try:
         if final.exists():  # stopped before its evaluation, which changes no array of the model
+            sums = read_json(final / STATE_FILE).get(SUMS, {})
+            sums = {name: value for name, value in sums.items() if (final / name).exists()}
             if evaluators:
                 with atomic_file(final / own_file) as unfinished:
                     save_arrays(unfinished, _arrays_of(evaluators))
+                sums[own_file] = sha256(final / own_file)
             with atomic_file(final / STATE_FILE) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
+                _write_state(unfinished, values, sums)
             for path in final.glob("evaluators_*"):
                 if path.name != own_file:  # of the state before
                     path.unlink()
             return final
         with atomic_folder(final) as finished:
-            save_model(finished, state.model)
-            if state.average:
-                save_arrays(finished / EMA_FILE, state.average)
+            save_model(finished, state.model, average=state.average)
             save_arrays(finished / OPTIMIZER_FILE, state.optimizer.state)
             save_arrays(finished / CARRY_FILE, carry._asdict())
             if evaluators:
                 save_arrays(finished / own_file, _arrays_of(evaluators))
             if names is not None:  # a hundredth of the table's size
                 (finished / IDENTIFIERS_FILE).write_text(json.dumps(names), encoding="utf-8")
-            (finished / STATE_FILE).write_text(text, encoding="utf-8")
+            sums = {path.name: sha256(path) for path in sorted(finished.iterdir())}
+            _write_state(finished / STATE_FILE, values, sums)
     except OSError as error:
         raise InputError(f"cannot write {final}: {refusal(error)}; {recovery_hint(run)}") from error
     return final
+
+
+def _write_state(path: Path, values: dict, sums: dict[str, str]) -> None:
+    path.write_text(json.dumps(values | {SUMS: sums}, indent=2) + "\n", encoding="utf-8")
 
 
 def evaluators_file(progress: Progress) -> str:
@@ -149,14 +157,14 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
             f"load_checkpoint={folder} instead of resume="
         )
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = read_json(path)
         position = state["position"]
         if position is not None:
             position = {name: int(value) for name, value in position.items()}
         results = {name: float(value) for name, value in state.get("results", {}).items()}
         progress = Progress(int(state["step"]), int(state["interval"]), position, results)
         return folder, progress, dict(state["train_config"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error
 
 

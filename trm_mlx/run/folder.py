@@ -43,6 +43,7 @@ class RunFolder:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            check_entries(self.path)
             self._lock = self._locked()
             check_newest(self.path, resumed)
             for folder in (self.path, *step_folders(self.path)):
@@ -64,7 +65,8 @@ class RunFolder:
             self._lock = None
 
     def _locked(self) -> int:
-        descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self.path / LOCK_FILE, flags, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.truncate(descriptor, 0)
@@ -79,6 +81,29 @@ class RunFolder:
                 ) from error
             raise
         return descriptor
+
+
+def check_entries(run: Path) -> None:
+    """Refuse a run folder in which a file to be written could be another one.
+
+    A folder that was received may hold links to files outside it, or devices. Checkpoints may lie
+    elsewhere, behind a link called ``step_*``.
+
+    Raises:
+        InputError: naming the entry.
+        OSError: the folder cannot be listed.
+    """
+    inside = run.resolve()
+    for folder in (run, *step_folders(run)):
+        for path in folder.iterdir():
+            leads_out = path.is_symlink() and not path.resolve().is_relative_to(inside)
+            if leads_out and not (path.name.startswith("step_") and path.is_dir()):
+                raise InputError(
+                    f"{path} is a link to {os.readlink(path)}, outside the run, which would be "
+                    "written there: remove it"
+                )
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise InputError(f"{path} is a device or a pipe, not a file: remove it")
 
 
 def check_newest(run: Path, resumed: Path | None) -> None:

@@ -1,6 +1,7 @@
 """The log of a run: a JSONL file always, a progress bar, Weights & Biases if asked."""
 
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from trm_mlx.atomic import atomic_file
 from trm_mlx.config import TrainConfig
 from trm_mlx.config_io import to_dict
 from trm_mlx.errors import InputError
+from trm_mlx.regular_files import open_regular
 from trm_mlx.run.folder import recovery_hint
 from trm_mlx.run.health import HISTORY, SpikeWatch
 
@@ -262,7 +264,7 @@ def read_log(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
         InputError: the log cannot be read, or a line is damaged.
     """
     try:
-        with path.open(encoding="utf-8") as log:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8") as log:
             for number, text in enumerate(log, start=1):
                 if not text.endswith("\n"):
                     return

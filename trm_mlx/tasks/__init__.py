@@ -1,6 +1,7 @@
 """What puzzles are: text, tokens, rules, symmetries, generation."""
 
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task
+from trm_mlx.tasks.own_modules import check_known
 from trm_mlx.tasks.read import PuzzleText, read_puzzles
 from trm_mlx.tasks.registry import fitting, get, get_generator, register, task_of
 
@@ -10,6 +11,7 @@ __all__ = [
     "PuzzleText",
     "Puzzles",
     "Task",
+    "check_known",
     "fitting",
     "get",
     "get_generator",

@@ -7,9 +7,7 @@ its sizes are asked for; a name ``package.module:NAME`` imports the user's modul
 import importlib
 import inspect
 import math
-import os
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -19,6 +17,7 @@ from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.arithmetic import ADDITION, MULTIPLICATION, Arithmetic
 from trm_mlx.tasks.base import Task
 from trm_mlx.tasks.maze import Maze
+from trm_mlx.tasks.own_modules import check_known, remember, search_here
 from trm_mlx.tasks.sudoku import Sudoku
 
 
@@ -90,6 +89,7 @@ def get(name: str) -> Task:
     module, colon, own = name.rpartition(":")
     if colon:
         _import(module)
+        remember(module)
         if own not in _TASKS:
             raise InputError(f"{module} registers no task {own!r}: call trm_mlx.tasks.register")
     if own in _TASKS:
@@ -123,12 +123,15 @@ def fitting(vocab_size: int, seq_len: int, name: str | None = None, rules: bool 
     """Return the task called ``name``, whose sizes must be these, or else the first one of them.
 
     Args:
+        name: as a model or a dataset states it; a module of the user's own is imported for it only
+            where `check_known` allows that.
         rules: whether it must be able to generate puzzles and check answers, which ARC cannot.
 
     Raises:
         InputError: there is none, or the one named has other sizes.
     """
     if name is not None:
+        check_known(name)
         task = get(name)
         if (task.vocab_size, task.seq_len) != (vocab_size, seq_len):
             raise InputError(
@@ -175,9 +178,7 @@ def _import(module: str) -> None:
     )
     if not all(part.isidentifier() for part in module.split(".")):
         raise absent
-    # A console script, unlike python -m, does not import from the current folder.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    search_here()
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:

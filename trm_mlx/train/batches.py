@@ -25,7 +25,7 @@ from trm_mlx.data.reader import Split, open_split, parent_and_split, split_asked
 from trm_mlx.data.sampler import GeneratedStream, Position, TrainStream, rows_of_rank
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
-from trm_mlx.tasks import get, get_generator, task_of
+from trm_mlx.tasks import check_known, get, get_generator, task_of
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw, draw_distinct
 from trm_mlx.train.augment import Augmentation
@@ -48,6 +48,17 @@ class GeneratedPuzzles(NamedTuple):
             "labels": mark_ignored(labels, self.metadata.ignore_label_id).astype(np.int32),
             "puzzle_identifiers": np.zeros(rows, np.int32),
         }
+
+
+def check_generated(config: TrainConfig) -> None:
+    """Check that the tasks which a file's configuration generates puzzles of may be imported.
+
+    Raises:
+        InputError: see `check_known`.
+    """
+    for path in (*config.data_paths, *config.data_paths_test):
+        if path.startswith(GENERATE):
+            check_known(path.removeprefix(GENERATE).partition("/")[0])
 
 
 def open_data(

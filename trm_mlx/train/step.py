@@ -12,7 +12,7 @@ from trm_mlx import device
 from trm_mlx.config import TrainConfig
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.models import kernels_cpu
-from trm_mlx.models.act import Carry, draw_least_steps, draw_starts
+from trm_mlx.models.act import Carry, draw_dropout, draw_least_steps, draw_starts
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights, total_loss
@@ -125,6 +125,9 @@ class TrainState:
         if share:
             key, start_key = mx.random.split(key)
             draws["starts"] = draw_starts(carry.states, share, start_key, shard=self.world)
+        dropout = draw_dropout(arch, rows, key, shard=self.world)
+        if dropout is not None:
+            draws["dropout"] = dropout
         least_steps = draw_least_steps(arch, rows, key, shard=self.world)
         return draws if least_steps is None else draws | {"least_steps": least_steps}
 
@@ -134,7 +137,7 @@ class TrainState:
         """Take some rows one supervision step further and add their gradients to ``total``."""
         config, model = self.config, self.model
         carry = model.reset_halted(carry, batch, draws.get("starts"))
-        puzzles, finish = model.supervision_step(carry)
+        puzzles, finish = model.supervision_step(carry, draws.get("dropout"))
 
         def objective(trained: dict):
             model.update(trained["weights"])
