@@ -28,9 +28,8 @@ ALLOWED = {
     "tasks": {"numba_jit", "errors"},
     "data": {"errors", "atomic"},
     "builders": {"tasks", "data", "errors"},
-    "models": {"device", "numba_jit", "config", "config_io", "errors"},
-    "train": {"models", "tasks", "data", "config", "device", "distributed", "host_memory"}
-    | {"errors"},
+    "models": {"device", "numba_jit", "config", "config_io", "host_memory", "errors"},
+    "train": {"models", "tasks", "data", "config", "device", "distributed", "errors"},
     "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "atomic"},
     "run": {"train", "evaluate", "models", "tasks", "data", "config", "config_io", "distributed"}
     | {"device", "errors", "atomic"},

@@ -20,6 +20,7 @@ from trm_mlx.evaluate.evaluate import (
     write_files,
     write_outputs,
 )
+from trm_mlx.models.memory import bounded
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
 from trm_mlx.run.folder import RunFolder, check_newest, fill_names
@@ -136,12 +137,15 @@ class Trainer:
                     while not self.finished:
                         if should_stop():
                             raise StopTraining
-                        self._train_interval(report, should_stop)
+                        with bounded(self.state.room):
+                            self._train_interval(report, should_stop)
+                        mx.clear_cache()
                         number = progress.interval + 1
                         last = number * config.epochs_per_interval == config.epochs
                         evaluated = last or number > config.min_eval_interval
                         if evaluated:
                             results = self._evaluate(report, should_stop)
+                            mx.clear_cache()
                         progress.interval = number
                         if last or (evaluated and config.checkpoint_every_eval):
                             self._checkpoint(report)

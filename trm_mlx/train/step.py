@@ -6,7 +6,7 @@ from functools import partial
 
 import mlx.core as mx
 import mlx.optimizers as optim
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx import device
 from trm_mlx.config import TrainConfig
@@ -44,10 +44,17 @@ class TrainState:
         self.optimizer = build_optimizer(config, total_steps)
         self.optimizer.init(model.trainable_parameters())
         self.average = tree_map(mx.array, model.trainable_parameters()) if config.ema else {}
-        self.plan = plan(config, model, world.size)
+        arrays = (array for _, array in tree_flatten(self.arrays))
+        self._held = sum(array.nbytes for array in arrays if isinstance(array, mx.array))
+        self.plan = plan(config, model, self._held, world.size)
         self._puzzle_lr = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
         self._compiles = device.compiles(config.compile)
         self._compiled: dict[Recursion | None, Callable] = {}
+
+    @property
+    def room(self) -> int:
+        """Bytes that a step takes besides what `arrays` hold."""
+        return self.plan.peak - self._held
 
     @property
     def arrays(self) -> list:
