@@ -12,11 +12,13 @@ from typing import NamedTuple
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from trm_mlx import device
 from trm_mlx.config import ModelConfig
 from trm_mlx.device import device_kind
 from trm_mlx.host_memory import host_memory
 from trm_mlx.models.attention import FUSED_LENGTH
 from trm_mlx.models.model import RecursiveReasoner
+from trm_mlx.models.recursion import Update
 
 SHARE = 0.75  # of the memory there is that a plan may use
 RUN_AHEAD = 2  # blocks that MLX may launch before the first of them is done
@@ -25,11 +27,18 @@ METAL_HEAD_DIMS = (64, 72, 80, 96, 128)
 VJP_BLOCK = 1024  # queries and keys of which that gradient makes the scores at once
 
 
+# What a block of a gradient holds on the CPU, in arrays of the size of a state, of gate and up, and
+# of the scores. The loops evaluate arrays while the gradient is traced, and the trace keeps each of
+# them: rotary encodings and norms alone, which have no kernel there, make 40. Counted by growth
+# from block to block, which a regression over 14 shapes explains to 2 %.
+CPU_TRACE = {"attention": (61, 3.25, 5.25), "tokens": (20, 3.75, 0)}
+
+
 class Sizes(NamedTuple):
     """Bytes of one row: of its ``carry``; and in a supervision step.
 
-    kept: for the gradient; again: the part of it that recomputing would not keep; working: the
-    arrays of one block at once, with a ``gradient`` or in the ``forward`` pass alone.
+    kept: for the gradient; again: the part of it that recomputing would not keep; gradient and
+    forward: the largest arrays of one block at once; largest: the largest array of all.
     """
 
     carry: int
@@ -37,30 +46,38 @@ class Sizes(NamedTuple):
     again: int
     gradient: int
     forward: int
+    largest: int
 
 
 def row_sizes(model: RecursiveReasoner) -> Sizes:
-    config, size = model.config, model.dtype.size
-    blocks = sum(
-        config.H_layers if update.net == "H_level" else config.L_layers
-        for update in model.recursion.in_grad_updates
-    )
-    state = config.length * config.hidden_size
-    channels, positions = _products(config)
-    products = channels + positions
-    kept, scores = _attention(config)
-    # Of the block: its input, and what each of the two norms is of and makes.
-    block = 4 * state + products + kept
-    heads = config.seq_len * config.vocab_size
-    ends = (len(model.recursion.states) + 3) * state + 8 * heads
-    largest = max(channels, positions)
-    batch = 4 * (2 * config.seq_len + 1)
+    """What a row of this model takes on the default device, by a count of arrays."""
+    config, size, kind = model.config, model.dtype.size, device_kind()
+    blocks = _blocks(config, model.recursion.in_grad_updates)
+    state, states = config.length * config.hidden_size, len(model.recursion.states)
+    products, heads = _products(config), config.seq_len * config.vocab_size
+    scores = 0 if config.mlp_t else config.num_heads * config.length**2
+    if kind == "cpu":
+        of_state, of_products, of_scores = CPU_TRACE["tokens" if config.mlp_t else "attention"]
+        block = of_state * state + of_products * sum(products) + of_scores * scores
+        if config.bootstrap_q_continue and not config.no_ACT_continue:
+            # The step ahead is inside the trace, forwards: somewhat less than half of a block.
+            recursion = model.recursion
+            blocks += _blocks(config, recursion.free_updates + recursion.in_grad_updates) / 2
+        again, passing, forward = 0, 0, 2 * scores
+    else:
+        # Of the block: its input, and what each of the two norms is of and makes.
+        kept, passing, forward = _mixing(config, kind)
+        again = blocks * sum(products)
+        block = 4 * state + sum(products) + kept
+    ends = (states + 3) * state + (32 if kind == "cpu" else 14) * heads
     return Sizes(
-        carry=len(model.recursion.states) * state * size + batch,
-        kept=(blocks * block + ends) * size,
-        again=blocks * products * size,
-        gradient=(max(2 * largest, scores) + 3 * state) * size,
-        forward=(largest * 3 // 2 + 3 * state) * size,
+        carry=states * state * size + 4 * (2 * config.seq_len + 3),
+        kept=int(blocks * block + ends) * size,
+        again=again * size,
+        # Gate and up, their gradients, and silu; or the scores of attention.
+        gradient=(max(2 * max(products), passing) + 3 * state) * size,
+        forward=(max(max(products) * 3 // 2, forward) + 3 * state) * size,
+        largest=max(*products, min(passing, scores)) * size,
     )
 
 
@@ -68,17 +85,13 @@ def evaluation_rows(model: RecursiveReasoner, examples: int) -> int:
     """Rows of a batch of an evaluation: as many as memory holds and still make it faster."""
     available = SHARE * memory_size() - 2 * model_bytes(model)
     most = 128 if device_kind() == "cpu" else 1024
-    return max(1, min(examples, most, int(available // _evaluation_row(model))))
+    return max(1, min(examples, most, int(available // evaluation_bytes(model, 1))))
 
 
 def evaluation_bytes(model: RecursiveReasoner, rows: int) -> int:
     """Bytes that a supervision step of an evaluation takes besides the weights."""
-    return rows * _evaluation_row(model)
-
-
-def _evaluation_row(model: RecursiveReasoner) -> int:
     sizes = row_sizes(model)
-    return 4 * sizes.carry + (1 + RUN_AHEAD) * sizes.forward
+    return rows * (4 * sizes.carry + (1 + RUN_AHEAD) * sizes.forward)
 
 
 @contextmanager
@@ -100,6 +113,8 @@ def bounded(room: int) -> Iterator[None]:
 
 def memory_size() -> int:
     """Bytes that arrays of the default device may take."""
+    if (assumed := device.assumed_memory()) is not None:
+        return assumed
     if device_kind() == "cpu":
         return host_memory()
     info = mx.device_info()
@@ -116,6 +131,12 @@ def model_bytes(model: RecursiveReasoner) -> int:
     return sum(array.nbytes for _, array in tree_flatten(model.parameters()))
 
 
+def _blocks(config: ModelConfig, updates: tuple[Update, ...]) -> int:
+    return sum(
+        config.H_layers if update.net == "H_level" else config.L_layers for update in updates
+    )
+
+
 def _products(config: ModelConfig) -> tuple[int, int]:
     """Elements of gate and up, along channels and along positions."""
 
@@ -126,19 +147,19 @@ def _products(config: ModelConfig) -> tuple[int, int]:
     return channels, 2 * config.hidden_size * inner(config.length) if config.mlp_t else 0
 
 
-def _attention(config: ModelConfig) -> tuple[int, int]:
-    """Elements that the gradient of attention keeps of a block, and those it makes in passing."""
-    if config.mlp_t:
-        return 0, 0
+def _mixing(config: ModelConfig, kind: str) -> tuple[int, int, int]:
+    """Elements that mixing positions keeps of a block, makes in its gradient, and forwards."""
     state, heads, length = config.length * config.hidden_size, config.num_heads, config.length
-    kind = device_kind()
+    if config.mlp_t:  # the norm over positions, in plain functions
+        return 0 if kind == "cuda" else 2 * state, 0, 0
     if kind == "cuda":
         padded = -(-length // FUSED_LENGTH) * FUSED_LENGTH * config.hidden_size
-        return 4 * padded + state, 4 * padded + 3 * state
-    if kind == "metal" and attention_is_fused(config):
+        return 4 * padded + state, 4 * padded + 3 * state, 4 * state
+    if attention_is_fused(config):
         block = min(length, int(os.environ.get("MLX_SDPA_VJP_BLOCK", VJP_BLOCK)))
-        return 6 * state, 3 * heads * block**2 + 8 * state
-    return 6 * state + heads * length**2, 3 * heads * length**2 + 6 * state
+        return 6 * state, 3 * heads * block**2 + 8 * state, 5 * state
+    scores = heads * length**2
+    return 6 * state + scores, 3 * scores + 6 * state, 2 * scores + 4 * state
 
 
 def attention_is_fused(config: ModelConfig) -> bool:

@@ -128,6 +128,7 @@ class Trainer:
             InputError: the run folder cannot be taken or written, or a metric is NaN or infinite.
         """
         self.open()
+        device.wire_memory()
         config, progress, results = self.config, self.progress, {}
         should_stop = synced_stop(should_stop, self.world, progress)
         remedy = f"continue with resume={self.run}, once it holds a step_* folder"

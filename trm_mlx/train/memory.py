@@ -44,11 +44,12 @@ def plan(config: TrainConfig, model: RecursiveReasoner, held: int, processes: in
         available = min(available, held + CPU_ROOM)
 
     def most_rows(recompute: bool) -> int:
-        """By bisection: the peak grows with the rows."""
+        """By bisection, as the peak grows with the rows."""
+        least = peak(model, held, batch, 1, recompute)  # of the carry alone, maybe
         low, high = 1, batch
         while low < high:
             middle = (low + high + 1) // 2
-            fits = peak(model, held, batch, middle, recompute) <= available
+            fits = peak(model, held, batch, middle, recompute) <= max(available, least)
             low, high = (middle, high) if fits else (low, middle - 1)
         return low
 
@@ -66,10 +67,12 @@ def peak(model: RecursiveReasoner, held: int, batch: int, rows: int, recompute: 
     sizes, weights = row_sizes(model), trainable_bytes(model)
     passes = -(-batch // rows)
     row = sizes.kept - (sizes.again if recompute else 0)
-    row += sizes.gradient + RUN_AHEAD * sizes.forward
+    if device_kind() != "cpu":  # its trace holds all these already
+        row += sizes.gradient + RUN_AHEAD * sizes.forward
     # The carry before the step and after it; it is joined from the passes while those are held.
     computing = 2 * batch * sizes.carry + rows * row
     joining = 3 * batch * sizes.carry if passes > 1 else 0
-    gradients = weights * min(passes, 2)
+    # Of an update and of those after it, whose sum is next; the same of the passes.
+    gradients = weights * (4 if passes > 1 else 2)
     updating = held - model_bytes(model) + weights
     return held + gradients + max(computing, joining, updating)

@@ -13,6 +13,7 @@ from trm_mlx.config import TrainConfig
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, draw_least_steps, draw_starts
+from trm_mlx.models.memory import row_sizes
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights, total_loss
@@ -53,8 +54,12 @@ class TrainState:
 
     @property
     def room(self) -> int:
-        """Bytes that a step takes besides what `arrays` hold."""
-        return self.plan.peak - self._held
+        """Bytes that MLX may take in a step besides `arrays` and the carry: the plan's, but one array.
+
+        MLX compares memory with a limit once it has made an array.
+        """
+        sizes, batch = row_sizes(self.model), self.config.global_batch_size // self.world.size
+        return self.plan.peak - self._held - batch * sizes.carry - self.plan.rows * sizes.largest
 
     @property
     def arrays(self) -> list:
@@ -121,6 +126,11 @@ class TrainState:
         joined = tree_map(lambda *parts: mx.concatenate(parts), *zip(carries, puzzles, strict=True))
         metrics = tree_map(lambda *parts: sum(parts[1:], parts[0]), *metrics)
         return joined[0], metrics, total, joined[1]
+
+    def trace(self, carry: Carry, batch: Batch) -> None:
+        """Trace a pass over these rows; where a run compiles, that is what it waits for first."""
+        run_pass = self._maybe_compile(self._pass, self.model.recursion)
+        run_pass(carry, batch, self._draw(carry, mx.random.key(0)), {})
 
     def _draw(self, carry: Carry, key: mx.array) -> dict:
         """Draw the randomness of a step for every row, as in the global batch."""
