@@ -7,7 +7,6 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.config_io import load_config
 from trm_mlx.models.model import build_model
 from trm_mlx.train.step import TrainState
 
@@ -40,11 +39,14 @@ def working_set(memory: int) -> int:
     return memory * 2 // 3 if memory < SMALL_MAC else memory * 3 // 4
 
 
-def fits() -> Iterator[Fit]:
-    """Plan each experiment for the default device, or the one assumed; nothing is computed."""
-    for name, sizes in EXPERIMENTS.items():
-        config = load_config([f"experiment={name}"])
-        seq_len, vocab_size, identifiers = sizes
+def fits(configs: dict[str, TrainConfig]) -> Iterator[Fit]:
+    """Plan each experiment for the default device, or the one assumed; nothing is computed.
+
+    Args:
+        configs: by name, of `EXPERIMENTS`.
+    """
+    for name, config in configs.items():
+        seq_len, vocab_size, identifiers = EXPERIMENTS[name]
         model = ModelConfig.of(
             config.arch,
             seq_len=seq_len,

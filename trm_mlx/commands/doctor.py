@@ -59,9 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_plans(macs: list[int]) -> None:
     """Print a table of `fits` in Markdown: for this machine, or for Macs of so many GB."""
-    from trm_mlx.bench.fits import fits, working_set
+    from trm_mlx.bench.fits import EXPERIMENTS, fits, working_set
+    from trm_mlx.config_io import load_config
     from trm_mlx.models.memory import memory_size
 
+    configs = {name: load_config([f"experiment={name}"]) for name in EXPERIMENTS}
     columns = ("memory", "experiment", "batch", "rows at once", "passes", "peak, GiB", "trace, s")
     print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
     for gigabytes in macs or [None]:
@@ -73,7 +75,7 @@ def _print_plans(macs: list[int]) -> None:
             here = device.assumed("metal", working_set(gigabytes * GIBIBYTE))
             name = f"{gigabytes} GB"
         with here:
-            for fit in fits():
+            for fit in fits(configs):
                 peak = f"{fit.peak / GIBIBYTE:.1f}"
                 if fit.peak > memory_size():
                     peak += ", does not fit"

@@ -54,7 +54,7 @@ class TrainState:
 
     @property
     def room(self) -> int:
-        """Bytes that MLX may take in a step besides `arrays` and the carry: the plan's, but one array.
+        """Bytes that a step may take besides `arrays` and the carry: the plan's, but one array.
 
         MLX compares memory with a limit once it has made an array.
         """
