@@ -21,7 +21,7 @@ from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.recursion import Update
 
 SHARE = 0.75  # of the memory there is that a plan may use
-RUN_AHEAD = 2  # blocks that MLX may launch before the first of them is done
+RUN_AHEAD = 4  # blocks that MLX may launch before the first of them is done
 # Of a head, for which Metal has a fused gradient of attention (MLX 0.32.4).
 METAL_HEAD_DIMS = (64, 72, 80, 96, 128)
 VJP_BLOCK = 1024  # queries and keys of which that gradient makes the scores at once
@@ -47,6 +47,8 @@ class Sizes(NamedTuple):
     gradient: int
     forward: int
     largest: int
+    tokens: int  # of the batch that a step is given
+    ahead: int  # of work that MLX launches before what came before it is done
 
 
 def row_sizes(model: RecursiveReasoner) -> Sizes:
@@ -69,6 +71,7 @@ def row_sizes(model: RecursiveReasoner) -> Sizes:
         kept, passing, forward = _mixing(config, kind)
         again = blocks * sum(products)
         block = 4 * state + sum(products) + kept
+    forward = max(max(products) * 3 // 2, forward) + 3 * state
     ends = (states + 3) * state + (32 if kind == "cpu" else 14) * heads
     return Sizes(
         carry=states * state * size + 4 * (2 * config.seq_len + 3),
@@ -76,8 +79,10 @@ def row_sizes(model: RecursiveReasoner) -> Sizes:
         again=again * size,
         # Gate and up, their gradients, and silu; or the scores of attention.
         gradient=(max(2 * max(products), passing) + 3 * state) * size,
-        forward=(max(max(products) * 3 // 2, forward) + 3 * state) * size,
+        forward=forward * size,
         largest=max(*products, min(passing, scores)) * size,
+        tokens=4 * (2 * config.seq_len + 1),
+        ahead=min(RUN_AHEAD, _blocks(config, model.recursion.in_grad_updates)) * forward * size,
     )
 
 
@@ -91,7 +96,12 @@ def evaluation_rows(model: RecursiveReasoner, examples: int) -> int:
 def evaluation_bytes(model: RecursiveReasoner, rows: int) -> int:
     """Bytes that a supervision step of an evaluation takes besides the weights."""
     sizes = row_sizes(model)
-    return rows * (4 * sizes.carry + (1 + RUN_AHEAD) * sizes.forward)
+    return rows * (4 * sizes.carry + sizes.forward + sizes.ahead)
+
+
+def evaluation_room(model: RecursiveReasoner, rows: int) -> int:
+    """Bytes to bound such a step by: all but one array, after which MLX looks at its limit."""
+    return evaluation_bytes(model, rows) - rows * row_sizes(model).largest
 
 
 @contextmanager

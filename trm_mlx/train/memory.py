@@ -5,7 +5,6 @@ from typing import NamedTuple
 from trm_mlx.config import TrainConfig
 from trm_mlx.device import device_kind
 from trm_mlx.models.memory import (
-    RUN_AHEAD,
     SHARE,
     memory_size,
     model_bytes,
@@ -68,11 +67,13 @@ def peak(model: RecursiveReasoner, held: int, batch: int, rows: int, recompute: 
     passes = -(-batch // rows)
     row = sizes.kept - (sizes.again if recompute else 0)
     if device_kind() != "cpu":  # its trace holds all these already
-        row += sizes.gradient + RUN_AHEAD * sizes.forward
+        row += sizes.gradient + sizes.ahead
     # The carry before the step and after it; it is joined from the passes while those are held.
     computing = 2 * batch * sizes.carry + rows * row
+    if passes > 1:
+        computing += rows * sizes.carry  # cut out of the batch's
     joining = 3 * batch * sizes.carry if passes > 1 else 0
     # Of an update and of those after it, whose sum is next; the same of the passes.
     gradients = weights * (4 if passes > 1 else 2)
     updating = held - model_bytes(model) + weights
-    return held + gradients + max(computing, joining, updating)
+    return held + batch * sizes.tokens + gradients + max(computing, joining, updating)

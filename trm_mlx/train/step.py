@@ -59,7 +59,8 @@ class TrainState:
         MLX compares memory with a limit once it has made an array.
         """
         sizes, batch = row_sizes(self.model), self.config.global_batch_size // self.world.size
-        return self.plan.peak - self._held - batch * sizes.carry - self.plan.rows * sizes.largest
+        there = self._held + batch * (sizes.carry + sizes.tokens)
+        return self.plan.peak - there - self.plan.rows * sizes.largest
 
     @property
     def arrays(self) -> list:
