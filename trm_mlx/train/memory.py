@@ -43,13 +43,16 @@ def plan(config: TrainConfig, model: RecursiveReasoner, held: int, processes: in
         available = min(available, held + CPU_ROOM)
 
     def most_rows(recompute: bool) -> int:
-        """By bisection, as the peak grows with the rows."""
+        """By bisection: the peak grows with the rows, but a single pass holds less beside them."""
         least = peak(model, held, batch, 1, recompute)  # of the carry alone, maybe
-        low, high = 1, batch
+
+        def fits(rows: int) -> bool:
+            return peak(model, held, batch, rows, recompute) <= max(available, least)
+
+        low, high = (batch, batch) if fits(batch) else (1, batch)
         while low < high:
             middle = (low + high + 1) // 2
-            fits = peak(model, held, batch, middle, recompute) <= max(available, least)
-            low, high = (middle, high) if fits else (low, middle - 1)
+            low, high = (middle, high) if fits(middle) else (low, middle - 1)
         return low
 
     choice = config.grad_checkpoint
