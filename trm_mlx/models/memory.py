@@ -100,8 +100,8 @@ def evaluation_bytes(model: RecursiveReasoner, rows: int) -> int:
 
 
 def evaluation_room(model: RecursiveReasoner, rows: int) -> int:
-    """Bytes to bound such a step by: all but one array, after which MLX looks at its limit."""
-    return evaluation_bytes(model, rows) - rows * row_sizes(model).largest
+    """Bytes to bound such a step by: all but two arrays, see `TrainState.room`."""
+    return evaluation_bytes(model, rows) - 2 * rows * row_sizes(model).largest
 
 
 @contextmanager

@@ -54,13 +54,13 @@ class TrainState:
 
     @property
     def room(self) -> int:
-        """Bytes that a step may take besides `arrays` and the carry: the plan's, but one array.
+        """Bytes that a step may take besides `arrays` and the carry: the plan's, but two arrays.
 
-        MLX compares memory with a limit once it has made an array.
+        MLX waits for whole buffers of commands, and makes an array before it looks at its limit.
         """
         sizes, batch = row_sizes(self.model), self.config.global_batch_size // self.world.size
         there = self._held + batch * (sizes.carry + sizes.tokens)
-        return self.plan.peak - there - self.plan.rows * sizes.largest
+        return self.plan.peak - there - 2 * self.plan.rows * sizes.largest
 
     @property
     def arrays(self) -> list:
