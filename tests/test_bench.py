@@ -14,7 +14,7 @@ MEASURED = ("training step, ms", "forward pass, ms", "training loop, ms a step")
 def test_table(capsys):
     assert main(["bench", *TINY, *SIZES]) == 0
     table = capsys.readouterr().out.splitlines()
-    rows = {line[:30].strip(): float(line[30:]) for line in table[1:]}
+    rows = {line[:34].strip(): float(line[34:]) for line in table[1:]}
     assert all(rows[name] > 0 for name in MEASURED)
 
 

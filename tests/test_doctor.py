@@ -151,3 +151,14 @@ def test_the_blas_is_named_by_its_path():
 def test_no_time_to_multiply(capsys, seconds):
     assert main(["doctor", f"--seconds={seconds}"]) == 2
     assert f"--seconds {seconds}: must be greater than 0" in capsys.readouterr().err
+
+
+def test_what_fits_on_a_mac(capsys):
+    """Rows grow with the memory; nothing of it is computed or traced twice."""
+    assert main(["doctor", "--plan", "8", "64"]) == 0
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    rows = {(memory, name): int(count.split(",")[0]) for memory, name, _, count, *_ in lines[2:]}
+    for name in {name for _, name in rows}:
+        assert 1 <= rows["8 GB", name] < rows["64 GB", name] <= 768
+    assert any("does not fit" in cell for cell in lines[7])
+    assert main(["doctor", "--plan", "0"]) == 2

@@ -29,9 +29,9 @@ ALLOWED = {
     "tasks": {"numba_jit", "errors"},
     "data": {"errors", "atomic"},
     "builders": {"tasks", "data", "config_io", "errors"},  # for options that are paths
-    "models": {"device", "numba_jit", "config", "config_io", "errors", "regular_files"},
-    "train": {"models", "tasks", "data", "config", "device", "distributed", "host_memory"}
-    | {"errors"},
+    "models": {"device", "numba_jit", "config", "config_io", "errors", "regular_files"}
+    | {"host_memory"},
+    "train": {"models", "tasks", "data", "config", "device", "distributed", "errors"},
     "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "atomic"},
     "run": {"train", "evaluate", "models", "tasks", "data", "config", "config_io", "distributed"}
     | {"device", "errors", "atomic", "regular_files"},

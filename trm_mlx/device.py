@@ -11,10 +11,13 @@ import os
 import sys
 import sysconfig
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TOO_LATE = "mlx.core" in sys.modules  # its calls are bound to the reference BLAS by now
 _SYSTEM_LIBRARIES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
+_assumed: tuple[str, int] | None = None  # a device and its memory
 _SWAP = "mlx was imported before trm_mlx, with a slow BLAS: swap the imports"
 _REMEDY = (
     "pip install 'trm-mlx[cpu]' (x86-64), or install your system's OpenBLAS "
@@ -65,9 +68,32 @@ def device_kind() -> str:
     """
     import mlx.core as mx
 
+    if _assumed is not None:
+        return _assumed[0]
     if mx.default_device() == mx.Device(mx.cpu):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+@contextmanager
+def assumed(kind: str, memory: int) -> Iterator[None]:
+    """Inside, everything is planned and traced for a device of this kind, not the one there is.
+
+    Args:
+        kind: as `device_kind` returns it.
+        memory: bytes for arrays.
+    """
+    global _assumed
+    before, _assumed = _assumed, (kind, memory)
+    try:
+        yield
+    finally:
+        _assumed = before
+
+
+def assumed_memory() -> int | None:
+    """The bytes for arrays of the device that is `assumed`, if one is."""
+    return None if _assumed is None else _assumed[1]
 
 
 def default_dtype() -> str:
@@ -113,6 +139,17 @@ def slow(dtype: str) -> list[str]:
     if device_kind() == "cpu" and dtype != "float32":
         found.append(f"{dtype} is very slow on a CPU: use arch.forward_dtype=auto")
     return found
+
+
+def wire_memory() -> None:
+    """Let macOS keep the arrays of a run in memory, up to the working set it recommends.
+
+    As mlx-lm does for training; without it they may be paged out while the GPU waits.
+    """
+    import mlx.core as mx
+
+    if device_kind() == "metal":
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
 
 
 def _needs_blas() -> bool:

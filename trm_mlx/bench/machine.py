@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from trm_mlx import device
 from trm_mlx.host_memory import host_memory, machine_memory
-from trm_mlx.train.memory import memory_size
+from trm_mlx.models.memory import memory_size
 
 _WIDTH = {"cpu": 1024, "metal": 4096, "cuda": 8192}  # of a square matrix, enough to be busy
 

@@ -1,5 +1,6 @@
 """Times this package on random puzzles: training step, forward pass, training loop."""
 
+import contextlib
 import dataclasses
 import itertools
 import tempfile
@@ -19,6 +20,7 @@ from trm_mlx.data.sampler import iterate_test
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.evaluate.evaluate import EvaluationStep
+from trm_mlx.models.memory import bounded, evaluation_bytes, evaluation_room
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.run.log import mean_metrics
 from trm_mlx.run.trainer import Trainer
@@ -29,19 +31,28 @@ from trm_mlx.train.step import TrainState
 class MLXBench:
     """A model with a batch of random tokens, whose step and forward pass are timed."""
 
-    def __init__(self, config: TrainConfig, seq_len: int, vocab_size: int, world: World = SINGLE):
-        self.config, self.sizes = config, {"seq_len": seq_len, "vocab_size": vocab_size}
+    def __init__(
+        self,
+        config: TrainConfig,
+        seq_len: int,
+        vocab_size: int,
+        world: World = SINGLE,
+        identifiers: int = 1,
+    ):
+        self.config = config
         shape = (config.global_batch_size // world.size, seq_len)
         self.batch = {
             "inputs": mx.random.randint(1, vocab_size, shape),
             "labels": mx.random.randint(1, vocab_size, shape),
             "puzzle_identifiers": mx.zeros(shape[:1], mx.int32),
         }
-        sizes = ModelConfig.of(config.arch, num_puzzle_identifiers=1, **self.sizes)
-        self.model = build_model(sizes)
+        sizes = {"seq_len": seq_len, "vocab_size": vocab_size}
+        sizes["num_puzzle_identifiers"] = identifiers
+        self.model = build_model(ModelConfig.of(config.arch, **sizes))
         self.state = TrainState(self.model, config, 10_000, world)
         self.evaluation = EvaluationStep(self.model, config.loss, device.compiles(config.compile))
         self.carry = self.model.initial_carry(self.batch)
+        self._running: tuple = ()
         mx.eval(self.state.arrays, self.carry, self.batch)
 
     def step(self) -> None:
@@ -50,34 +61,53 @@ class MLXBench:
         mx.async_eval(self.state.arrays, self.carry, metrics)
 
     def forward(self) -> None:
+        """One supervision step, dispatched while the one before it runs, as in an evaluation."""
         self.model.eval()
-        carry = self.model.initial_carry(self.batch)
-        mx.async_eval(self.evaluation(carry, self.batch))
+        before, carry = self._running, self.model.initial_carry(self.batch)
+        self._running = self.evaluation(carry, self.batch)
+        mx.async_eval(self._running)
+        mx.eval(before)
 
-    def least_memory(self) -> int:
-        """The peak of a training step with no memory to spare, in bytes.
+    def room(self, name: str) -> int:
+        """Bytes that the plan gives a measurement besides what is held before it."""
+        if name == "step":
+            return self.state.room
+        return evaluation_room(self.model, len(self.batch["inputs"]))
 
-        Otherwise MLX queues work ahead of the GPU and keeps the arrays of all of it.
+    def measure(self, name: str, runs: int, limited: bool = True) -> dict:
+        """The mean of the seconds of ``runs`` calls, and the peak of memory in bytes.
+
+        Args:
+            limited: by the plan, as a run is; otherwise MLX launches ahead as far as it likes.
         """
-        before = mx.set_memory_limit(0)
-        try:
-            return self.measure("step", 1)["peak"]
-        finally:
-            mx.set_memory_limit(before)
-
-    def measure(self, name: str, runs: int) -> dict:
-        """The mean of the seconds of ``runs`` calls, and the peak of memory in bytes."""
         run: Callable[[], None] = getattr(self, name)
+        self._running = ()
         mx.clear_cache()
         mx.reset_peak_memory()
-        start = time.perf_counter()
-        for _ in range(runs):
-            run()
-        mx.synchronize()
+        planned = self.state.plan.peak
+        if name == "forward":
+            held, rows = mx.get_active_memory(), len(self.batch["inputs"])
+            planned = held + evaluation_bytes(self.model, rows)
+        with bounded(self.room(name)) if limited else contextlib.nullcontext():
+            start = time.perf_counter()
+            for _ in range(runs):
+                run()
+            mx.synchronize()
         return {
             "seconds": (time.perf_counter() - start) / runs,
             "peak": mx.get_peak_memory(),
+            "planned": planned,
         }
+
+
+class Unlimited:
+    """The same bench, measured without the plan's limit: what the limit costs, and saves."""
+
+    def __init__(self, bench: MLXBench):
+        self._bench = bench
+
+    def measure(self, name: str, runs: int) -> dict:
+        return self._bench.measure(name, runs, limited=False)
 
 
 def loop_seconds(

@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seq-len", type=int, default=81, help="cells (default: %(default)s)")
     parser.add_argument("--vocab-size", type=int, default=11, help="tokens (default: %(default)s)")
+    parser.add_argument(
+        "--identifiers", type=int, default=1, help="rows of the puzzle table (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="calls a turn (default: %(default)s)")
     parser.add_argument(
@@ -50,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure and print."""
-    for name in ("batch_size", "seq_len", "rounds", "runs", "max_steps"):
+    for name in ("batch_size", "seq_len", "rounds", "runs", "max_steps", "identifiers"):
         if getattr(arguments, name) < 1:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} {getattr(arguments, name)}: must be at least 1")
@@ -69,10 +72,10 @@ def run(arguments: argparse.Namespace) -> None:
         figures = {name: dict(zip(("ours", "published"), row, strict=True)) for name, row in rows}
         print(json.dumps({"device": device.device_kind(), **figures}))
         return
-    print(f"{'':30} {'ours':>10} {'published':>10} {'ratio':>7}")
+    print(f"{'':34} {'ours':>10} {'published':>10} {'ratio':>7}")
     for name, (ours, published) in rows:
         compared = f"{published:10.2f} {ours / published:7.2f}" if published else ""
-        print(f"{name:30} {ours:10.2f} {compared}".rstrip())
+        print(f"{name:34} {ours:10.2f} {compared}".rstrip())
 
 
 def measure(
@@ -81,23 +84,20 @@ def measure(
     """The rows of the table: a name, our figure and the published code's, or None."""
     from trm_mlx.bench.mlx_bench import MLXBench, loop_seconds
 
-    mlx_bench = MLXBench(config, arguments.seq_len, arguments.vocab_size)
+    identifiers = arguments.identifiers
+    mlx_bench = MLXBench(config, arguments.seq_len, arguments.vocab_size, identifiers=identifiers)
     if arguments.reference:
         sizes = {
             "batch_size": config.global_batch_size,
             "loss": config.loss,
             "seq_len": arguments.seq_len,
             "vocab_size": arguments.vocab_size,
-            "num_puzzle_identifiers": 1,
+            "num_puzzle_identifiers": identifiers,
         }
         with Reference(arguments.reference, config.arch, sizes) as reference:
             rows = _compare([mlx_bench, reference], arguments)
     else:
         rows = _compare([mlx_bench], arguments)
-    if device.device_kind() != "cpu":
-        least = mlx_bench.least_memory() / GIBIBYTE
-        published = rows[2][1][1]
-        rows.append(("training step, least GiB", (least, published)))
     steps = arguments.rounds * arguments.runs
     loading, loop = loop_seconds(config, arguments.seq_len, arguments.vocab_size, steps)
     return [
@@ -160,20 +160,27 @@ def _print_solving(results: dict[str, dict[str, float]], arguments: argparse.Nam
 
 def _compare(benches: list, arguments: argparse.Namespace) -> list[tuple[str, tuple]]:
     """Times and memory peaks of all benches, measured in turns."""
+    from trm_mlx.bench.mlx_bench import Unlimited
+
+    ours, others = benches[0], [Unlimited(benches[0]), *benches[1:]]
     rows = []
     for name, label in (("step", "training step"), ("forward", "forward pass")):
         first = [bench.measure(name, 1)["seconds"] for bench in benches]
         rounds = [
-            [bench.measure(name, arguments.runs) for bench in benches]
+            [bench.measure(name, arguments.runs) for bench in (ours, *others)]
             for _ in range(arguments.rounds)
         ]
         turns = list(zip(*rounds, strict=True))
-        seconds = [statistics.median(turn["seconds"] for turn in bench) for bench in turns]
+        seconds = [1e3 * statistics.median(turn["seconds"] for turn in bench) for bench in turns]
         peaks = [max(turn["peak"] for turn in bench) / GIBIBYTE for bench in turns]
+        planned = max(turn["planned"] for turn in turns[0]) / GIBIBYTE
         rows += [
-            (f"{label}, ms", _pair([1e3 * value for value in seconds])),
+            (f"{label}, ms", _pair([seconds[0], *seconds[2:]])),
+            (f"{label} unlimited, ms", (seconds[1], None)),
             (f"first {label}, s", _pair(first)),
-            (f"{label}, peak GiB", _pair(peaks)),
+            (f"{label}, peak GiB", _pair([peaks[0], *peaks[2:]])),
+            (f"{label}, planned GiB", (planned, None)),
+            (f"{label} unlimited, peak GiB", (peaks[1], None)),
         ]
     return rows
 

@@ -1,6 +1,7 @@
 """``trm doctor``: what this machine has for training, how fast it is, and what is wrong with it."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import platform
 import shutil
@@ -30,10 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=2.0, help="to multiply, per dtype (default: %(default)s)"
     )
+    parser.add_argument(
+        "--plan",
+        type=int,
+        nargs="*",
+        metavar="GB",
+        help="print instead what of the experiments fits here, or on Macs of so many GB (computed)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what there is, then what is wrong with its remedy; 1 if anything is."""
+    if arguments.plan is not None:
+        _print_plans(arguments.plan)
+        return 0
     if not arguments.seconds > 0:
         raise InputError(f"--seconds {arguments.seconds:g}: must be greater than 0")
     for name, value in facts(arguments.seconds):
@@ -44,6 +55,33 @@ def run(arguments: argparse.Namespace) -> int:
     if not wrong:
         print("nothing is wrong")
     return 1 if wrong else 0
+
+
+def _print_plans(macs: list[int]) -> None:
+    """Print a table of `fits` in Markdown: for this machine, or for Macs of so many GB."""
+    from trm_mlx.bench.fits import EXPERIMENTS, fits, working_set
+    from trm_mlx.config_io import load_config
+    from trm_mlx.models.memory import memory_size
+
+    configs = {name: load_config([f"experiment={name}"]) for name in EXPERIMENTS}
+    columns = ("memory", "experiment", "batch", "rows at once", "passes", "peak, GiB", "trace, s")
+    print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
+    for gigabytes in macs or [None]:
+        if gigabytes is None:
+            here, name = contextlib.nullcontext(), "here"
+        elif gigabytes < 1:
+            raise InputError(f"--plan {gigabytes}: must be at least 1")
+        else:
+            here = device.assumed("metal", working_set(gigabytes * GIBIBYTE))
+            name = f"{gigabytes} GB"
+        with here:
+            for fit in fits(configs):
+                peak = f"{fit.peak / GIBIBYTE:.1f}"
+                if fit.peak > memory_size():
+                    peak += ", does not fit"
+                rows = f"{fit.rows}{', recomputing' if fit.recompute else ''}"
+                cells = (name, fit.experiment, fit.batch, rows, fit.passes, peak)
+                print(f"| {' | '.join(map(str, cells))} | {fit.trace:.1f} |")
 
 
 def facts(seconds: float) -> list[tuple[str, str]]:

@@ -17,9 +17,9 @@ from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, unroll
+from trm_mlx.models.memory import bounded, evaluation_room, evaluation_rows
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses
-from trm_mlx.train.memory import evaluation_rows
 
 SAVABLE = (
     "inputs",
@@ -123,7 +123,8 @@ def evaluate(
     for evaluator in evaluators:
         evaluator.begin()
     batches = iterate_test(dataset, batch_size * world.size, shard=world)
-    with evaluation_mode(step.model):
+    room = evaluation_room(step.model, batch_size)
+    with evaluation_mode(step.model), bounded(room):
         for set_name, arrays, rows in prefetch(batches):
             batch = {name: mx.array(array) for name, array in arrays.items()}
             outputs, metrics = run_to_halt(step, batch)

@@ -154,11 +154,14 @@ def unroll(step: Callable, carry: Carry, batch: dict[str, mx.array], steps: int)
     """Run the same number of supervision steps for every row of a batch.
 
     A row that would halt goes on. Yields the result of ``step(carry, batch)``, a carry first, for
-    every step, already dispatched to the device.
+    every step, already dispatched to the device. A step is dispatched while the one before it runs,
+    and no further ahead: the arrays of all of them would be held.
     """
     for _ in range(steps):
+        running = carry
         carry, *results = step(carry, batch)
         # A halted row would start anew with the next call.
         carry = carry._replace(halted=mx.zeros_like(carry.halted))
         mx.async_eval(carry, results)
+        mx.eval(running)
         yield carry, *results

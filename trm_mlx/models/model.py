@@ -69,6 +69,11 @@ class RecursiveReasoner(nn.Module):
         self.q_head.bias = mx.full((2,), -5.0)
         self._freeze_buffers()
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The dtype of the activations."""
+        return self._dtype
+
     def _freeze_buffers(self) -> None:
         self.freeze(recurse=False, keys=[_initial(state) for state in self.recursion.states])
         if "puzzle_emb" in self:

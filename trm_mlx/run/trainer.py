@@ -21,6 +21,7 @@ from trm_mlx.evaluate.evaluate import (
     write_files,
     write_outputs,
 )
+from trm_mlx.models.memory import bounded
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
 from trm_mlx.run.folder import RunFolder, check_newest, fill_names
@@ -143,6 +144,7 @@ class Trainer:
             InputError: the run folder cannot be taken or written, or a metric is NaN or infinite.
         """
         self.open()
+        device.wire_memory()
         config, progress, results = self.config, self.progress, {}
 
         def stop_now() -> None:
@@ -159,12 +161,15 @@ class Trainer:
                     while not self.finished:
                         if should_stop():
                             raise StopTraining
-                        self._train_interval(report, should_stop)
+                        with bounded(self.state.room):
+                            self._train_interval(report, should_stop)
+                        mx.clear_cache()
                         number = progress.interval + 1
                         last = number * config.epochs_per_interval == config.epochs
                         evaluated = last or number > config.min_eval_interval
                         if evaluated and self.test_data is not None:
                             results = self._evaluate(report, should_stop)
+                            mx.clear_cache()
                         progress.interval = number
                         if last or (evaluated and config.checkpoint_every_eval):
                             self._checkpoint(report)

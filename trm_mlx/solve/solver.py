@@ -12,6 +12,7 @@ import numpy as np
 
 from trm_mlx import device
 from trm_mlx.errors import InputError, located
+from trm_mlx.models.memory import evaluation_rows
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.batcher import Batcher, batch_step, compiled_step
 from trm_mlx.solve.scheduler import Scheduler, Solution, StepEvent
@@ -99,7 +100,8 @@ class Solver:
         if on_step is not None and not self._intermediates:
             raise InputError("on_step needs a Solver with intermediates=True")
         puzzles = self._puzzles(inputs, puzzle_identifiers)
-        rows = self._batch_size or (32 if device.device_kind() == "cpu" else 256)
+        most = 32 if device.device_kind() == "cpu" else 256
+        rows = self._batch_size or evaluation_rows(self.model, most)
         first = list(itertools.islice(puzzles, max(rows, 2)))
         if not first:
             return

@@ -6,13 +6,14 @@ from functools import partial
 
 import mlx.core as mx
 import mlx.optimizers as optim
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx import device
 from trm_mlx.config import TrainConfig
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, draw_dropout, draw_least_steps, draw_starts
+from trm_mlx.models.memory import row_sizes
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights, total_loss
@@ -44,12 +45,24 @@ class TrainState:
         self.optimizer = build_optimizer(config, total_steps)
         self.optimizer.init(model.trainable_parameters())
         self.average = tree_map(mx.array, model.trainable_parameters()) if config.ema else {}
-        self.plan = plan(config, model, world.size)
+        arrays = (array for _, array in tree_flatten(self.arrays))
+        self._held = sum(array.nbytes for array in arrays if isinstance(array, mx.array))
+        self.plan = plan(config, model, self._held, world.size)
         self._puzzle_lr = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
         self._compiles = device.compiles(config.compile)
         self._compiled: dict[Recursion | None, Callable] = {}
         # Called between two passes; what it raises leaves everything as it was before the step.
         self.between_passes: Callable[[], object] = lambda: None
+
+    @property
+    def room(self) -> int:
+        """Bytes that a step may take besides `arrays` and the carry: the plan's, but two arrays.
+
+        MLX waits for whole buffers of commands, and makes an array before it looks at its limit.
+        """
+        sizes, batch = row_sizes(self.model), self.config.global_batch_size // self.world.size
+        there = self._held + batch * (sizes.carry + sizes.tokens)
+        return self.plan.peak - there - 2 * self.plan.rows * sizes.largest
 
     @property
     def arrays(self) -> list:
@@ -117,6 +130,11 @@ class TrainState:
         joined = tree_map(lambda *parts: mx.concatenate(parts), *zip(carries, puzzles, strict=True))
         metrics = tree_map(lambda *parts: sum(parts[1:], parts[0]), *metrics)
         return joined[0], metrics, total, joined[1]
+
+    def trace(self, carry: Carry, batch: Batch) -> None:
+        """Trace a pass over these rows; where a run compiles, that is what it waits for first."""
+        run_pass = self._maybe_compile(self._pass, self.model.recursion)
+        run_pass(carry, batch, self._draw(carry, mx.random.key(0)), {})
 
     def _draw(self, carry: Carry, key: mx.array) -> dict:
         """Draw the randomness of a step for every row, as in the global batch."""
