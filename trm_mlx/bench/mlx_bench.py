@@ -22,7 +22,7 @@ from trm_mlx.evaluate.evaluate import EvaluationStep
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.run.log import mean_metrics
 from trm_mlx.run.trainer import Trainer
-from trm_mlx.solve.solver import Solver
+from trm_mlx.solve.solver import HALT_THRESHOLD, Solver
 from trm_mlx.train.step import TrainState
 
 
@@ -133,7 +133,7 @@ def solving_rates(
 ) -> dict[str, dict[str, float]]:
     """Puzzles per second (median) and the fraction solved, ``halting`` and with ``all steps``."""
     results = {}
-    for name, threshold in (("halting", 0.5), ("all steps", None)):
+    for name, threshold in (("halting", HALT_THRESHOLD), ("all steps", None)):
         solver = Solver(model, max_steps, threshold, batch_size)
         seconds = []
         for _ in range(rounds + 1):
