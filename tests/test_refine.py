@@ -48,11 +48,11 @@ def test_more_steps_than_trained_go_on_from_the_same_states(model):
 
 
 def test_halting_follows_the_q_values(model):
-    model.q_head.bias = mx.array([4.0, 0.0])
+    model.q_head.bias = mx.array([5.0, 0.0])
     first, *_, last = trm_mlx.refine(model, INPUTS)
     assert first.halts.all()
-    np.testing.assert_allclose(first.halt_probability, 1 / (1 + np.exp(-4.0)), rtol=1e-5)
-    model.q_head.bias = mx.array([-4.0, 0.0])
+    np.testing.assert_allclose(first.halt_probability, 1 / (1 + np.exp(-5.0)), rtol=1e-5)
+    model.q_head.bias = mx.array([4.0, 0.0])  # 98 %, which is not enough
     first, *_, last = trm_mlx.refine(model, INPUTS)
     assert not first.halts.any()
     assert last.halts.all()  # there is no next step

@@ -161,7 +161,7 @@ def test_only_unsettled_puzzles_get_more(model):
     assert [s.evaluations for s in solutions] == [2 if row in (1, 4) else 8 for row in range(9)]
     # Nobody asked for the rules here, so none is said to have been checked.
     search = SearchConfig(trajectories=4, symmetries=True)
-    for confidence, trajectories in ((1.0, 1), (-1.0, 4)):
+    for confidence, trajectories in ((5.0, 1), (-1.0, 4)):
         solver = Solver(Copier(model, confidence), task=TASK, search=search, max_steps=2)
         solutions = list(solver.solve(inputs))
         assert {(s.trajectories, s.passes) for s in solutions} == {(trajectories, None)}
@@ -220,7 +220,7 @@ def test_first_to_halt_costs_no_more_than_side_by_side(model):
     second = 0.8 * mx.random.normal(model.q_head.weight.shape, key=mx.random.key(1))
     model.q_head.weight, model.q_head.bias = second, mx.array([-1.0, 0.0])
     search = SearchConfig(trajectories=4, restarts=True, select="first")
-    for solution in Solver(model, search=search, max_steps=6).solve(INPUTS):
+    for solution in Solver(model, 6, halt_threshold=0.5, search=search).solve(INPUTS):
         side_by_side = 4 * solution.steps
         assert solution.evaluations <= side_by_side + 6
         if solution.halted and solution.steps == 1:

@@ -53,7 +53,8 @@ def by_hand(model, inputs, identifier, threshold, max_steps=STEPS):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 20, None])
 def test_any_batch_size_solves_as_one_by_one(model, batch_size):
-    solutions = list(Solver(model, batch_size=batch_size).solve(INPUTS, IDENTIFIERS))
+    solver = Solver(model, halt_threshold=0.5, batch_size=batch_size)
+    solutions = list(solver.solve(INPUTS, IDENTIFIERS))
     assert len(solutions) == len(INPUTS)
     for inputs, identifier, solution in zip(INPUTS, IDENTIFIERS, solutions, strict=True):
         answer, steps, probability = by_hand(model, inputs, identifier, 0.5)

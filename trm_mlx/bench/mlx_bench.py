@@ -24,7 +24,7 @@ from trm_mlx.models.memory import bounded, evaluation_bytes, evaluation_room
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.run.log import mean_metrics
 from trm_mlx.run.trainer import Trainer
-from trm_mlx.solve.solver import Solver
+from trm_mlx.solve.solver import HALT_THRESHOLD, Solver
 from trm_mlx.train.step import TrainState
 
 
@@ -163,7 +163,7 @@ def solving_rates(
 ) -> dict[str, dict[str, float]]:
     """Puzzles per second (median) and the fraction solved, ``halting`` and with ``all steps``."""
     results = {}
-    for name, threshold in (("halting", 0.5), ("all steps", None)):
+    for name, threshold in (("halting", HALT_THRESHOLD), ("all steps", None)):
         solver = Solver(model, max_steps, threshold, batch_size)
         seconds = []
         for _ in range(rounds + 1):

@@ -9,7 +9,7 @@ import dataclasses
 
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.search import SELECTORS, SearchConfig
-from trm_mlx.solve.solver import Solver
+from trm_mlx.solve.solver import HALT_THRESHOLD, Solver
 from trm_mlx.tasks.base import Task
 
 SEARCH = tuple(field.name for field in dataclasses.fields(SearchConfig))
@@ -24,7 +24,8 @@ def add_search_arguments(parser: argparse.ArgumentParser, default: SearchConfig)
         "--halt-threshold",
         type=_threshold,
         metavar="P",
-        help="stop where the model's halting probability exceeds this; none: never (default: 0.5)",
+        help="stop where the model's halting probability exceeds this; none: never "
+        f"(default: {HALT_THRESHOLD})",
     )
     group.add_argument(
         "--trajectories",

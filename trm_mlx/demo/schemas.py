@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, NoReturn
 
 from trm_mlx.errors import InputError
 from trm_mlx.solve.search import DEFAULT_SEARCH, SELECTORS, SearchConfig
+from trm_mlx.solve.solver import HALT_THRESHOLD
 
 MAX_BODY = 64 * 1024  # bytes
 # Of one puzzle; every step keeps its output, so that their product bounds the memory too.
 TRAJECTORIES, STEPS, EVALUATIONS = 256, 256, 1024
 NOISE, SEED = 10.0, 2**32 - 1
-HALT_ABOVE = 0.5  # as of `Solver`, where a request does not say
 
 
 class EntryRequest(NamedTuple):
@@ -54,7 +54,10 @@ def read_solve(body: bytes) -> SolveRequest:
     values = _object(body, {"model", "text", *OPTIONS})
     model, text = _text(values, "model"), _text(values, "text")
     options = {name: OPTIONS[name](name, values[name]) for name in OPTIONS if name in values}
-    max_steps, threshold = options.pop("max_steps", None), options.pop("halt_threshold", HALT_ABOVE)
+    max_steps, threshold = (
+        options.pop("max_steps", None),
+        options.pop("halt_threshold", HALT_THRESHOLD),
+    )
     return SolveRequest(
         model, text, max_steps, threshold, dataclasses.replace(DEFAULT_SEARCH, **options)
     )

@@ -20,6 +20,7 @@ from trm_mlx.demo.jobs import Event, Full, Job, JobQueue
 from trm_mlx.demo.registry import ModelRegistry
 from trm_mlx.errors import InputError
 from trm_mlx.solve.search import DEFAULT_SEARCH, SELECTORS
+from trm_mlx.solve.solver import HALT_THRESHOLD
 
 ADDRESS = "127.0.0.1"
 MAX_WAITING = 4  # jobs
@@ -75,7 +76,7 @@ class Handler(RequestHandler):
         self.send_json(
             {
                 "models": [entry.to_dict() for entry in self.server.registry.entries.values()],
-                "defaults": {**asdict(DEFAULT_SEARCH), "halt_threshold": schemas.HALT_ABOVE},
+                "defaults": {**asdict(DEFAULT_SEARCH), "halt_threshold": HALT_THRESHOLD},
                 "selectors": {name: selector.meaning for name, selector in SELECTORS.items()},
                 "limits": {
                     "trajectories": schemas.TRAJECTORIES,

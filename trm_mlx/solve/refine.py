@@ -9,15 +9,15 @@ import numpy as np
 from trm_mlx.models.act import halting_logit, unroll
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.batcher import cell_confidence
-from trm_mlx.solve.solver import check_tokens
+from trm_mlx.solve.solver import HALT_THRESHOLD, check_tokens
 
 
 class Refinement(NamedTuple):
     """A batch after a supervision step.
 
     step: counted from 1; answers: tokens ``[B, S]``; confidence: probability of each answered
-    token ``[B, S]``; halt_probability: ``[B]``; halts: whether it would stop here, bool ``[B]``;
-    states: every state, float32 ``[B, L, D]``, by name.
+    token ``[B, S]``; halt_probability: ``[B]``; halts: whether `Solver` would stop here by
+    default, bool ``[B]``; states: every state, float32 ``[B, L, D]``, by name.
     """
 
     step: int
@@ -64,6 +64,6 @@ def refine(
             np.array(mx.argmax(outputs["logits"], axis=-1)),
             np.array(cell_confidence(outputs["logits"])),
             np.array(mx.sigmoid(logit)),
-            np.array((logit > 0) | (step == steps)),
+            np.array((mx.sigmoid(logit) > HALT_THRESHOLD) | (step == steps)),
             {name: np.array(state.astype(mx.float32)) for name, state in carry.states.items()},
         )
