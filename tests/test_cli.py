@@ -478,8 +478,12 @@ def test_other_dataset(place, other_data, capsys):
 def test_eval_of_a_model_alone(copy, capsys):
     step = copy / "run" / "step_0000004"
     (step / "state.json").unlink()
-    assert refusal(capsys, "eval", step).endswith("trained on: name --data DIR")
     assert main(["eval", str(step), "--data", str(copy / "data"), "--json"]) == 0
+    capsys.readouterr()
+    config = json.loads((step / "config.json").read_text())
+    (step / "config.json").write_text(json.dumps({**config, "seq_len": 15, "task": None}))
+    line = refusal(capsys, "eval", step)
+    assert line.startswith(f"{step}: name --data DIR; no known task has vocab_size 6 and seq_len 15")
 
 
 # Damaged checkpoints
