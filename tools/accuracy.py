@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx import SearchConfig, Solver, device, load
+from trm_mlx.solve.solver import HALT_THRESHOLD
 from trm_mlx.tasks import get_generator, task_of
 from trm_mlx.tasks.base import Task
 from trm_mlx.tasks.holdout import draw_distinct
@@ -81,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", nargs="+", type=int, help="numbers of the ways to try, from 0")
     parser.add_argument("--batch-size", type=int, help="(default: by the device)")
+    parser.add_argument(
+        "--halt-threshold", type=float, default=HALT_THRESHOLD, help="(default: %(default)s)"
+    )
 
 
 def measured(checkpoint: str | Path, arguments: argparse.Namespace):
@@ -91,6 +95,7 @@ def measured(checkpoint: str | Path, arguments: argparse.Namespace):
     questions = read(task, arguments)
     for number, (name, options) in enumerate(ways(config.halt_max_steps, arguments.trajectories)):
         if arguments.only is None or number in arguments.only:
+            options = {"halt_threshold": arguments.halt_threshold, **options}
             solver = Solver(model, task=task, batch_size=arguments.batch_size, **options)
             yield {"way": name, **figures(solver, task, questions)}
 

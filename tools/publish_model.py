@@ -25,6 +25,7 @@ from mlx.utils import tree_flatten
 from trm_mlx.atomic import atomic_folder
 from trm_mlx.models.checkpoint_files import PRETRAINED, save_model
 from trm_mlx.run.log import METRICS_FILE, read_log
+from trm_mlx.solve.solver import HALT_THRESHOLD
 
 LOGGED = ("loss", "exact accuracy", "steps to halt", "learning rate")
 KEYS = ("train/lm_loss", "train/exact_accuracy", "train/steps", "train/lr")
@@ -94,6 +95,8 @@ def as_card(arguments, parameters: int, results: list[dict], where: str) -> str:
     count = f" --count {arguments.count}" if arguments.count else ""
     if arguments.only:
         count += f" --only {' '.join(map(str, arguments.only))}"
+    if arguments.halt_threshold != HALT_THRESHOLD:
+        count += f" --halt-threshold {arguments.halt_threshold}"
     if arguments.ratings != RATINGS:
         count += f" --ratings {' '.join(map(str, arguments.ratings))}"
     groups = list(results[0]["solved"])
