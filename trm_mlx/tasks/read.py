@@ -34,7 +34,7 @@ def read_puzzles(text: str, task: Task | None = None) -> list[PuzzleText]:
     Raises:
         InputError: nothing in it looks like a puzzle.
     """
-    if task is not None and not hasattr(task, "from_cells"):
+    if task is not None and getattr(task, "from_cells", None) is None:
         return _read_by_task(text, task)
     puzzles = []
     for found in find_puzzles(text, task and task.name):
