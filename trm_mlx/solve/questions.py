@@ -11,7 +11,7 @@ from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import bundled, read_config
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task
-from trm_mlx.tasks.read import read_puzzles
+from trm_mlx.tasks.registry import read_puzzles
 
 
 class Question(NamedTuple):
