@@ -42,17 +42,17 @@ ARC_ARCH = {
 
 
 def everything(folder: Path, world: World = SINGLE, **changes: str) -> dict[str, np.ndarray]:
-    """50 steps on ``folder/random``, and evaluations of it and of ``folder/arc``: all by name.
+    """20 steps on ``folder/random``, and evaluations of it and of ``folder/arc``: all by name.
 
     Rows halt early and explore. ``changes`` are of the configuration.
     """
     values = {
-        "arch": ARCH, "global_batch_size": 8, "epochs": 17, "lr": 1e-3, "lr_warmup_steps": 10,
+        "arch": ARCH, "global_batch_size": 8, "epochs": 7, "lr": 1e-3, "lr_warmup_steps": 4,
         "puzzle_emb_lr": 1e-2, "ema": True, "random_starts": 0.5, "depth_curriculum": True,
         "checkpoint_path": str(folder / "none"), **changes,
     }  # fmt: skip
     arc = {"arch": ARCH | ARC_ARCH, "data_paths": [str(folder / "arc")], "evaluators": ["arc"]}
-    found = trained({**values, "data_paths": [str(folder / "random")]}, 50, world)
+    found = trained({**values, "data_paths": [str(folder / "random")]}, 20, world)
     of_arc = trained(values | arc, 0, world)
     return found | {f"arc.{name}": array for name, array in of_arc.items()}
 

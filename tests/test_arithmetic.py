@@ -20,6 +20,14 @@ def build(folder, *words):
     return [PuzzleDataset([folder], split) for split in ("train", "test")]
 
 
+def test_shorter_numbers_are_read_too():
+    task = get("addition3")
+    read = {name: task.reads(get(name)) for name in ("addition2", "addition3", "addition4")}
+    assert read == {"addition2": True, "addition3": True, "addition4": False}
+    assert not task.reads(get("multiplication2"))
+    assert not task.reads(get("sudoku4x4"))
+
+
 def test_sizes():
     addition, multiplication = Arithmetic(ADDITION, 3), Arithmetic(MULTIPLICATION, 2)
     assert (addition.name, addition.seq_len, addition.vocab_size) == ("addition3", 12, 14)

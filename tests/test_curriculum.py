@@ -6,8 +6,8 @@ from runs import ARCH, arrays_of, assert_same, config, take_steps
 from trm_mlx.cli import main
 from trm_mlx.config_io import arch_config
 from trm_mlx.errors import InputError
+from trm_mlx.models.variants import recursion_at
 from trm_mlx.run.trainer import Trainer
-from trm_mlx.train.curriculum import recursion_at
 
 DEEP = {"H_cycles": 3, "L_cycles": 6}
 STAGES = {0: (1, 2), 3: (1, 2), 4: (2, 4), 7: (2, 4), 8: (3, 6), 11: (3, 6)}  # of 12 steps

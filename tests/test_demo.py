@@ -490,7 +490,7 @@ values = st.recursive(
 keys = st.sampled_from(["model", "text", *schemas.OPTIONS]) | st.text()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary() | st.dictionaries(keys, values).map(lambda d: json.dumps(d).encode()))
 def test_any_body_is_read_or_refused(body):
     for read in (read_entry, read_generate, read_solve):

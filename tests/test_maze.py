@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.maze import CHARSET, GOAL, OPEN, PATH, START, WALL, Maze
-from trm_mlx.tasks.read import read_puzzles
+from trm_mlx.tasks.registry import read_puzzles
 
 # Two shortest paths around the wall in the middle, and a longer way at the bottom.
 QUESTION = """\

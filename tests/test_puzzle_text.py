@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trm_mlx import InputError, tasks
 from trm_mlx.tasks.base import WrongCells
-from trm_mlx.tasks.read import read_puzzles
+from trm_mlx.tasks.registry import read_puzzles
 
 GRID = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 OTHER = "..............3.85..1.2.......5.7.....4...1...9.......5......73..2.1........4...9"

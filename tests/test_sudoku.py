@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import fitting
-from trm_mlx.tasks.read import read_puzzles
+from trm_mlx.tasks.registry import read_puzzles
 from trm_mlx.tasks.sudoku import Sudoku
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -9,6 +9,7 @@ A file is entered if a function of it is called while the job runs; importing it
 import argparse
 import ast
 import contextlib
+import inspect
 import io
 import os
 import sys
@@ -35,7 +36,8 @@ def files_entered(job: Callable[[], object]) -> set[str]:
     entered: set[str] = set()
 
     def record(frame, event: str, _argument: object) -> None:
-        if event == "call" and frame.f_code.co_name != "<module>":
+        # The bodies of modules and classes, which run when they are imported, have no fast locals.
+        if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
             entered.add(frame.f_code.co_filename)
 
     threading.setprofile(record)

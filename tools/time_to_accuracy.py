@@ -34,8 +34,8 @@ from trm_mlx import load
 from trm_mlx.models.blocks import Level
 from trm_mlx.models.model import ModelConfig, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
+from trm_mlx.models.variants import recursion_at
 from trm_mlx.run.log import METRICS_FILE, read_log
-from trm_mlx.train.curriculum import recursion_at
 
 CLOCK = "clock.csv"
 METRIC = "/exact_accuracy"

@@ -3,9 +3,34 @@
 import functools
 import signal
 import threading
+import types
 from collections.abc import Callable
 
-from numba import njit
+
+class Compiled:
+    """A function that numba compiles when it is first called; until then numba is not imported."""
+
+    def __init__(self, function: types.FunctionType, options: dict[str, object]):
+        self.function, self.options = function, options
+
+    def __call__(self, *arguments):
+        return self.dispatcher(*arguments)
+
+    @functools.cached_property
+    def dispatcher(self) -> Callable:
+        """The function as numba calls it, and the compiled ones that it calls likewise."""
+        from numba import njit
+
+        code, values = self.function.__code__, dict(self.function.__globals__)
+        for name in code.co_names:
+            if isinstance(values.get(name), Compiled):
+                values[name] = values[name].dispatcher
+        function = types.FunctionType(code, values, self.function.__name__)
+        function.__qualname__ = self.function.__qualname__
+        try:
+            return njit(cache=True, **self.options)(function)
+        except RuntimeError:  # "cannot cache function ...: no locator available"
+            return njit(**self.options)(function)
 
 
 def compiled(function: Callable | None = None, **options) -> Callable:
@@ -14,11 +39,8 @@ def compiled(function: Callable | None = None, **options) -> Callable:
     Used bare, or with numba's options: ``@compiled(nogil=True)``.
     """
     if function is None:
-        return lambda function: compiled(function, **options)
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # "cannot cache function ...: no locator available"
-        return njit(**options)(function)
+        return lambda function: Compiled(function, options)
+    return Compiled(function, options)
 
 
 def uninterrupted(function: Callable) -> Callable:
@@ -28,7 +50,7 @@ def uninterrupted(function: Callable) -> Callable:
     crash. Functions called by compiled ones must not be wrapped.
     """
 
-    @functools.wraps(function)
+    @functools.wraps(getattr(function, "function", function))
     def call(*arguments):
         handler = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is not threading.main_thread() or not callable(handler):

@@ -16,7 +16,7 @@ from trm_mlx.config_io import path_text
 from trm_mlx.data.tables import read_rows
 from trm_mlx.errors import InputError, located
 from trm_mlx.tasks.base import Puzzles, Task
-from trm_mlx.tasks.read import read_puzzles
+from trm_mlx.tasks.registry import read_puzzles
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".jsonl", ".json", ".parquet", ".npy")
 LOOKED_AT = 200_000  # questions of a split whose solutions are counted

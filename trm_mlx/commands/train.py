@@ -17,12 +17,12 @@ from trm_mlx.config_io import (
 )
 from trm_mlx.distributed import connect
 from trm_mlx.errors import InputError, located
+from trm_mlx.models.variants import deepenings
 from trm_mlx.run.checkpoint import read_state
 from trm_mlx.run.signals import SIGNALS, stop_signal
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks import get
 from trm_mlx.train.batches import check_generated
-from trm_mlx.train.curriculum import deepenings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

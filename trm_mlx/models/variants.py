@@ -1,5 +1,10 @@
-"""The five published variants as data. A sixth is one more function here and one YAML file."""
+"""The five published variants as data, and how deep a run recurses at a step.
 
+A sixth variant is one more function here and one YAML file.
+"""
+
+import dataclasses
+import math
 from collections.abc import Callable
 
 from trm_mlx.config import ArchConfig
@@ -54,3 +59,19 @@ VARIANTS: dict[str, Callable[[ArchConfig], Recursion]] = {
     function.__name__: function
     for function in (trm, trm_singlez, trm_hier6, hrm, transformers_baseline)
 }
+
+# A curriculum of depth, after CGAR (arXiv 2511.08653): a run begins with fewer cycles, which cost
+# less. Evaluation is always at full depth.
+FRACTIONS = (0.3, 0.6)  # of the steps, after which a run goes deeper
+
+
+def deepenings(total_steps: int) -> list[int]:
+    """Return the steps after which a run goes deeper, each time by a third."""
+    return [math.ceil(fraction * total_steps) for fraction in FRACTIONS]
+
+
+def recursion_at(arch: ArchConfig, step: int, total_steps: int) -> Recursion:
+    """Return the recursion of a training step, counted from 0; fractions of cycles round up."""
+    thirds = 1 + sum(step >= start for start in deepenings(total_steps))
+    cycles = {name: -(-getattr(arch, name) * thirds // 3) for name in ("H_cycles", "L_cycles")}
+    return VARIANTS[arch.name](dataclasses.replace(arch, **cycles))

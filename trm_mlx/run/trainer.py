@@ -23,6 +23,7 @@ from trm_mlx.evaluate.evaluate import (
 )
 from trm_mlx.models.memory import bounded
 from trm_mlx.models.model import RecursiveReasoner, build_model
+from trm_mlx.models.variants import recursion_at
 from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
 from trm_mlx.run.folder import RunFolder, check_newest, fill_names
 from trm_mlx.run.health import check_numbers
@@ -30,7 +31,6 @@ from trm_mlx.run.log import Report, check_wandb, mean_metrics
 from trm_mlx.run.resume import check_resumable, restore, restore_evaluators, start_from
 from trm_mlx.run.signals import StopTraining, synced_stop
 from trm_mlx.train.batches import open_data, train_stream
-from trm_mlx.train.curriculum import recursion_at
 from trm_mlx.train.step import TrainState, averaged
 
 Results = dict[str, dict[str, float]]  # {set or evaluator: {metric: mean}}

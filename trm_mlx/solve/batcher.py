@@ -106,14 +106,14 @@ class Batcher:
         self._pool: Batch | None = None  # the queue as arrays
 
     def run(self) -> Iterator[None]:
-        """Work until every puzzle is solved; yields after every step that has been read."""
+        """Work until every puzzle is answered; yields after every step that has been read."""
         self._model.eval()
         logit_threshold = mx.array(self._bound)
         carry = self._model.initial_carry(self._queue_arrays())
         current, vacant = None, self._rows
         while True:
             self._fill_queue()
-            if not self._scheduler.unsolved:
+            if not self._scheduler.unanswered:
                 return  # without waiting for a step that was launched ahead
             ahead = None
             if current is None or self._runs_ahead():
@@ -147,7 +147,7 @@ class Batcher:
             last > self._steps and self._jobs[number].needed
             for number, last in self._last_step.items()
         )
-        if self._scheduler.unsolved > 1:
+        if self._scheduler.unanswered > 1:
             return continues or bool(self._queue)
         return continues and self._bound == math.inf
 

@@ -11,7 +11,7 @@ from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import bundled, read_config
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task
-from trm_mlx.tasks.read import read_puzzles
+from trm_mlx.tasks.registry import read_puzzles
 
 
 class Question(NamedTuple):
@@ -19,7 +19,8 @@ class Question(NamedTuple):
 
     place: where it stands, for messages; text: as it is written; values: cell values ``[S]``,
     unless error says why it is no puzzle; identifier: of the puzzle embedding; label: the cell
-    values of its answer, where a dataset has one.
+    values of its answer, where a dataset has one; task: the one whose puzzle it is, where read as
+    text.
     """
 
     place: str
@@ -28,6 +29,7 @@ class Question(NamedTuple):
     error: InputError | None = None
     identifier: int = 0
     label: np.ndarray | None = None
+    task: Task | None = None
 
 
 def questions_of_text(text: str, name: str, task: Task | None = None) -> list[Question]:
@@ -44,7 +46,7 @@ def questions_of_text(text: str, name: str, task: Task | None = None) -> list[Qu
     if len(found) == 1 and found[0].place.endswith(" 1"):
         places = [name]
     return [
-        Question(place, puzzle.text, puzzle.values, puzzle.error)
+        Question(place, puzzle.text, puzzle.values, puzzle.error, task=puzzle.task)
         for place, puzzle in zip(places, found, strict=True)
     ]
 
@@ -61,18 +63,18 @@ def questions_of_table(
         InputError: it is no table.
     """
     for row in read_rows(path, column):
-        place, error, values = f"{path} line {row.line}", None, None
+        place, error, values, kind = f"{path} line {row.line}", None, None, None
         if row.problem:
             error = InputError(row.problem)
         else:
             try:
                 found = read_puzzles(row.question, task)
-                values, error = found[0].values, found[0].error
+                values, error, kind = found[0].values, found[0].error, found[0].task
                 if len(found) > 1:
                     raise InputError(f"{len(found)} puzzles in one row: write one a row")
             except InputError as problem:
                 values, error = None, problem
-        yield Question(place, row.question, values, error)
+        yield Question(place, row.question, values, error, task=kind)
 
 
 def model_for(questions: Iterable[Question], name: str) -> str:
@@ -89,13 +91,12 @@ def model_for(questions: Iterable[Question], name: str) -> str:
             continue
         for model, folder in bundled().items():
             known[model] = task = task_of(read_config(folder))
-            if read_puzzles(question.text, task)[0].error is None:
+            if task.reads(question.task):
                 return model
         kinds = ", ".join(f"{model} ({task.name})" for model, task in known.items()) or "none"
-        task = read_puzzles(question.text)[0].task
         raise InputError(
-            f"{question.place}: no bundled model solves {task.name}. Models to choose from: "
-            f"{kinds}, or yours with --checkpoint DIR"
+            f"{question.place}: no bundled model solves {question.task.name}. Models to choose "
+            f"from: {kinds}, or yours with --checkpoint DIR"
         )
     if first is None:
         raise InputError(f"{name} has no puzzles after its header")

@@ -1,7 +1,7 @@
-"""Which trajectory of which puzzle runs next, and when a puzzle is solved.
+"""Which trajectory of which puzzle runs next, and when a puzzle is answered.
 
 New puzzles come first, each with its plain trajectory; one whose selector is not satisfied gets
-the next. Rows that would be idle, once no puzzle is new, run further trajectories of the unsolved
+the next. Rows that would be idle, once no puzzle is new, run further trajectories of the unanswered
 puzzles ahead of time. That changes no result: trajectories count in their order, and those after
 the deciding one are dropped.
 """
@@ -72,7 +72,7 @@ class Job(NamedTuple):
 
     @property
     def needed(self) -> bool:
-        """Whether its puzzle is unsolved."""
+        """Whether its puzzle is unanswered."""
         return self.puzzle.solution is None
 
 
@@ -83,7 +83,7 @@ class Scheduler:
         puzzles: pairs of tokens ``[S]`` and identifier.
         window: puzzles held at most, so that one that takes long, which holds back the solutions
             after it, cannot fill the memory.
-        on_step: called with every step of an unsolved puzzle.
+        on_step: called with every step of an unanswered puzzle.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Scheduler:
     ):
         self._puzzles, self._search, self._task = puzzles, search, task
         self._max_steps, self._window, self._on_step = max_steps, window, on_step
-        self.unsolved = 0  # puzzles read
+        self.unanswered = 0  # puzzles read
         self._read = 0
         self._order: deque[_PuzzleState] = deque()  # not yet handed out
         self._waiting: deque[_PuzzleState] = deque()  # need another trajectory, none is running
@@ -120,7 +120,7 @@ class Scheduler:
             self._waiting.append(puzzle)
 
     def emit_step(self, job: Job, step: int, output: StepOutput) -> None:
-        """Call ``on_step`` for a step of a job, unless its puzzle is solved."""
+        """Call ``on_step`` for a step of a job, unless its puzzle is answered."""
         if self._on_step is not None and job.needed:
             output = self._undo_symmetry(job, output)
             self._on_step(StepEvent(job.puzzle.number, job.trajectory, step, output))
@@ -138,7 +138,7 @@ class Scheduler:
         if len(self._order) < self._window and (tokens := next(self._puzzles, None)) is not None:
             puzzle = _PuzzleState(self._read, *tokens)
             self._read += 1
-            self.unsolved += 1
+            self.unanswered += 1
             self._order.append(puzzle)
             return puzzle
         return self._open.popitem(last=False)[1] if self._open else None
@@ -175,7 +175,7 @@ class Scheduler:
         return dataclasses.replace(trajectory, answer=answer, passes=passes, outputs=outputs)
 
     def _count(self, job: Job, trajectory: Trajectory) -> None:
-        """Count the next trajectory, and solve its puzzle if the selector is satisfied."""
+        """Count the next trajectory, and answer its puzzle if the selector is satisfied."""
         search, puzzle, counted = self._search, job.puzzle, job.puzzle.counted
         puzzle.evaluations += min(trajectory.steps, search.steps_allowed(counted, self._max_steps))
         counted.append(self._judge(job, trajectory))
@@ -187,7 +187,7 @@ class Scheduler:
                 trajectories=len(counted),
                 evaluations=puzzle.evaluations,
             )
-            self.unsolved -= 1
+            self.unanswered -= 1
             puzzle.counted, puzzle.early = [], {}
             self._open.pop(puzzle.number, None)
 

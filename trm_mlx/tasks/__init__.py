@@ -2,8 +2,15 @@
 
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task
 from trm_mlx.tasks.own_modules import check_known
-from trm_mlx.tasks.read import PuzzleText, read_puzzles
-from trm_mlx.tasks.registry import fitting, get, get_generator, register, task_of
+from trm_mlx.tasks.registry import (
+    PuzzleText,
+    fitting,
+    get,
+    get_generator,
+    read_puzzles,
+    register,
+    task_of,
+)
 
 __all__ = [
     "BoardInput",

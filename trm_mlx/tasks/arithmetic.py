@@ -95,6 +95,11 @@ class Arithmetic(Task):
         first, second = (np.array([int(number)]) for number in numbers)
         return self._lines(first, second)[0]
 
+    def reads(self, other: Task) -> bool:
+        """Return whether numbers of the other task fit into this one's digits."""
+        same = isinstance(other, Arithmetic) and other.operation is self.operation
+        return same and other.digits <= self.digits
+
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
         """``12+345=357``: the numbers without leading zeros, ``?`` for a blank between digits."""
         line = "".join(np.array(list(SYMBOLS))[values])

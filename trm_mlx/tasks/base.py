@@ -8,7 +8,7 @@ A task derives from `Task`, defines ``name``, ``seq_len``, ``vocab_size``, `pars
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -133,6 +133,14 @@ class Task(Protocol):
         Raises:
             InputError: the text is no question; `WrongCells` where that is due to some cells.
         """
+
+    # As `parse`, of a board's plain cells as ``puzzle_text.py`` finds them; None where a task reads
+    # its text by itself.
+    from_cells: Callable[[str], np.ndarray] | None = None
+
+    def reads(self, other: "Task") -> bool:
+        """Return whether questions of ``other`` are this task's too; default: its own only."""
+        return self.name == other.name
 
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
         """Return one board ``[seq_len]`` as text; with ``givens``, other cells may be marked.

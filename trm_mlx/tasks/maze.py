@@ -3,7 +3,7 @@
 A board's cell values are the places in ``CHARSET``, that of the published Maze-Hard builder
 (``dataset/build_maze_dataset.py`` of HRM and TRM): wall, open, start, goal, path. A model reads
 tokens, one more; 0 is padding. The answer is the question with one shortest path marked ``o``; any
-shortest path is right. The search itself is in ``maze_solver.py``, imported only where needed.
+shortest path is right. The search itself is in ``maze_solver.py``.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trm_mlx.errors import InputError
-from trm_mlx.tasks import puzzle_text
+from trm_mlx.tasks import maze_mixture, maze_solver, puzzle_text
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task, WrongCells
 from trm_mlx.tasks.puzzle_cells import SIDES
 from trm_mlx.tasks.symmetry import Permutation
@@ -123,11 +123,8 @@ class Maze(Task):
 
     def distances(self, boards: np.ndarray) -> np.ndarray:
         """Steps of a shortest path from S to G ``[N]``, -1 where none leads; boards ``[N, S]``."""
-
         starts, goals = ((boards == value).argmax(axis=1) for value in (START, GOAL))
         passable = np.ascontiguousarray(boards != WALL)
-        from trm_mlx.tasks import maze_solver
-
         return maze_solver.distances_batch(passable, starts, goals, self.side)
 
     def generate(
@@ -148,8 +145,6 @@ class Maze(Task):
         Raises:
             InputError: another kind, or no maze of that length in 100,000 tries.
         """
-        from trm_mlx.tasks import maze_mixture, maze_solver
-
         if kind not in KINDS:
             raise InputError(f"kind={kind}: choose one of {', '.join(KINDS)}")
         mixed = kind == "mixed"
@@ -178,12 +173,10 @@ class Maze(Task):
 
     def relabel(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
         """Shortest paths ``[N, S]`` as `generate` marks them; what is none stays as it is."""
-        from trm_mlx.tasks import maze_images
-
         rows = np.flatnonzero(self.check(questions, answers))
         right = questions[rows]
         ends = ((right == value).argmax(axis=1) for value in (START, GOAL))
-        paths = maze_images.label_batch(np.ascontiguousarray(right != WALL), *ends, self.side)
+        paths = maze_solver.label_batch(np.ascontiguousarray(right != WALL), *ends, self.side)
         relabelled = answers.copy()
         relabelled[rows] = np.where(paths, np.uint8(PATH), right)
         return relabelled
@@ -201,10 +194,8 @@ class Maze(Task):
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
         """The walls, in that of the 8 images that sorts first."""
-        from trm_mlx.tasks import maze_images
-
         walls = np.ascontiguousarray(np.asarray(questions) == WALL)
-        firsts = maze_images.first_images(walls, self.dihedral())
+        firsts = maze_solver.first_images(walls, self.dihedral())
         return [image.tobytes() for image in np.packbits(firsts, axis=-1)]
 
     def image_keys(self, questions: np.ndarray) -> list[bytes]:

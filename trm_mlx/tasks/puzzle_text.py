@@ -1,7 +1,7 @@
 """Puzzles from text, in any common spelling: one or many, of a kind that the text itself shows.
 
 A text is cut into blocks of lines, by blank lines, headings and comments; the characters of a block
-tell its kind, and ``puzzle_cells.py`` finds its boards. ``read.py`` makes them puzzles of a task.
+tell its kind, and ``puzzle_cells.py`` finds its boards. ``registry.py`` makes puzzles of them.
 ``docs/solving.md`` lists the spellings.
 """
 

@@ -3,8 +3,7 @@
 A board is a uint8 array of *cell values* in reading order, 0 for a blank and 1..size for a digit;
 a leading axis makes it a batch. A model reads *tokens*: 0 is padding, 1 a blank, digit d is d + 1.
 Tokens and symmetries are those of the published Sudoku-Extreme builder (``dataset/
-build_sudoku_dataset.py`` of HRM and TRM). The search is in ``sudoku_solver.py``, which imports
-numba and is imported only where it is needed.
+build_sudoku_dataset.py`` of HRM and TRM). The search is in ``sudoku_solver.py``.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from trm_mlx.errors import InputError
-from trm_mlx.tasks import puzzle_text
+from trm_mlx.tasks import puzzle_text, sudoku_solver
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task, WrongCells
 from trm_mlx.tasks.puzzle_cells import BLANKS, BOX_ROWS
 from trm_mlx.tasks.symmetry import Permutation, sample_box_symmetries
@@ -238,8 +237,6 @@ class Sudoku(Task):
             ratings ``[N]``: 0 where singles suffice, more for harder ones, see
                 ``sudoku_solver.py``.
         """
-        from trm_mlx.tasks import sudoku_solver
-
         questions = self._boards(questions, "question")
         return sudoku_solver.solve_batch(
             questions, np.random.default_rng(0), self.units, self.peers
@@ -251,8 +248,6 @@ class Sudoku(Task):
         2 stands for more than one, -1 for a search that was given up after ``PATIENCE`` dead ends.
         """
         questions = self._boards(questions, "question")
-        from trm_mlx.tasks import sudoku_solver
-
         rng = np.random.default_rng(0)
         return sudoku_solver.count_batch(questions, PATIENCE, rng, self.units, self.peers)
 
@@ -307,8 +302,6 @@ class Sudoku(Task):
             InputError: the grids are unusable, or 10,000 tries in a row give no puzzle of
                 ``min_rating``.
         """
-        from trm_mlx.tasks import sudoku_solver
-
         if grids is None:
             grids = self.all_grids() if self.size == 4 else self.random_grids(count, rng)
         grids = self._boards(grids, "grid")
@@ -341,8 +334,6 @@ class Sudoku(Task):
 
     def _fill(self, limit: int, rng: np.random.Generator) -> np.ndarray:
         """Return up to ``limit`` solved grids, found in random order by one search."""
-        from trm_mlx.tasks import sudoku_solver
-
         blank = np.zeros(self.seq_len, np.uint8)
         return sudoku_solver.solutions_of(blank, limit, rng, self.units, self.peers)
 
