@@ -37,12 +37,13 @@ ARCH = {
     "forward_dtype": "float32",
 }  # fmt: skip
 ARC_ARCH = {
-    "hidden_size": 8, "num_heads": 1, "mlp_t": True, "pos_encodings": "none", "expansion": 0.1,
+    "hidden_size": 8, "num_heads": 1, "pos_encodings": "rope2d", "canvases": [5, 10, 30],
+    "puzzle_rows": "structured",
 }  # fmt: skip
 
 
 def everything(folder: Path, world: World = SINGLE, **changes: str) -> dict[str, np.ndarray]:
-    """20 steps on ``folder/random``, and evaluations of it and of ``folder/arc``: all by name.
+    """20 steps on ``folder/random``, 4 on canvases of ``folder/arc``, evaluations: all by name.
 
     Rows halt early and explore. ``changes`` are of the configuration.
     """
@@ -53,7 +54,7 @@ def everything(folder: Path, world: World = SINGLE, **changes: str) -> dict[str,
     }  # fmt: skip
     arc = {"arch": ARCH | ARC_ARCH, "data_paths": [str(folder / "arc")], "evaluators": ["arc"]}
     found = trained({**values, "data_paths": [str(folder / "random")]}, 20, world)
-    of_arc = trained(values | arc, 0, world)
+    of_arc = trained(values | arc, 4, world)
     return found | {f"arc.{name}": array for name, array in of_arc.items()}
 
 
@@ -76,7 +77,9 @@ def trained(values: dict, steps: int, world: World) -> dict[str, np.ndarray]:
     }
     if metrics:
         found["train"] = {name: mx.array([step[name] for step in metrics]) for name in metrics[0]}
-        found["carry"] = world.gather(trainer.carry)._asdict()
+        found["carry"] = {
+            str(cells): world.gather(carry)._asdict() for cells, carry in trainer.carries.items()
+        }
     arrays = {name: np.array(array) for name, array in tree_flatten(found)}
     for evaluator in trainer.evaluators if world.is_main else ():
         arrays["votes"] = np.array(sorted(f"{item}" for item in evaluator.votes.items()))

@@ -63,7 +63,7 @@ def arrays_of(trainer):
                 "weights": trainer.model.parameters(),
                 "optimizer": trainer.state.optimizer.state,
                 "average": trainer.state.average,
-                "carry": trainer.carry._asdict(),
+                "carry": {str(n): carry._asdict() for n, carry in trainer.carries.items()},
             }
         )
     }

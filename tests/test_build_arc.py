@@ -631,5 +631,5 @@ def test_commands_of_the_documentation_parse():
         builder.add_arguments(parser)
         assert parser.parse_args(words).test_set_name in words
     trained = [load_config(words[2:]) for words in commands if "pretrain.py" in words]
-    assert len(trained) == 3
+    assert len(trained) == 4
     assert all(config.evaluators for config in trained)

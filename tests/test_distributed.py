@@ -45,7 +45,7 @@ def test_two_processes_are_one(folder, two):
     leading, other = two
     processes = [alone(folder, "whole"), alone(folder, "halves", "batch_size=4")]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    assert leading["carry.batch.inputs"].shape[0] == 8
+    assert leading["carry.9.batch.inputs"].shape[0] == 8
     assert (leading["train.count"][:2] > 0).any(), "no row halted early, so none has explored"
     # One process that takes the batch in two passes adds the same numbers in the same order, but
     # for what is reported.

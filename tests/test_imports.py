@@ -35,6 +35,8 @@ ALLOWED = {
     "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "atomic"},
     "run": {"train", "evaluate", "models", "tasks", "data", "config", "config_io", "distributed"}
     | {"device", "errors", "atomic", "regular_files"},
+    "adaptation": {"builders", "run", "evaluate", "train", "models", "tasks", "data", "config"}
+    | {"config_io", "device", "errors", "atomic"},
     "bench": {"models", "train", "run", "evaluate", "solve", "data", "config", "device", "errors"}
     | {"host_memory", "distributed"},
     "solve": {"models", "data", "tasks", "config", "device", "errors", "atomic"},
@@ -42,8 +44,8 @@ ALLOWED = {
     "demo": {"tasks", "models", "solve", "view", "config", "errors"},
     "convert": {"models", "config", "config_io", "errors", "atomic", "regular_files"},
     "commands": {"bench", "builders", "convert", "train", "run", "evaluate", "solve", "view"}
-    | {"models", "data", "tasks", "demo", "config", "config_io", "device", "distributed", "errors"}
-    | {"atomic", "__init__"},  # its version
+    | {"adaptation", "models", "data", "tasks", "demo", "config", "config_io", "device"}
+    | {"distributed", "errors", "atomic", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 
@@ -52,6 +54,7 @@ LIBRARIES = {
     "mlx": {
         "models",
         "train",
+        "adaptation",
         "evaluate",
         "run",
         "solve",

@@ -8,7 +8,21 @@ import numpy as np
 import pytest
 
 from trm_mlx import tasks
-from trm_mlx.numba_jit import uninterrupted
+from trm_mlx.numba_jit import compiled, uninterrupted
+
+
+@compiled
+def _times(number, factor=3):
+    return factor * number
+
+
+@compiled
+def _times_plus_one(number):
+    return _times(number) + 1
+
+
+def test_compiled_functions_call_each_other_with_their_defaults():
+    assert (_times(2), _times(2, 5), _times_plus_one(2)) == (6, 10, 7)
 
 
 def test_ctrl_c_takes_effect_when_the_function_returns():

@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.models.model import build_model
+from trm_mlx.models.operations import flop
 
 pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -53,12 +54,11 @@ def test_a_run_and_its_curve(tmp_path):
 
 
 def test_arithmetic_of_a_step():
-    model, config = trm_mlx.load("sudoku-9x9")
+    model, _ = trm_mlx.load("sudoku-9x9")
     channels = 88 * (3072 * 512 + 512 * 1536)
     tokens = 512 * (512 * 88 + 88 * 256)
     passes = 3 * 7 + 2 * 7  # forward; backward, of the last cycle alone, counts twice
-    flop = runpy.run_path(str(TOOL))["flop"]
-    assert flop(model, config, model.recursion) == 2 * 2 * (channels + tokens) * passes
+    assert flop(model, model.recursion) == 2 * 2 * (channels + tokens) * passes
 
 
 def test_attention_compares_all_positions():
@@ -69,8 +69,7 @@ def test_attention_compares_all_positions():
     weights = sum(weight.size for _, weight in tree_flatten(model.L_level.parameters()))
     scores_and_sums = 2 * config.L_layers * 32 * 10 * 10
     passes = (config.L_cycles + 1) * (config.H_cycles + 2)
-    flop = runpy.run_path(str(TOOL))["flop"]
-    assert flop(model, config, model.recursion) == 2 * passes * (weights * 10 + scores_and_sums)
+    assert flop(model, model.recursion) == 2 * passes * (weights * 10 + scores_and_sums)
 
 
 def test_a_curriculum_computes_less_at_first(tmp_path):

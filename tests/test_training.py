@@ -81,10 +81,10 @@ def test_resume_without_the_carry_begins_new_puzzles(data, tmp_path, capsys):
     before = arrays_of(cut)
     (cut.save() / "carry.safetensors").unlink()
     resumed = Trainer(config(data, tmp_path / "run"), resume=tmp_path / "run")
-    assert resumed.carry is None
-    resumed.carry = cut.carry
+    assert not resumed.carries
+    resumed.carries = cut.carries
     assert_same(before, arrays_of(resumed))
-    resumed.carry = None
+    resumed.carries = {}
     resumed.fit()
     assert "step_0000004 has no carry: every row begins a new puzzle" in capsys.readouterr().err
     assert resumed.progress.step == 12
@@ -120,7 +120,7 @@ def test_exploration_differs_from_step_to_step_when_compiled(data, tmp_path):
     patterns = set()
     for batch, _ in trainer.stream:
         trainer.train_step(batch)
-        patterns.add(tuple(np.array(trainer.carry.halted).tolist()))
+        patterns.add(tuple(np.array(trainer.carries[9].halted).tolist()))
     assert len(patterns) > 1
 
 

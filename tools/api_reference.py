@@ -28,6 +28,10 @@ PUBLIC = {
         "solve.scheduler:StepEvent", "SearchConfig", "solve.search:DEFAULT_SEARCH", "predict",
         "refine", "solve.refine:Refinement", "solve.evaluate:measure",
     ),
+    "ARC tasks": (
+        "adapt", "adaptation:read_tasks", "adaptation:resume", "adaptation:Adapted",
+        "adaptation:Answer", "adaptation:Moment",
+    ),
     "Pictures": (
         "view.recording:recording_of", "view.recording:judged", "view.recording:Verdict",
         "view.recording:Recording", "view.recording:Frame", "view.save:save",

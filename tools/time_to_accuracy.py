@@ -28,12 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import trm_mlx  # noqa: F401  isort: skip
 import yaml
-from mlx.utils import tree_flatten
 
 from trm_mlx import load
-from trm_mlx.models.blocks import Level
-from trm_mlx.models.model import ModelConfig, RecursiveReasoner
-from trm_mlx.models.recursion import Recursion
+from trm_mlx.models.operations import flop
 from trm_mlx.models.variants import recursion_at
 from trm_mlx.run.log import METRICS_FILE, read_log
 
@@ -153,7 +150,7 @@ def operations(folder: Path, log: list[dict[str, float]]) -> list[int]:
     if settings.get("depth_curriculum"):
         total = planned_steps(settings, log)
         recursions = [recursion_at(config, step, total) for step in range(steps)]
-    of_row = {recursion: flop(model, config, recursion) for recursion in set(recursions)}
+    of_row = {recursion: flop(model, recursion) for recursion in set(recursions)}
     of_steps = (settings["global_batch_size"] * of_row[recursion] for recursion in recursions)
     return list(accumulate(of_steps, initial=0))
 
@@ -163,27 +160,6 @@ def planned_steps(settings: dict, log: list[dict[str, float]]) -> int:
     first = next(values["step"] for values in log if any(is_evaluated(name) for name in values))
     epochs = (settings["min_eval_interval"] + 1) * (settings["eval_interval"] or settings["epochs"])
     return round(first * settings["epochs"] / epochs)
-
-
-def flop(model: RecursiveReasoner, config: ModelConfig, recursion: Recursion) -> int:
-    """Operations of one supervision step of a row: two per product, backward twice forward.
-
-    Embedding, heads and the bootstrap target are left out.
-    """
-    costs = {net: application(getattr(model, net), config) for net in recursion.nets}
-    free = sum(costs[update.net] for update in recursion.free_updates)
-    return free + 3 * sum(costs[update.net] for update in recursion.in_grad_updates)
-
-
-def application(net: Level, config: ModelConfig) -> int:
-    """Operations of one net applied to one row."""
-    products = sum(
-        weight.size * (config.hidden_size if "mlp_t" in name else config.length)
-        for name, weight in tree_flatten(net.parameters())
-    )
-    if not config.mlp_t:
-        products += 2 * len(net.layers) * config.hidden_size * config.length**2
-    return 2 * products
 
 
 def draw(points: list[Point], target: Path) -> None:

@@ -30,6 +30,7 @@ _LAZY = {
     "RecursiveReasoner": "trm_mlx.models.model",
     "build_model": "trm_mlx.models.model",
     "load": "trm_mlx.models.checkpoint_files",
+    "adapt": "trm_mlx.adaptation",
     "predict": "trm_mlx.solve.solver",
     "refine": "trm_mlx.solve.refine",
     "supervise": "trm_mlx.evaluate.supervise",

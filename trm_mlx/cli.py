@@ -24,6 +24,7 @@ VERBS = {
     "build arc": ("trm_mlx.builders.arc", "build an ARC dataset"),
     "train": ("trm_mlx.commands.train", "train a model"),
     "eval": ("trm_mlx.commands.evaluate", "evaluate a checkpoint on a dataset"),
+    "adapt": ("trm_mlx.commands.adapt", "adapt an ARC model to a task of yours, and answer it"),
     "solve": ("trm_mlx.commands.solve", "solve puzzles, step by step"),
     "demo": ("trm_mlx.commands.demo", "watch models solve puzzles, in the browser"),
     "plot": ("trm_mlx.commands.plot", "draw the curves of runs"),

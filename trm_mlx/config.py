@@ -13,6 +13,7 @@ from typing import Any
 from trm_mlx.errors import InputError
 
 _REQUIRED = dataclasses.MISSING
+ARC_SIDE = 30  # of the canvas on which ARC puzzles are stored
 
 
 def _option(default: Any, text: str, **limits: Any) -> Any:
@@ -55,6 +56,11 @@ class ArchConfig:
     puzzle_emb_len: int = _size(
         16, "prefix positions of the puzzle embedding; 0: as many as it fills", 2**20, least=0
     )
+    puzzle_rows: str = _choice(
+        "an ARC puzzle's embedding; structured: rows of puzzle, symmetry and colours, added",
+        "versions",
+        "structured",
+    )
     halt_max_steps: int = _size(16, "supervision steps a puzzle gets at most", 2**16)
     halt_exploration_prob: float = _option(
         0.1, "chance of a random minimum of steps", low=0, high=1
@@ -65,6 +71,10 @@ class ArchConfig:
     )
     dropout: float = _option(
         0.0, "share of what output projections read that training drops", low=0, high=0.9
+    )
+    canvases: tuple[int, ...] | None = _option(
+        None,
+        "sides of the canvases that an ARC puzzle may have, the smallest that fits it; null: [30]",
     )
     forward_dtype: str = _choice(
         "dtype of activations; auto: bfloat16 on a GPU, float32 on the CPU",
@@ -87,12 +97,32 @@ class ArchConfig:
                     f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
                     f"{positions} needs {needed}: change arch.num_heads or arch.hidden_size"
                 )
+        if self.canvases is not None:
+            self._check_canvases(self.canvases)
         if self.puzzle_dims > self.prefix * self.hidden_size:
             raise InputError(
                 f"arch.puzzle_emb_ndim={self.puzzle_dims} does not fit into "
                 f"arch.puzzle_emb_len={self.prefix} positions of {self.hidden_size}: "
                 f"set arch.puzzle_emb_len=0 or at least {-(-self.puzzle_dims // self.hidden_size)}"
             )
+
+    def _check_canvases(self, sides: tuple[int, ...]) -> None:
+        shown = f"arch.canvases={list(sides)}"
+        if not sides or min(sides) < 1 or max(sides) != ARC_SIDE or len(set(sides)) < len(sides):
+            raise InputError(
+                f"{shown}: name different sides up to {ARC_SIDE}, such as "
+                f"[10,14,18,22,26,{ARC_SIDE}]"
+            )
+        if len(sides) > 1 and (self.mlp_t or self.pos_encodings != "rope2d"):
+            raise InputError(
+                f"{shown}: to no positions but arch.pos_encodings=rope2d is a smaller canvas the "
+                "same picture; set it, and arch.mlp_t=false"
+            )
+
+    @property
+    def smaller_canvases(self) -> bool:
+        """Whether a batch may hold smaller canvases than those that are stored."""
+        return self.canvases is not None and len(self.canvases) > 1
 
     @property
     def head_dims(self) -> int:
@@ -119,6 +149,9 @@ class ModelConfig(ArchConfig):
     seq_len: int = _size(_REQUIRED, "positions of a puzzle, S", 2**20)
     num_puzzle_identifiers: int = _size(
         _REQUIRED, "rows of the puzzle-embedding table, N", 2**31 - 1
+    )
+    num_puzzle_rows: int | None = _size(
+        None, "rows of the table where several make an embedding; null: one does", 2**31 - 1
     )
     task: str | None = _option(
         None, "its task, a name or package.module:NAME; null: unknown, see `tasks.task_of`"
@@ -158,6 +191,7 @@ class ModelConfig(ArchConfig):
             "H_cycles", "L_cycles", "halt_max_steps", "halt_exploration_prob", "no_ACT_continue",
             "bootstrap_q_continue", "forward_dtype", "num_puzzle_identifiers", "puzzle_emb_ndim",
             "puzzle_emb_len", "H_layers", "L_layers", "expansion", "task", "dropout",
+            "canvases", "num_puzzle_rows",
         }  # fmt: skip
         if not lengths and self.any_length:
             free.add("seq_len")
@@ -271,6 +305,12 @@ class TrainConfig:
     muon_lr: float = _option(0.02, "learning rate of muon", low=0)
     muon_weight_decay: float = _option(0.005, "weight decay of muon", low=0)
     puzzle_emb_lr: float = _option(1e-2, "learning rate of puzzle embeddings", low=0)
+    puzzle_emb_lr_min_ratio: float | None = _option(
+        None, "end of their cosine as a share of puzzle_emb_lr; null: lr_min_ratio", low=0, high=1
+    )
+    puzzle_emb_lr_warmup_steps: int | None = _option(
+        None, "steps of their linear warm-up; null: lr_warmup_steps", low=0
+    )
     puzzle_emb_weight_decay: float = _option(0.1, "weight decay of puzzle embeddings", low=0)
     grad_clip: float | None = _option(None, "largest global gradient norm; null: no limit", above=0)
     ema: bool = _option(False, "keep an exponential moving average and evaluate it")

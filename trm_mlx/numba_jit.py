@@ -25,7 +25,8 @@ class Compiled:
         for name in code.co_names:
             if isinstance(values.get(name), Compiled):
                 values[name] = values[name].dispatcher
-        function = types.FunctionType(code, values, self.function.__name__)
+        name, defaults = self.function.__name__, self.function.__defaults__
+        function = types.FunctionType(code, values, name, defaults)
         function.__qualname__ = self.function.__qualname__
         try:
             return njit(cache=True, **self.options)(function)

@@ -93,6 +93,27 @@ def build_arc(
     warnings += _leaks(puzzles) + _shared(puzzles)
     if not any(puzzle.held_out for puzzle in puzzles):
         warnings.append("nothing is held out: there is no test split to evaluate on")
+    summary = write_puzzles(output_dir, puzzles, num_aug, drawing, placing, overwrite)
+    return BuiltDataset(Path(output_dir), summary, tuple(warnings))
+
+
+def write_puzzles(
+    output_dir: str | Path,
+    puzzles: list[Puzzle],
+    num_aug: int,
+    drawing: np.random.Generator,
+    placing: np.random.Generator,
+    overwrite: bool = False,
+) -> str:
+    """Write puzzles with their augmented versions as a dataset; return its size in words.
+
+    Args:
+        drawing: draws the symmetries of the versions.
+        placing: draws the places of training pairs on their canvases.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     symmetries = [
         distinct(cells_of(puzzle.pairs), num_aug, drawing)
         for puzzle in progress_bar(puzzles, desc="augmenting", unit="puzzle")
@@ -118,11 +139,9 @@ def build_arc(
             PUZZLES_FILE: json.dumps({p.name: p.to_dict() for p in puzzles if p.held_out})
         },
     )
-    return BuiltDataset(
-        Path(output_dir),
+    return (
         f"{len(puzzles)} ARC puzzles, {sum(p.held_out for p in puzzles)} of them held out, in "
-        f"{sum(map(len, symmetries))} versions{_scarcity(puzzles, symmetries, num_aug)}",
-        tuple(warnings),
+        f"{sum(map(len, symmetries))} versions{_scarcity(puzzles, symmetries, num_aug)}"
     )
 
 

@@ -109,6 +109,12 @@ def run(arguments: argparse.Namespace) -> int:
     default = _default_search(task, own)
     solver = build_solver(arguments, model, task, default, intermediates=arguments.output is None)
     device.announce(config.forward_dtype)
+    if config.smaller_canvases:
+        print(
+            "note: solved on a 30x30 canvas; the model knows smaller ones, on which 'trm eval' and "
+            "'trm adapt' are better",
+            file=sys.stderr,
+        )
     if arguments.output is not None:
         return _solve_table(solver, task, questions, source, arguments.output)
     right = _solve_shown(solver, task, questions, arguments)

@@ -104,6 +104,10 @@ def _check_published(folder: Path, config: ModelConfig) -> None:
             f"{folder}: pos_encodings=rope2d, which the published {config.name} does not know; "
             "models with rope, learned or no positions can be exported"
         )
+    if config.num_puzzle_rows:
+        raise InputError(
+            f"{folder}: puzzle_rows=structured, which the published {config.name} does not know"
+        )
     if config.name not in ("hrm", "transformers_baseline"):
         return
     published = -(-config.puzzle_dims // config.hidden_size)

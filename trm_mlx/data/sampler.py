@@ -29,7 +29,8 @@ class TrainStream:
     Iterating yields the (batch, position) pairs of the current interval, from ``position`` on; the
     position says where the *next* batch starts, and a stream built with it goes on identically.
     Each process, ``shard=(rank, size)``, gets its batch_size / size rows of the same global batch,
-    which ``change``, if any, has altered as a whole.
+    which ``change``, if any, has altered as a whole. Only ``chosen`` groups are visited, by default
+    all.
 
     Raises:
         InputError: the sizes or the position do not fit the dataset.
@@ -44,6 +45,7 @@ class TrainStream:
         shard: tuple[int, int] = (0, 1),
         position: Position | None = None,
         change: Change | None = None,
+        chosen: np.ndarray | None = None,
     ):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.epochs_per_interval, self._change = epochs_per_interval, change
@@ -54,6 +56,9 @@ class TrainStream:
         self._counts = np.diff(dataset.puzzle_indices)  # [P] examples of each puzzle
         # A group without puzzles has nothing to visit.
         occupied = np.flatnonzero(np.diff(dataset.group_indices))
+        if chosen is not None:
+            occupied = np.intersect1d(occupied, chosen)
+        self.groups = len(occupied)
         self._group_starts = dataset.group_indices[occupied]
         self._group_ends = dataset.group_indices[occupied + 1]
 
@@ -191,9 +196,14 @@ class GeneratedStream:
 
 
 def iterate_test(
-    dataset: PuzzleDataset, batch_size: int, shard: tuple[int, int] = (0, 1)
+    dataset: PuzzleDataset,
+    batch_size: int,
+    shard: tuple[int, int] = (0, 1),
+    chosen: np.ndarray | None = None,
 ) -> Iterator[tuple[str, Batch, int]]:
     """Yield (set name, batch, rows) over all examples in order; batches do not span sets.
+
+    Of ``chosen`` examples, in ascending order, instead of all if there are any.
 
     ``rows`` counts the real rows of the global batch. The rows after them are pad inputs,
     IGNORE_LABEL labels and the blank identifier. Every process, ``shard=(rank, size)``, gets
@@ -202,8 +212,11 @@ def iterate_test(
     own_rows = rows_of_rank(batch_size, shard)
     for part in dataset.parts:
         end = part.first_example + len(part.arrays.inputs)
-        for start in range(part.first_example, end, batch_size):
-            examples = np.arange(start, min(start + batch_size, end))
+        own = np.arange(part.first_example, end)
+        if chosen is not None:
+            own = np.intersect1d(own, chosen)
+        for start in range(0, len(own), batch_size):
+            examples = own[start : start + batch_size]
             owners = np.searchsorted(dataset.puzzle_indices, examples, side="right") - 1
             size = own_rows.stop - own_rows.start
             batch = dataset.batch(examples[own_rows], owners[own_rows], size)

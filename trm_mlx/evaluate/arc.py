@@ -48,12 +48,10 @@ def score(tests: dict[str, list[Test]], votes: Votes) -> EvalResult:
             for k in PASS_KS:
                 solved[k] += (solution in ranking[:k]) / len(pairs)
             unanswered += not ranking
-            attempts = ranking[:ATTEMPTS] or [NO_ANSWER]
-            attempts += attempts[:1] * (ATTEMPTS - len(attempts))
             submission[puzzle].append(
                 {
                     f"attempt_{number}": grid_of_key(answer).tolist()
-                    for number, answer in enumerate(attempts, start=1)
+                    for number, answer in enumerate(attempts(ranking), start=1)
                 }
             )
     metrics = {f"pass@{k}": value / len(tests) for k, value in solved.items()}
@@ -156,6 +154,12 @@ def _read_tests(path: Path) -> dict[str, list[Test]]:
                 for pair in pairs
             ]
     return tests
+
+
+def attempts(ranking: list[bytes]) -> list[bytes]:
+    """Return the answers to one question that are submitted, `ATTEMPTS` of them."""
+    first = ranking[:ATTEMPTS] or [NO_ANSWER]
+    return first + first[:1] * (ATTEMPTS - len(first))
 
 
 def ranked(answers: Answers) -> list[bytes]:

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from trm_mlx.atomic import atomic_file
+from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import iterate_test
@@ -19,6 +20,9 @@ from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, unroll
 from trm_mlx.models.memory import bounded, evaluation_room, evaluation_rows
 from trm_mlx.models.model import Batch, RecursiveReasoner
+from trm_mlx.tasks.arc import SIZE
+from trm_mlx.tasks.arc_canvas import restore
+from trm_mlx.train.canvases import cut, examples_by_side
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses
 
 SAVABLE = (
@@ -102,13 +106,16 @@ def evaluate(
     """Return metrics of the last supervision step, per set of the dataset, as means over examples.
 
     Args:
-        step: of the model to evaluate; keep it for the next evaluation, it may be compiled.
+        step: of the model to evaluate; keep it for the next evaluation, it may be compiled. The
+            smaller canvases that its model may have come one side after the other; what is saved or
+            judged lies on stored canvases again.
         batch_size: rows at once, of each process; as many as memory holds by default.
         save: names in `SAVABLE` to return for every example, in the dataset's order.
         evaluators: judge every example; ask them for their `result` afterwards.
         tick: called with the number of examples done after each batch.
         world: the processes that share the examples. The evaluators of the main process are shown
-            all examples in the dataset's order, and the saved arrays are its own.
+            all examples in the dataset's order, or a canvas side's, and the saved arrays are its
+            own.
 
     Returns:
         ``{set: {metric: mean}}`` with the number of examples as ``count``, and the saved arrays.
@@ -122,11 +129,18 @@ def evaluate(
     wanted = dict.fromkeys([*save, *(JUDGED if evaluators else ())])
     for evaluator in evaluators:
         evaluator.begin()
-    batches = iterate_test(dataset, batch_size * world.size, shard=world)
+    sides, arch = [(SIZE, None)], step.model.config
+    if arch.smaller_canvases:
+        sides = list(examples_by_side(dataset, arch.canvases))
+    batches = (
+        (side, *batch)
+        for side, chosen in sides
+        for batch in iterate_test(dataset, batch_size * world.size, world, chosen)
+    )
     room = evaluation_room(step.model, batch_size)
     with evaluation_mode(step.model), bounded(room):
-        for set_name, arrays, rows in prefetch(batches):
-            batch = {name: mx.array(array) for name, array in arrays.items()}
+        for side, set_name, stored, rows in prefetch(batches):
+            batch = {name: mx.array(array) for name, array in cut(stored, side).items()}
             outputs, metrics = run_to_halt(step, batch)
             outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
             metrics = {name: value[None] for name, value in metrics.items()}
@@ -138,6 +152,12 @@ def evaluate(
                     totals[name] += value
             if world.is_main:
                 shown = {name: _portable(array)[:rows] for name, array in outputs.items()}
+                shown = {
+                    name: array
+                    if side == SIZE or array.ndim == 1
+                    else restore(array, side, IGNORE_LABEL if name == "labels" else 0)
+                    for name, array in shown.items()
+                }
                 for name in save:
                     saved[name].append(shown[name])
                 for evaluator in evaluators:
@@ -150,7 +170,10 @@ def evaluate(
         }
         for set_name, totals in sums.items()
     }
-    return means, {name: np.concatenate(parts) for name, parts in saved.items()}
+    order = slice(None)
+    if arch.smaller_canvases:
+        order = np.argsort(np.concatenate([chosen for _, chosen in sides]))
+    return means, {name: np.concatenate(parts)[order] for name, parts in saved.items()}
 
 
 def run_to_halt(step: EvaluationStep, batch: Batch) -> tuple[Batch, Metrics]:

@@ -8,6 +8,7 @@ sequence is padded to one inside a gradient, and the padding masked.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -36,12 +37,13 @@ class Attention(nn.Module):
     """``x + o_proj(attention(qkv_proj(x)))`` for ``x [B, L, D]``.
 
     Args:
-        rope: queries and keys turn by their number or, given a ``board``, by their row and column.
+        rope: queries and keys turn by their number.
+        prefix: positions in front of a square board; they turn by their row and column then.
     """
 
-    def __init__(self, dims: int, heads: int, rope: bool, board: Board | None = None):
+    def __init__(self, dims: int, heads: int, rope: bool, prefix: int | None = None):
         super().__init__()
-        self._heads, self._head_dims, self._board = heads, dims // heads, board
+        self._heads, self._head_dims, self._prefix = heads, dims // heads, prefix
         # Wavelengths in float32 as PyTorch rounds them; MLX's own differ in the last digits.
         exponents = mx.arange(0, self._head_dims, 2) / self._head_dims
         self._wavelengths = mx.power(ROPE_BASE, exponents) if rope else None
@@ -82,7 +84,7 @@ class Attention(nn.Module):
         """The rotary encoding of ``x [B, L, H, D / H]``, if the model has it."""
         if self._wavelengths is None:
             return x
-        if self._board is not None:
+        if self._prefix is not None:
             return _turn(x, *self._rotation(x.shape[1]))
         dims, wavelengths = self._head_dims, self._wavelengths
         return mx.fast.rope(
@@ -100,8 +102,9 @@ class Attention(nn.Module):
         if self._wavelengths is None:
             nothing = mx.zeros((length, self._head_dims // 2))
             return nothing + 1, nothing
-        if self._board is not None:
-            angles = board_angles(self._board, self._head_dims)
+        if self._prefix is not None:
+            board = Board(self._prefix, math.isqrt(length - self._prefix))
+            angles = board_angles(board, self._head_dims)
         else:
             angles = mx.arange(length)[:, None] / self._wavelengths
         return mx.cos(angles), mx.sin(angles)

@@ -16,7 +16,7 @@ import mlx.nn as nn
 from trm_mlx.config import ModelConfig
 from trm_mlx.device import device_kind
 from trm_mlx.models import kernels_cpu, kernels_cuda
-from trm_mlx.models.attention import Attention, Board
+from trm_mlx.models.attention import Attention
 from trm_mlx.models.layers import Linear, norm_channels, norm_positions
 
 
@@ -206,8 +206,8 @@ class AttentionBlock(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         rope = config.pos_encodings in ("rope", "rope2d")
-        board = Board(config.prefix, config.side) if config.pos_encodings == "rope2d" else None
-        self.self_attn = Attention(config.hidden_size, config.num_heads, rope, board)
+        prefix = config.prefix if config.pos_encodings == "rope2d" else None
+        self.self_attn = Attention(config.hidden_size, config.num_heads, rope, prefix)
         self.mlp = SwiGLU(config.hidden_size, config.expansion)
 
     def __call__(

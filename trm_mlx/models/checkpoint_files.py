@@ -23,6 +23,7 @@ from trm_mlx.regular_files import open_regular, read_text, sha256
 CONFIG_FILE, MODEL_FILE, EMA_FILE = "config.json", "model.safetensors", "ema.safetensors"
 STATE_FILE = "state.json"
 SUMS = "sha256"  # the key of both JSON files: checksums by file name
+PARTS_FILE = "puzzle_rows.safetensors"
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 # Of the kinds of numbers a safetensors file may hold, those that MLX reads as what they are: it
@@ -47,6 +48,8 @@ def load(folder: str | Path) -> tuple[RecursiveReasoner, ModelConfig]:
     config = read_config(folder)
     model = build_model(config)
     assign_weights(model, read_model_weights(folder), str(folder))
+    if config.num_puzzle_rows:
+        model.puzzle_emb.compose(read_parts(folder, config))
     model.eval()
     return model, config
 
@@ -155,6 +158,20 @@ def read_model_weights(folder: Path) -> dict[str, mx.array]:
     return weights
 
 
+def read_parts(folder: Path, config: ModelConfig) -> mx.array:
+    """The rows of every puzzle identifier of a checkpoint with structured rows, ``[N, K]``.
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
+    path = folder / PARTS_FILE
+    parts = read_weights(path).get("parts")
+    count, rows = config.num_puzzle_identifiers, config.num_puzzle_rows
+    if parts is None or parts.ndim != 2 or len(parts) != count or parts.max().item() >= rows:
+        raise InputError(f"{path} is not of this model: copy it again")
+    return parts.astype(mx.int32)
+
+
 def read_weights(path: Path) -> dict[str, mx.array]:
     """The arrays of a safetensors file by name.
 
@@ -237,9 +254,13 @@ def save_model(
     """
     weights = tree_map(lambda array: array.astype(dtype), model.parameters())
     save_arrays(folder / MODEL_FILE, weights)
+    files = [MODEL_FILE]
     if average:
         save_arrays(folder / EMA_FILE, average)
-    files = (MODEL_FILE, EMA_FILE) if average else (MODEL_FILE,)
+        files.append(EMA_FILE)
+    if model.config.num_puzzle_rows:
+        save_arrays(folder / PARTS_FILE, {"parts": model.puzzle_emb.parts})
+        files.append(PARTS_FILE)
     values = to_dict(model.config) | {SUMS: {name: sha256(folder / name) for name in files}}
     (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 

@@ -53,18 +53,31 @@ class Embedding(nn.Module):
 
 
 class PuzzleEmbedding(nn.Module):
-    """A table of one learned row per puzzle identifier, zero at first.
+    """A table of learned rows, zero at first: one per puzzle identifier, or several that are added.
 
     The model keeps the table frozen: only the rows of a batch are updated, by sign descent (see
     ``train.optim``). ``__call__`` returns float32 rows ``[batch, dims]``.
+
+    parts: the rows of every identifier ``[N, K]``; None where it has its own.
     """
 
-    def __init__(self, identifiers: int, dims: int):
+    def __init__(self, rows: int, dims: int):
         super().__init__()
-        self.weights = mx.zeros((identifiers, dims))
+        self.weights = mx.zeros((rows, dims))
+        self._parts = None
+
+    @property
+    def parts(self) -> mx.array | None:
+        return self._parts
+
+    def compose(self, parts: mx.array) -> None:
+        """Make the embedding of every identifier the sum of its ``parts [N, K]``."""
+        self._parts = parts
 
     def __call__(self, identifiers: mx.array) -> mx.array:
-        return self.weights[identifiers]
+        if self._parts is None:
+            return self.weights[identifiers]
+        return self.weights[self._parts[identifiers]].sum(axis=1)
 
 
 EPSILON = 1e-5

@@ -38,7 +38,8 @@ class RecursiveReasoner(nn.Module):
     """A model of one variant.
 
     A batch holds ``inputs [B, S]``, ``puzzle_identifiers [B]`` and, for training, ``labels
-    [B, S]``, all int32. In training mode rows halt and explore, in evaluation mode
+    [B, S]``, all int32. S is ``config.seq_len`` or, to a model with two-dimensional positions, the
+    cells of any square board. In training mode rows halt and explore, in evaluation mode
     (``model.eval()``) every row runs ``halt_max_steps`` supervision steps.
     """
 
@@ -46,13 +47,14 @@ class RecursiveReasoner(nn.Module):
         super().__init__()
         self.config = config
         self.recursion = VARIANTS[config.name](config)
-        self._prefix, self._length = config.prefix, config.length
+        self._prefix = config.prefix
         name = default_dtype() if config.forward_dtype == "auto" else config.forward_dtype
         self._dtype = getattr(mx, name)
 
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, self._dtype)
         if config.puzzle_dims:
-            self.puzzle_emb = PuzzleEmbedding(config.num_puzzle_identifiers, config.puzzle_dims)
+            rows = config.num_puzzle_rows or config.num_puzzle_identifiers
+            self.puzzle_emb = PuzzleEmbedding(rows, config.puzzle_dims)
         if config.pos_encodings == "learned":
             self.embed_pos = Embedding(config.length, config.hidden_size, self._dtype)
         for net in self.recursion.nets:
@@ -87,8 +89,8 @@ class RecursiveReasoner(nn.Module):
 
     def initial_carry(self, batch: Batch) -> Carry:
         """A carry whose rows have all halted, so that the first step fills them from a batch."""
-        rows = batch["inputs"].shape[0]
-        state = mx.zeros((rows, self._length, self.config.hidden_size), self._dtype)
+        rows, cells = batch["inputs"].shape
+        state = mx.zeros((rows, self._prefix + cells, self.config.hidden_size), self._dtype)
         return Carry(
             states=dict.fromkeys(self.recursion.states, state),
             steps=mx.zeros((rows,), mx.int32),

@@ -4,7 +4,8 @@
     RUN/metrics.jsonl             one line per step and evaluation
     RUN/step_0006510/             config.json, model.safetensors, ema.safetensors,
                                   optimizer.safetensors, carry.safetensors, state.json,
-                                  identifiers.json where the data name their puzzles, and
+                                  identifiers.json where the data name their puzzles,
+                                  carry_14.safetensors of each smaller canvas, and
                                   evaluators_000007.safetensors where those keep votes
 
 A step folder is renamed to its name once it is complete (see ``atomic_folder``), and its arrays are
@@ -25,6 +26,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx.atomic import atomic_file, atomic_folder, remove_folder
+from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import to_dict
 from trm_mlx.data.format import IDENTIFIERS_FILE
 from trm_mlx.errors import InputError, refusal
@@ -51,19 +53,21 @@ class Progress:
     """How far a run has come.
 
     ``interval`` counts those that are trained and evaluated; ``position`` is where the next
-    training batch starts; ``results`` are those of this step's evaluation, if it had one.
+    training batch starts; ``results`` are those of this step's evaluation, if it had one;
+    ``visits`` counts the puzzles that have halted.
     """
 
     step: int = 0
     interval: int = 0
     position: dict[str, int] | None = None
     results: dict[str, float] = dataclasses.field(default_factory=dict)
+    visits: int = 0
 
 
 def save_checkpoint(
     run: Path,
     state: TrainState,
-    carry: Carry,
+    carries: Mapping[int, Carry],
     progress: Progress,
     evaluators: Mapping[str, dict[str, np.ndarray]] = MappingProxyType({}),
     names: Sequence[str] | None = None,
@@ -71,6 +75,7 @@ def save_checkpoint(
     """Write ``run/step_NNNNNNN`` and return it.
 
     Args:
+        carries: by the cells of their boards.
         evaluators: the `state` of evaluators that have one, by their names.
         names: of the puzzle identifiers, which are the rows of the puzzle table; None: not known.
 
@@ -79,7 +84,7 @@ def save_checkpoint(
             the state holds NaN or infinity, which no run could continue from.
     """
     final = run / f"step_{progress.step:07d}"
-    _check_finite(state, carry, final)
+    _check_finite(state, carries, final)
     values = {
         **dataclasses.asdict(progress),
         "versions": {"mlx": mx.__version__},
@@ -103,7 +108,8 @@ def save_checkpoint(
         with atomic_folder(final) as finished:
             save_model(finished, state.model, average=state.average)
             save_arrays(finished / OPTIMIZER_FILE, state.optimizer.state)
-            save_arrays(finished / CARRY_FILE, carry._asdict())
+            for cells, carry in carries.items():
+                save_arrays(finished / carry_file(cells, state.model.config), carry._asdict())
             if evaluators:
                 save_arrays(finished / own_file, _arrays_of(evaluators))
             if names is not None:  # a hundredth of the table's size
@@ -119,6 +125,13 @@ def _write_state(path: Path, values: dict, sums: dict[str, str]) -> None:
     path.write_text(json.dumps(values | {SUMS: sums}, indent=2) + "\n", encoding="utf-8")
 
 
+def carry_file(cells: int, config: ModelConfig) -> str:
+    """Return the file of the carry of boards of ``cells``: ``carry_14.safetensors`` is of 14x14."""
+    if cells == config.seq_len:
+        return CARRY_FILE
+    return f"carry_{math.isqrt(cells)}.safetensors"
+
+
 def evaluators_file(progress: Progress) -> str:
     """Return the file for evaluators' arrays, named after the ``state.json`` it belongs to."""
     return f"evaluators_{progress.interval:06d}.safetensors"
@@ -128,8 +141,9 @@ def _arrays_of(evaluators: Mapping[str, dict[str, np.ndarray]]) -> dict:
     return tree_map(mx.array, dict(evaluators))
 
 
-def _check_finite(state: TrainState, carry: Carry, final: Path) -> None:
-    trees = state.model.parameters(), state.optimizer.state, state.average, carry._asdict()
+def _check_finite(state: TrainState, carries: Mapping[int, Carry], final: Path) -> None:
+    trees = [state.model.parameters(), state.optimizer.state, state.average]
+    trees += [carry._asdict() for carry in carries.values()]
     arrays = [pair for tree in trees for pair in tree_flatten(tree)]
     finite = mx.stack([mx.isfinite(array).all() for _, array in arrays]).tolist()
     for (name, _), good in zip(arrays, finite, strict=True):
@@ -162,7 +176,8 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
         if position is not None:
             position = {name: int(value) for name, value in position.items()}
         results = {name: float(value) for name, value in state.get("results", {}).items()}
-        progress = Progress(int(state["step"]), int(state["interval"]), position, results)
+        visits = int(state.get("visits", 0))  # absent from older checkpoints
+        progress = Progress(int(state["step"]), int(state["interval"]), position, results, visits)
         return folder, progress, dict(state["train_config"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error

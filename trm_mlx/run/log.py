@@ -36,6 +36,7 @@ class Report:
 
     Args:
         silent: write and show nothing, in a process that is not the main one.
+        show: a progress bar and lines of results.
 
     Raises:
         InputError: the log cannot be read or, here and in any method, not be written.
@@ -49,8 +50,9 @@ class Report:
         total_steps: int,
         evaluated: bool,
         silent: bool = False,
+        show: bool = True,
     ):
-        self._silent = silent
+        self._silent, self._shows = silent, show and not silent
         self._path = Path(os.devnull) if silent else run / METRICS_FILE
         try:
             losses = () if silent else _cut_back(self._path, first_step, evaluated)
@@ -68,7 +70,7 @@ class Report:
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 20,
-            disable=silent,
+            disable=not self._shows,
         )
 
     def __enter__(self) -> "Report":
@@ -114,7 +116,7 @@ class Report:
 
     def evaluating(self, examples: int) -> tqdm:
         """Return a progress bar for one evaluation, shown on a terminal only."""
-        hidden = self._silent or None  # None: where there is no terminal
+        hidden = None if self._shows else True  # None: where there is no terminal
         return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden)
 
     def evaluator(self, step: int, name: str, metrics: dict[str, float]) -> None:
@@ -134,7 +136,7 @@ class Report:
 
     def print(self, line: str) -> None:
         """Print a line of text above the progress bar."""
-        if not self._silent:
+        if self._shows:
             self.bar.write(line, file=sys.stderr)
 
     def _refused(self, error: OSError) -> InputError:
@@ -215,7 +217,7 @@ def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
     for name, value in values.items():
         if name.endswith("loss"):
             means[name] = value / rows
-        elif name in ("lr", "grad_norm"):
+        elif name in ("lr", "grad_norm", "pflop"):
             means[name] = value
         elif name != "count" and count:
             means[name] = value / count

@@ -23,8 +23,9 @@ from trm_mlx.models.checkpoint_files import (
     read_model_weights,
     read_weights,
 )
-from trm_mlx.run.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Progress, evaluators_file
+from trm_mlx.run.checkpoint import OPTIMIZER_FILE, Progress, carry_file, evaluators_file
 from trm_mlx.run.folder import check_newest
+from trm_mlx.tasks.arc_rows import SHARED, row_names
 from trm_mlx.train.step import TrainState
 
 # What, besides the architecture, must stay as it was for a run to be the same run.
@@ -58,11 +59,11 @@ def check_resumable(folder: Path, progress: Progress, saved: dict, config: Train
     check_newest(Path(config.checkpoint_path), folder)
 
 
-def restore(folder: Path, state: TrainState) -> Carry | None:
-    """Put a checkpoint's model, optimizer and average into ``state``; return its carry.
+def restore(folder: Path, state: TrainState) -> dict[int, Carry]:
+    """Put a checkpoint's model, optimizer and average into ``state``; return its carries.
 
-    The carry is the largest file by far. Where it was not copied along, None is returned: every row
-    then begins a new puzzle, and all else continues as it was.
+    They are the largest files by far, and are returned by the cells of their boards. Where they
+    were not copied along, every row begins a new puzzle, and all else continues as it was.
 
     Must come before the first training step, which captures these arrays.
 
@@ -76,11 +77,14 @@ def restore(folder: Path, state: TrainState) -> Carry | None:
     state.optimizer.init(model.trainable_parameters())
     if state.average:
         state.average.update(_read_tree(folder / EMA_FILE, state.average))
-    if not (folder / CARRY_FILE).exists():
-        return None
-    puzzle = mx.zeros((rows, model.config.seq_len), mx.int32)
-    batch = {"inputs": puzzle, "labels": puzzle, "puzzle_identifiers": mx.zeros((rows,), mx.int32)}
-    return Carry(**_read_tree(folder / CARRY_FILE, model.initial_carry(batch)._asdict()))
+    carries, config = {}, model.config
+    for cells in {config.seq_len, *(side**2 for side in config.canvases or ())}:
+        path = folder / carry_file(cells, config)
+        if path.exists():
+            puzzle, identifiers = mx.zeros((rows, cells), mx.int32), mx.zeros((rows,), mx.int32)
+            batch = {"inputs": puzzle, "labels": puzzle, "puzzle_identifiers": identifiers}
+            carries[cells] = Carry(**_read_tree(path, model.initial_carry(batch)._asdict()))
+    return carries
 
 
 def _read_tree(path: Path, like: dict) -> dict:
@@ -128,9 +132,12 @@ def start_from(
     weights = read_model_weights(folder)
     table, remark = weights.get("puzzle_emb.weights"), None
     if table is not None:
-        rows = model.config.num_puzzle_identifiers
+        rows, first = len(model.puzzle_emb.weights), 0
         known = saved_names(folder)
-        weights["puzzle_emb.weights"], kept = _table_for(rows, table, known, names)
+        if model.config.num_puzzle_rows:
+            first = SHARED
+            known, names = (n and row_names(n) for n in (known, names))
+        weights["puzzle_emb.weights"], kept = _table_for(rows, table, known, names, first)
         if max(rows, len(table)) > 1:
             how = "number" if known is None or names is None else "name"
             remark = (
@@ -144,12 +151,17 @@ def start_from(
 
 
 def _table_for(
-    rows: int, table: mx.array, known: list[str] | None, names: Sequence[str] | None
+    rows: int,
+    table: mx.array,
+    known: list[str] | None,
+    names: Sequence[str] | None,
+    first: int,
 ) -> tuple[mx.array, int]:
     """The puzzle table ``[rows, E]`` of a run from that of a checkpoint, and the rows it keeps.
 
     Args:
-        known, names: of the checkpoint's identifiers and the run's; None: not known.
+        known, names: of the checkpoint's rows and the run's; None: not known.
+        first: row from which on they are a puzzle's, and count in the mean.
     """
     if known is None or names is None or known == names:
         sources = range(rows) if rows == len(table) else [-1] * rows
@@ -157,7 +169,7 @@ def _table_for(
         places = {name: row for row, name in enumerate(known[: len(table)])}
         sources = [places.get(name, -1) for name in names]
     source = mx.array(list(sources))[:, None]
-    mean = mx.mean(table, axis=0, keepdims=True)
+    mean = mx.mean(table[first:], axis=0, keepdims=True)
     kept = mx.where(source >= 0, table[mx.maximum(source[:, 0], 0)], mean)
     return kept, sum(row >= 0 for row in sources)
 

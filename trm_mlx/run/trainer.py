@@ -13,6 +13,7 @@ from trm_mlx.data.dataset import PuzzleDataset, check_numbering, known_names, sa
 from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.sampler import total_steps
 from trm_mlx.distributed import SINGLE, World
+from trm_mlx.errors import InputError
 from trm_mlx.evaluate import build_evaluators
 from trm_mlx.evaluate.evaluate import (
     EvaluationStep,
@@ -21,8 +22,10 @@ from trm_mlx.evaluate.evaluate import (
     write_files,
     write_outputs,
 )
+from trm_mlx.models.act import Carry
 from trm_mlx.models.memory import bounded
 from trm_mlx.models.model import RecursiveReasoner, build_model
+from trm_mlx.models.operations import flop
 from trm_mlx.models.variants import recursion_at
 from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
 from trm_mlx.run.folder import RunFolder, check_newest, fill_names
@@ -30,6 +33,7 @@ from trm_mlx.run.health import check_numbers
 from trm_mlx.run.log import Report, check_wandb, mean_metrics
 from trm_mlx.run.resume import check_resumable, restore, restore_evaluators, start_from
 from trm_mlx.run.signals import StopTraining, synced_stop
+from trm_mlx.tasks.arc_rows import parts_of
 from trm_mlx.train.batches import open_data, train_stream
 from trm_mlx.train.step import TrainState, averaged
 
@@ -73,6 +77,12 @@ class Trainer:
         check_newest(self.run, self.resumed)
         sizes = self.data.metadata
         self.total_steps = total_steps(sizes, config.epochs, config.global_batch_size)
+        parts, self._puzzles = None, 0  # rows that are learnt, but for those that all share
+        if isinstance(self.data, PuzzleDataset):
+            self._puzzles = np.count_nonzero(np.unique(self.data.puzzle_identifiers))
+        if config.arch.puzzle_rows == "structured":
+            parts = self._parts()
+            self._puzzles = len(np.unique(parts[1:, 0]))
         self._warnings: list[str] = []  # shown once, where the run begins
         self.evaluators = []
         if self.test_data is not None:
@@ -87,14 +97,17 @@ class Trainer:
             vocab_size=sizes.vocab_size,
             seq_len=sizes.seq_len,
             num_puzzle_identifiers=sizes.num_puzzle_identifiers,
+            num_puzzle_rows=None if parts is None else int(parts.max()) + 1,
             task=sizes.task,
         )
         self.state = TrainState(
             build_model(model_config, config.seed), config, self.total_steps, world
         )
+        if parts is not None:
+            self.model.puzzle_emb.compose(mx.array(parts))
         compiled = device.compiles(config.compile)
         self.evaluation = EvaluationStep(self.model, config.loss, compiled)
-        self.carry = None
+        self.carries: dict[int, Carry] = {}  # by the cells of their boards
         if self.resumed is not None:
             self._restore()
         elif config.load_checkpoint is not None:
@@ -105,6 +118,15 @@ class Trainer:
             self._sync()
         self._folder = RunFolder(self.run)
         self._saved = self._moment
+
+    def _parts(self) -> np.ndarray:
+        """The rows of every puzzle identifier, where they are structured."""
+        if self.names is None or not self.config.arch.puzzle_dims:
+            raise InputError(
+                "arch.puzzle_rows=structured is for data of 'trm build arc', and for models with "
+                "puzzle embeddings: leave it out"
+            )
+        return parts_of(self.names)
 
     @property
     def model(self) -> RecursiveReasoner:
@@ -131,7 +153,7 @@ class Trainer:
         if self.world.is_main:
             self._folder.open(self.config, self.resumed)
 
-    def fit(self, should_stop: Callable[[], bool] = lambda: False) -> Results:
+    def fit(self, should_stop: Callable[[], bool] = lambda: False, show: bool = True) -> Results:
         """Train to the end and return the last evaluation, ``{set: {metric: mean}}``, if any.
 
         The metrics of task evaluators stand among the sets, by the evaluator's name.
@@ -139,6 +161,7 @@ class Trainer:
         Args:
             should_stop: called after every step and evaluated batch; where it returns True, the run
                 saves a checkpoint of this moment and is not `finished`.
+            show: the progress and results on standard error, too.
 
         Raises:
             InputError: the run folder cannot be taken or written, or a metric is NaN or infinite.
@@ -156,7 +179,7 @@ class Trainer:
         should_stop = synced_stop(should_stop, self.world, progress)
         remedy = f"continue with resume={self.run}, once it holds a step_* folder"
         try:
-            with self.world.reraise_lost_peer(remedy), self._open_report() as report:
+            with self.world.reraise_lost_peer(remedy), self._open_report(show) as report:
                 try:
                     while not self.finished:
                         if should_stop():
@@ -218,24 +241,30 @@ class Trainer:
                 process's rows of the global batch.
 
         Returns:
-            Sums of metrics over the global batch, as lazy arrays; see ``losses.act_metrics``.
+            Sums of metrics over the global batch, as lazy arrays; see ``losses.act_metrics``. And
+            ``pflop``, the operations of the step, computed.
         """
         batch = {name: mx.array(array) for name, array in batch.items()}
-        if self.carry is None:
-            self.carry = self.model.initial_carry(batch)
+        cells = batch["inputs"].shape[1]
+        carry = self.carries.get(cells) or self.model.initial_carry(batch)
         place = np.random.SeedSequence((self.config.seed, self.progress.step))
         key = mx.array(place.generate_state(2))
         recursion = None
         if self.config.depth_curriculum:
             recursion = recursion_at(self.config.arch, self.progress.step, self.total_steps)
-        self.carry, metrics = self.state.step(self.carry, batch, key, recursion)
+        self.carries[cells], metrics = self.state.step(carry, batch, key, recursion)
         self.progress.step += 1
+        rows = len(carry.steps) * self.world.size
+        operations = rows * flop(self.model, recursion or self.model.recursion, cells)
         # Everything the next step reads, or its graph would grow from step to step.
-        mx.async_eval(self.state.arrays, self.carry, metrics)
-        return metrics
+        mx.async_eval(self.state.arrays, self.carries[cells], metrics)
+        return metrics | {"pflop": mx.array(operations / 1e15)}
 
     def _report_step(self, report: Report, step: int, sums: dict[str, mx.array]) -> None:
         metrics = mean_metrics(sums, self.config.global_batch_size)
+        if self._puzzles:
+            self.progress.visits += round(metrics["count"])
+            metrics["visits"] = self.progress.visits / self._puzzles
         check_numbers(step, metrics, self.run)
         report.train(step, metrics)
 
@@ -290,14 +319,16 @@ class Trainer:
         Raises:
             InputError: it cannot be written, or the state holds NaN or infinity.
         """
-        carry = self.world.gather(self.carry)
-        mx.eval(carry)
+        carries = {cells: self.world.gather(self.carries[cells]) for cells in sorted(self.carries)}
+        mx.eval(carries)
         self._saved = self._moment
         if not self.world.is_main:
             return None
         kept = {evaluator.name: evaluator.state() for evaluator in self.evaluators}
         kept = {name: arrays for name, arrays in kept.items() if arrays}
-        self.resumed = save_checkpoint(self.run, self.state, carry, self.progress, kept, self.names)
+        self.resumed = save_checkpoint(
+            self.run, self.state, carries, self.progress, kept, self.names
+        )
         return self.resumed
 
     @property
@@ -314,11 +345,10 @@ class Trainer:
         }
 
     def _restore(self) -> None:
-        carry = restore(self.resumed, self.state)
-        if carry is None:
+        for cells, carry in restore(self.resumed, self.state).items():
+            self.carries[cells] = tree_map(self.world.shard, carry)
+        if not self.carries:
             self._warnings.append(f"{self.resumed} has no carry: every row begins a new puzzle")
-        else:
-            self.carry = tree_map(self.world.shard, carry)
         if self.world.is_main:
             self._warnings += restore_evaluators(self.resumed, self.progress, self.evaluators)
 
@@ -334,10 +364,10 @@ class Trainer:
         self.world.check_same("step, interval and data position", place, remedy)
         self.state.copy_from_main()
 
-    def _open_report(self) -> Report:
+    def _open_report(self, show: bool) -> Report:
         evaluated = self.progress.position != self._interval_end
         step, silent = self.progress.step, not self.world.is_main
-        report = Report(self.run, self.config, step, self.total_steps, evaluated, silent)
+        report = Report(self.run, self.config, step, self.total_steps, evaluated, silent, show)
         while self._warnings:
             report.print(self._warnings.pop(0))
         return report

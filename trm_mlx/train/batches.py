@@ -29,6 +29,7 @@ from trm_mlx.tasks import check_known, get, get_generator, task_of
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw, draw_distinct
 from trm_mlx.train.augment import Augmentation
+from trm_mlx.train.canvases import CanvasStream, groups_by_side, position_of
 
 GENERATE = "generate:"
 
@@ -155,7 +156,7 @@ def train_stream(
     config: TrainConfig,
     position: Position | None,
     world: World = SINGLE,
-) -> TrainStream | GeneratedStream:
+) -> TrainStream | CanvasStream | GeneratedStream:
     """Return the batches of a run from a position on: of each, the rows of this process.
 
     Raises:
@@ -173,8 +174,15 @@ def train_stream(
     if config.augment:
         task = task_of(data.metadata)
         augmentation = Augmentation.of(task, data, test_data, config.reveal_cells)
-    return TrainStream(
-        data, size, interval, seed, shard=world, position=position, change=augmentation
+
+    def stream(position: Position | None, chosen: np.ndarray | None = None) -> TrainStream:
+        return TrainStream(data, size, interval, seed, world, position, augmentation, chosen)
+
+    if not config.arch.smaller_canvases:
+        return stream(position)
+    groups = groups_by_side(data, config.arch.canvases, least=-(-size // interval))
+    return CanvasStream(
+        {side: stream(position_of(position, side), chosen) for side, chosen in groups.items()}
     )
 
 

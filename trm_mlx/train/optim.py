@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from trm_mlx.config import TrainConfig
+from trm_mlx.tasks.arc_rows import SHARED
 
 Scheduler = Callable[[mx.array], mx.array]
 
@@ -75,15 +76,25 @@ def _bias_correction(beta: float, step: mx.array) -> mx.array:
     return -mx.expm1(step * math.log(beta))
 
 
-def warmup_cosine(peak: float, config: TrainConfig, total_steps: int) -> Scheduler:
-    """Linear warm-up to ``peak``, then ``peak``, then a cosine down to ``lr_min_ratio * peak``.
+def warmup_cosine(
+    peak: float,
+    config: TrainConfig,
+    total_steps: int,
+    warmup: int | None = None,
+    floor: float | None = None,
+) -> Scheduler:
+    """Linear warm-up to ``peak``, then ``peak``, then a cosine down to ``floor * peak``.
 
     The cosine takes the last ``lr_decay_share`` of the steps after the warm-up, as published all.
 
     The returned function takes the number of updates made *before* this one, as MLX's optimizers
     pass it; the published schedule counts this one too, hence the plus one.
+
+    Args:
+        warmup, floor: ``lr_warmup_steps`` and ``lr_min_ratio`` by default.
     """
-    warmup, floor = config.lr_warmup_steps, config.lr_min_ratio
+    warmup = config.lr_warmup_steps if warmup is None else warmup
+    floor = config.lr_min_ratio if floor is None else floor
     share = config.lr_decay_share
 
     def rate(updates: mx.array) -> mx.array:
@@ -126,6 +137,25 @@ def sign_descent(
     direction = mx.sign(same @ gradients)
     table[identifiers] = table[identifiers] * (1 - rate * weight_decay) - rate * direction
     return table
+
+
+def shared_sign_descent(
+    table: mx.array,
+    parts: mx.array,
+    gradients: mx.array,
+    rate: mx.array,
+    weight_decay: float,
+) -> mx.array:
+    """`sign_descent` where the rows ``parts [B, K]`` are added to the embedding of each puzzle.
+
+    The `SHARED` rows, which every batch uses, learn at a tenth of the rate.
+    """
+    rows = mx.arange(len(table))
+    uses = (parts[None] == rows[:, None, None]).sum(axis=2).astype(gradients.dtype)  # [N, B]
+    rates = rate * mx.where(rows < SHARED, 0.1, 1.0)[:, None]
+    used = uses.sum(axis=1, keepdims=True) > 0
+    moved = table * (1 - rates * weight_decay) - rates * mx.sign(uses @ gradients)
+    return mx.where(used, moved, table)
 
 
 def moving_average(average: mx.array, value: mx.array, rate: float) -> mx.array:

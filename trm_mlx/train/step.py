@@ -18,7 +18,13 @@ from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights, total_loss
 from trm_mlx.train.memory import plan
-from trm_mlx.train.optim import build_optimizer, moving_average, sign_descent, warmup_cosine
+from trm_mlx.train.optim import (
+    build_optimizer,
+    moving_average,
+    shared_sign_descent,
+    sign_descent,
+    warmup_cosine,
+)
 
 
 class TrainState:
@@ -47,12 +53,25 @@ class TrainState:
         self.average = tree_map(mx.array, model.trainable_parameters()) if config.ema else {}
         arrays = (array for _, array in tree_flatten(self.arrays))
         self._held = sum(array.nbytes for array in arrays if isinstance(array, mx.array))
-        self.plan = plan(config, model, self._held, world.size)
-        self._puzzle_lr = warmup_cosine(config.puzzle_emb_lr, config, total_steps)
+        self.plan = plan(config, model, self._held + self._smaller_carries(), world.size)
+        self._puzzle_lr = warmup_cosine(
+            config.puzzle_emb_lr,
+            config,
+            total_steps,
+            config.puzzle_emb_lr_warmup_steps,
+            config.puzzle_emb_lr_min_ratio,
+        )
         self._compiles = device.compiles(config.compile)
         self._compiled: dict[Recursion | None, Callable] = {}
         # Called between two passes; what it raises leaves everything as it was before the step.
         self.between_passes: Callable[[], object] = lambda: None
+
+    def _smaller_carries(self) -> int:
+        """Bytes of the carries of canvases smaller than the plan's boards."""
+        arch, batch = self.model.config, self.config.global_batch_size // self.world.size
+        lengths = [arch.prefix + side**2 for side in arch.canvases or ()]
+        smaller = sum(length for length in lengths if length < arch.length)
+        return batch * row_sizes(self.model).carry * smaller // arch.length
 
     @property
     def room(self) -> int:
@@ -114,7 +133,7 @@ class TrainState:
             without them.
         """
         draws = self._draw(carry, key)
-        run_pass, count = self._maybe_compile(self._pass, self.model.recursion), self.plan.rows
+        run_pass, count = self._maybe_compile(self._pass, self.model.recursion), self._rows(carry)
         if len(carry.steps) <= count:
             return run_pass(carry, batch, draws, {})
         weights = self.model.trainable_parameters()
@@ -135,6 +154,16 @@ class TrainState:
         """Trace a pass over these rows; where a run compiles, that is what it waits for first."""
         run_pass = self._maybe_compile(self._pass, self.model.recursion)
         run_pass(carry, batch, self._draw(carry, mx.random.key(0)), {})
+
+    def _rows(self, carry: Carry) -> int:
+        """The rows of a pass: the plan's, of its own choice more of a canvas that is smaller."""
+        if self.config.batch_size != "auto":
+            return self.plan.rows
+        batch, config = len(carry.steps), self.model.config
+        length = config.prefix + carry.batch["inputs"].shape[1]
+        wanted = min(batch, self.plan.rows * config.length // length)
+        passes = -(-batch // wanted)
+        return -(-batch // passes)
 
     def _draw(self, carry: Carry, key: mx.array) -> dict:
         """Draw the randomness of a step for every row, as in the global batch."""
@@ -191,9 +220,11 @@ class TrainState:
         if config.grad_clip is not None:
             gradients, metrics["grad_norm"] = optim.clip_grad_norm(gradients, config.grad_clip)
         if puzzles:
-            model.puzzle_emb.weights = sign_descent(
+            identifiers, parts = puzzles["identifiers"], model.puzzle_emb.parts
+            descend = sign_descent if parts is None else shared_sign_descent
+            model.puzzle_emb.weights = descend(
                 model.puzzle_emb.weights,
-                puzzles["identifiers"],
+                identifiers if parts is None else parts[identifiers],
                 puzzles["gradients"],
                 self._puzzle_lr(self.optimizer.step),
                 config.puzzle_emb_weight_decay,

@@ -1,0 +1,195 @@
+"""``trm adapt``: adapt a trained ARC model to tasks of yours, and answer their test inputs."""
+
+import argparse
+import importlib.util
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from trm_mlx import device
+from trm_mlx.adaptation import (
+    ANSWERS,
+    DATA,
+    LR,
+    MINUTES,
+    VERSIONS,
+    Adapted,
+    Moment,
+    adapt,
+    check_adaptable,
+    check_time,
+    read_tasks,
+    resume,
+)
+from trm_mlx.config_io import path_text
+from trm_mlx.data.format import read_json
+from trm_mlx.errors import InputError, refusal
+from trm_mlx.models.checkpoint_files import find_checkpoint
+from trm_mlx.run.signals import stop_signal
+from trm_mlx.tasks.arc import PUZZLES_FILE, check_grid
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        nargs="?",
+        type=path_text,
+        help="checkpoint or run folder of an ARC model, or a bundled one",
+    )
+    parser.add_argument(
+        "task", nargs="?", type=path_text, help="JSON file of a task or of several, or a folder"
+    )
+    parser.add_argument(
+        "-o", "--output", type=path_text, help="file for the answers, in Kaggle's form"
+    )
+    parser.add_argument(
+        "--save", type=path_text, help="file for a picture of the tasks and answers, .png"
+    )
+    time_group = parser.add_mutually_exclusive_group()
+    time_group.add_argument(
+        "--minutes", type=float, help=f"to take in all, about (default: {MINUTES:g})"
+    )
+    time_group.add_argument("--steps", type=int, help="of training, instead of --minutes")
+    parser.add_argument(
+        "--versions",
+        type=int,
+        default=VERSIONS,
+        help="of each task, itself and augmented ones (default: %(default)s)",
+    )
+    parser.add_argument("--batch-size", type=int, help="rows of a step (default: 32 on the CPU)")
+    parser.add_argument(
+        "--lr", type=float, default=LR, help="learning rate of the weights (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    parser.add_argument(
+        "--run", type=path_text, help="folder to work in (default: adapted/TASK-TIME)"
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN", type=path_text, help="continue an earlier one; name no model"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Adapt and answer; 1 where a task of a folder was left out, 130 after Ctrl-C."""
+    output, picture = (Path(p) if p else None for p in (arguments.output, arguments.save))
+    _check_targets(output, picture)
+    check_time(arguments.minutes, arguments.steps)
+    problems = []
+    with stop_signal((signal.SIGINT, signal.SIGTERM)) as stop, _Bar() as bar:
+        options = {"should_stop": stop.should_stop, "on_progress": bar.update}
+        options |= {"minutes": arguments.minutes, "steps": arguments.steps}
+        if arguments.resume:
+            if arguments.model:
+                raise InputError("--resume names its model and tasks itself: leave out the others")
+            device.announce("auto")
+            adapted = resume(arguments.resume, **options)
+        else:
+            if not arguments.task:
+                raise InputError("name a model and a task: trm adapt MODEL TASK.json")
+            check_adaptable(find_checkpoint(arguments.model))
+            puzzles, problems = read_tasks(arguments.task)
+            for problem in problems:
+                print(f"left out: {problem}", file=sys.stderr)
+            name = f"{Path(arguments.task).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+            folder = Path(arguments.run or Path("adapted", name))
+            device.announce("auto")
+            for option in ("versions", "batch_size", "lr", "seed"):
+                options[option] = getattr(arguments, option)
+            adapted = adapt(arguments.model, puzzles, folder, **options)
+    _print(adapted)
+    _write(adapted, output, picture)
+    if adapted.interrupted:
+        print(f"to go on: trm adapt --resume {adapted.folder}", file=sys.stderr)
+        return 128 + (stop.signal or signal.SIGINT)
+    return 1 if problems else 0
+
+
+class _Bar:
+    """Shows how far an adaptation is: on a terminal with the time left, else a line a phase."""
+
+    def __init__(self) -> None:
+        layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed}, {remaining} left"
+        self._bar = tqdm(total=1.0, bar_format=layout, leave=False, disable=None)
+        self._phase = ""
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._bar.close()
+
+    def update(self, moment: Moment) -> None:
+        """Show a moment of `adapt`."""
+        if moment.phase != self._phase:
+            self._phase = moment.phase
+            if self._bar.disable:
+                print(moment.phase, file=sys.stderr)
+            elif moment.phase == "voting":
+                self._bar.reset(1.0)
+            self._bar.set_description_str(moment.phase, refresh=False)
+        self._bar.update(moment.done - self._bar.n)
+
+
+def _print(adapted: Adapted) -> None:
+    for task, answers in adapted.answers.items():
+        for number, answer in enumerate(answers, start=1):
+            verdict = {True: ", right", False: ", not found", None: ""}[answer.right]
+            print(f"{task} test {number}{verdict}")
+            shown = []
+            for grid, votes in zip(answer.attempts, answer.votes, strict=True):
+                if any(grid.shape == g.shape and (grid == g).all() for g in shown):
+                    continue
+                shown.append(grid)
+                print(f"  attempt {len(shown)}, {votes} of {answer.count} votes")
+                for row in grid:
+                    print("    " + " ".join(map(str, row)))
+    known = [answer.right for answers in adapted.answers.values() for answer in answers]
+    judged = [right for right in known if right is not None]
+    if judged:
+        print(f"found {sum(judged)} of {len(judged)} known answers in two attempts")
+    print(f"{adapted.folder / ANSWERS}")
+
+
+def _check_targets(output: Path | None, picture: Path | None) -> None:
+    for path in filter(None, (output, picture)):
+        if path.is_dir() or not path.parent.is_dir():
+            raise InputError(f"{path}: name a file in a folder that is there")
+    if picture is not None:
+        if picture.suffix.lower() != ".png":
+            raise InputError(f"--save {picture}: end the name in .png")
+        if importlib.util.find_spec("PIL") is None:
+            raise InputError(f"--save {picture} needs Pillow: pip install 'trm-mlx[view]'")
+
+
+def _write(adapted: Adapted, output: Path | None, picture: Path | None) -> None:
+    if output is not None:
+        try:
+            output.write_text(adapted.submission(), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {output}: {refusal(error)}") from error
+    if picture is None:
+        return
+    from trm_mlx.view.arc_sheet import save_sheet
+
+    rows = []
+    puzzles = read_json(adapted.folder / DATA / PUZZLES_FILE, "adapt anew", "adapt anew")
+    for task, answers in adapted.answers.items():
+        pairs = []
+        for number, pair in enumerate(puzzles[task]["train"], start=1):
+            pairs.append((f"{task} pair {number}", check_grid(pair["input"])))
+            pairs.append(("", check_grid(pair["output"])))
+        rows += [pairs[start : start + 6] for start in range(0, len(pairs), 6)]
+        for number, answer in enumerate(answers, start=1):
+            verdict = {True: "right", False: "not found", None: ""}[answer.right]
+            row = [(f"{task} test {number} {verdict}", answer.question)]
+            rows.append(
+                row
+                + [
+                    (f"{votes} of {answer.count} votes", grid)
+                    for grid, votes in zip(answer.attempts, answer.votes, strict=True)
+                ]
+            )
+    save_sheet(rows, picture)
