@@ -2,7 +2,7 @@
 
 import argparse
 
-from trm_mlx.convert.sources import model_folder
+from trm_mlx.convert.sources import is_repository
 from trm_mlx.tasks import get
 
 
@@ -15,7 +15,11 @@ def add_task_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def named_model(arguments: argparse.Namespace) -> str | None:
-    """Import ``--task`` and return the folder of ``--checkpoint``, see `model_folder`."""
+    """Import ``--task`` and return the folder that ``--checkpoint`` names, fetched if need be."""
     if arguments.task is not None:
         get(arguments.task)
-    return None if arguments.checkpoint is None else model_folder(arguments.checkpoint)
+    if arguments.checkpoint is None or not is_repository(arguments.checkpoint):
+        return arguments.checkpoint
+    from trm_mlx.convert.convert import model_folder  # seldom needed, and much to import
+
+    return model_folder(arguments.checkpoint)

@@ -1,9 +1,7 @@
 """Finds the file of weights that a person means: a file, a folder, or a Hugging Face repository."""
 
-import hashlib
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -102,40 +100,6 @@ def download(named: str) -> Source:
         raise InputError(f"cannot fetch {named} from the Hugging Face hub: {reason}") from error
     config = next((p for name in CONFIGS if (p := weights.with_name(name)).is_file()), None)
     return Source(weights, config)
-
-
-def model_folder(named: str) -> str:
-    """Return ``named``, or the local model folder of the Hugging Face repository that it names.
-
-    A repository with a model folder of this package is taken as it is; other weights are converted
-    into the cache, ``$XDG_CACHE_HOME/trm-mlx``.
-
-    Raises:
-        InputError: the repository cannot be read, or its model not be converted without being told
-            more.
-    """
-    if not is_repository(named):
-        return named
-    from trm_mlx.convert.convert import convert
-    from trm_mlx.models.checkpoint_files import read_config
-
-    source = download(named)
-    if source.config is not None and source.weights.name == "model.safetensors":
-        try:
-            read_config(source.weights.parent)
-            return str(source.weights.parent)
-        except InputError:
-            pass  # another package's config.json
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    # The folder in the hub's own cache is named after the revision.
-    version = hashlib.sha256(str(source.weights).encode()).hexdigest()[:16]
-    folder = cache / "trm-mlx" / f"{named.rpartition('/')[2]}-{version}"
-    if not folder.exists():
-        try:
-            convert(source, folder, {}, report=lambda line: print(line, file=sys.stderr))
-        except InputError as error:
-            raise InputError(f"{error}; say it to trm convert {named}") from error
-    return str(folder)
 
 
 def checkpoints_below(folder: Path, depth: int = 3, most: int = 20) -> list[Path]:
