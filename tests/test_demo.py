@@ -30,6 +30,7 @@ from trm_mlx.models import checkpoint_files
 from trm_mlx.models.checkpoint_files import bundled, save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve.search import DEFAULT_SEARCH
+from trm_mlx.solve.solver import HALT_THRESHOLD
 from trm_mlx.tasks.arc import ARC
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -500,7 +501,7 @@ def test_any_body_is_read_or_refused(body):
 
 def test_options_left_out_are_those_of_the_command():
     request = read_solve(b'{"model": "four", "text": ""}')
-    assert request == ("four", "", None, 0.5, DEFAULT_SEARCH)
+    assert request == ("four", "", None, HALT_THRESHOLD, DEFAULT_SEARCH)
     request = read_solve(b'{"model": "four", "text": "", "seed": 4, "halt_threshold": null}')
     assert request.halt_threshold is None
     assert request.search == SearchConfig(
