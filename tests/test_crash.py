@@ -60,14 +60,15 @@ def steps_of(run):
 
 
 def checkpoint_of(folder):
-    """Contents of a checkpoint; of its state, what does not name the folder."""
+    """Contents of a checkpoint; of its state, what depends neither on the folder nor on the order
+    of the arrays in a file, as the checksums do."""
     arrays = {
         (path.name, name): (array.dtype, array.shape, array.tobytes())
         for path in folder.glob("*.safetensors")
         for name, array in load_file(path).items()
     }
     state = json.loads((folder / "state.json").read_text())
-    del state["train_config"]
+    del state["train_config"], state["sha256"]
     return arrays, state
 
 
