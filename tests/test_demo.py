@@ -500,7 +500,7 @@ def test_any_body_is_read_or_refused(body):
 
 def test_options_left_out_are_those_of_the_command():
     request = read_solve(b'{"model": "four", "text": ""}')
-    assert request == ("four", "", None, 0.5, DEFAULT_SEARCH)
+    assert request == ("four", "", None, 0.99, DEFAULT_SEARCH)
     request = read_solve(b'{"model": "four", "text": "", "seed": 4, "halt_threshold": null}')
     assert request.halt_threshold is None
     assert request.search == SearchConfig(
