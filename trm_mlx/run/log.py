@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import sys
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from trm_mlx.atomic import atomic_file
 from trm_mlx.config import TrainConfig
 from trm_mlx.config_io import to_dict
 from trm_mlx.errors import InputError
-from trm_mlx.regular_files import open_regular
+from trm_mlx.regular_files import is_open_file, open_regular
 from trm_mlx.run.folder import recovery_hint
 from trm_mlx.run.health import HISTORY, SpikeWatch
 
@@ -56,8 +57,7 @@ class Report:
         self._path = Path(os.devnull) if silent else run / METRICS_FILE
         try:
             losses = () if silent else _cut_back(self._path, first_step, evaluated)
-            # Unbuffered: what is written is in the file, however the process ends.
-            self._log = self._path.open("ab", buffering=0)
+            self._log = self._opened()
         except OSError as error:
             raise self._refused(error) from error
         self._spikes = SpikeWatch(losses)
@@ -126,10 +126,12 @@ class Report:
         self.print(f"step {step}: {name} {shown}")
 
     def sync(self) -> None:
-        """Wait until the log is on the disk."""
+        """Wait until the log is on the disk, written again where it was deleted or moved."""
         if self._silent:
             return
         try:
+            if not is_open_file(self._path, self._log.fileno()):
+                self._write_again()
             os.fsync(self._log.fileno())
         except OSError as error:
             raise self._refused(error) from error
@@ -138,6 +140,17 @@ class Report:
         """Print a line of text above the progress bar."""
         if self._shows:
             self.bar.write(line, file=sys.stderr)
+
+    def _opened(self) -> io.FileIO:
+        # Unbuffered: what is written is in the file, however the process ends.
+        return self._path.open("a+b", buffering=0)
+
+    def _write_again(self) -> None:
+        self._log.seek(0)  # a deleted file lasts until it is closed
+        with atomic_file(self._path) as unfinished, unfinished.open("wb") as copy:
+            shutil.copyfileobj(self._log, copy)
+        self._log.close()
+        self._log = self._opened()
 
     def _refused(self, error: OSError) -> InputError:
         return InputError(
