@@ -330,12 +330,12 @@ def last_words(capsys, monkeypatch, limit_files):
 def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, last_words, limit_files):
     run = tmp_path / "run"
 
-    def on_a_small_disk(folder, training, carry, progress, evaluators):
+    def on_a_small_disk(folder, training, carries, progress, *others):
         if progress.step == 8:
             sizes = {path.name: path.stat().st_size for path in (run / "step_0000004").iterdir()}
             assert sizes["model.safetensors"] < sizes["optimizer.safetensors"]
             limit_files(sizes["optimizer.safetensors"] - 1)
-        return save_checkpoint(folder, training, carry, progress, evaluators)
+        return save_checkpoint(folder, training, carries, progress, *others)
 
     line = last_words(run, trainer, "save_checkpoint", on_a_small_disk)
     assert line.startswith(f"error: cannot write {run / 'step_0000008'}: ")

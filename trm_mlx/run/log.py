@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mlx.core as mx
-from tqdm import tqdm
 
 from trm_mlx import device
 from trm_mlx.atomic import atomic_file
 from trm_mlx.config import TrainConfig
 from trm_mlx.config_io import to_dict
 from trm_mlx.errors import InputError
+from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.regular_files import is_open_file, open_regular
 from trm_mlx.run.folder import recovery_hint
 from trm_mlx.run.health import HISTORY, SpikeWatch
@@ -64,7 +64,7 @@ class Report:
         self._wandb = _start_wandb(config) if config.wandb and not silent else None
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
         self._forecast: Forecast | None = Forecast(first_step, total_steps)
-        self.bar = tqdm(
+        self.bar = ProgressBar(
             total=total_steps,
             initial=first_step,
             unit="step",
@@ -114,10 +114,12 @@ class Report:
                 f"accuracy {metrics['accuracy']:.4f} on {metrics['count']:.0f} puzzles"
             )
 
-    def evaluating(self, examples: int) -> tqdm:
+    def evaluating(self, examples: int) -> ProgressBar:
         """Return a progress bar for one evaluation, shown on a terminal only."""
         hidden = None if self._shows else True  # None: where there is no terminal
-        return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden)
+        return ProgressBar(
+            total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden
+        )
 
     def evaluator(self, step: int, name: str, metrics: dict[str, float]) -> None:
         """Report the metrics of a task evaluator."""
