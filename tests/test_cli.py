@@ -664,3 +664,14 @@ def test_a_model_alone_is_judged_on_generated_puzzles(capsys):
     results = json.loads(capsys.readouterr().out)
     assert results["all"]["exact_accuracy"] == 1
     assert results["all"]["count"] == 3
+
+
+def test_closed_output_is_no_place_for_other_files():
+    """As cron and launchd may start a command: messages are lost, and nothing else changes."""
+    code = (
+        "import os; from trm_mlx.cli import main; status = main(['nothing']); "
+        "print(status, os.open(os.devnull, os.O_RDONLY) > 2)"
+    )
+    command = ["sh", "-c", 'exec "$0" -c "$1" <&- 2>&-', sys.executable, code]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout == "2 True\n"

@@ -1,5 +1,6 @@
 """A run that is killed, stopped, refused by the disk or given nonsense: nothing is lost."""
 
+import errno
 import json
 import os
 import resource
@@ -22,8 +23,9 @@ from trm_mlx import InputError, atomic
 from trm_mlx.cli import main
 from trm_mlx.config_io import load_config
 from trm_mlx.evaluate import evaluate
-from trm_mlx.run import trainer
+from trm_mlx.run import checkpoint, trainer
 from trm_mlx.run.checkpoint import save_checkpoint
+from trm_mlx.run.folder import RunFolder
 from trm_mlx.run.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -329,12 +331,12 @@ def last_words(capsys, monkeypatch, limit_files):
 def test_disk_full_in_the_middle_of_a_checkpoint(whole, tmp_path, last_words, limit_files):
     run = tmp_path / "run"
 
-    def on_a_small_disk(folder, training, carry, progress, *others):
+    def on_a_small_disk(folder, training, carries, progress, *others):
         if progress.step == 8:
             sizes = {path.name: path.stat().st_size for path in (run / "step_0000004").iterdir()}
             assert sizes["model.safetensors"] < sizes["optimizer.safetensors"]
             limit_files(sizes["optimizer.safetensors"] - 1)
-        return save_checkpoint(folder, training, carry, progress, *others)
+        return save_checkpoint(folder, training, carries, progress, *others)
 
     line = last_words(run, trainer, "save_checkpoint", on_a_small_disk)
     assert line.startswith(f"error: cannot write {run / 'step_0000008'}: ")
@@ -384,19 +386,55 @@ def test_a_place_that_cannot_be_written(tmp_path, capsys):
         assert "Permission denied" in last_line(capsys)
 
 
-def test_a_run_folder_that_disappears_is_made_again_for_the_checkpoint(
-    whole, tmp_path, monkeypatch
+@pytest.mark.parametrize("lost", ["", "metrics.jsonl", ".lock"])
+def test_what_is_deleted_of_a_run_folder_is_written_again_with_the_checkpoint(
+    whole, tmp_path, capsys, monkeypatch, lost
 ):
     run, step = tmp_path / "run", Trainer.train_step
 
     def removed(trainer, batch):
         if trainer.progress.step == 10:
-            shutil.rmtree(run)
+            (run / lost).rename(tmp_path / "away")
         return step(trainer, batch)
 
     monkeypatch.setattr(Trainer, "train_step", removed)
     assert train(run) == 0
     assert checkpoint_of(run / "step_0000012") == checkpoint_of(whole / "step_0000012")
+    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (run / "all_config.yaml").exists()
+    told = f"step 12: {run} was deleted or moved during the run; its configuration and log are"
+    assert (told in capsys.readouterr().err) == (lost != "metrics.jsonl")
+
+
+def test_a_run_folder_that_another_run_has_taken_meanwhile_is_left_to_it(
+    tmp_path, capsys, monkeypatch
+):
+    run, step = tmp_path / "run", Trainer.train_step
+    other = RunFolder(run)
+
+    def taken(trainer, batch):
+        if trainer.progress.step == 2:
+            shutil.rmtree(run)
+            other.open(trainer.config, None)
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", taken)
+    assert train(run) == 2
+    other.close()
+    assert f"{run} is being trained by process" in last_line(capsys)
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "all_config.yaml"]
+
+
+def test_a_step_that_cannot_be_deleted_is_warned_of(whole, tmp_path, capsys, monkeypatch):
+    def refused(folder):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
+
+    monkeypatch.setattr(checkpoint, "remove_folder", refused)
+    run = tmp_path / "run"
+    assert train(run, "keep_checkpoints=1") == 0
+    assert steps_of(run) == steps_of(whole)
+    warning = f"step 8: cannot delete {run / 'step_0000004'}: Operation not permitted"
+    assert warning in capsys.readouterr().err
 
 
 # Two at once, and other people's clocks

@@ -1,14 +1,18 @@
 """The server of ``trm demo``, without a browser: what it answers, refuses, streams and cancels."""
 
 import contextlib
+import errno
 import http.client
 import json
+import os
 import queue
 import re
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
+from socketserver import ThreadingTCPServer
 from urllib.parse import urlsplit
 
 import mlx.core as mx
@@ -113,6 +117,22 @@ def client(models):
         yield Client(running)
         running.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_the_server_waits_while_it_has_no_room_for_a_connection(client, monkeypatch, number):
+    tries = []
+
+    def refused(server):
+        tries.append(server)
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched, contextlib.closing(client.connect()) as connection:
+        patched.setattr(ThreadingTCPServer, "get_request", refused)
+        connection.request("GET", "/models")
+        time.sleep(0.3)
+    assert 1 <= len(tries) <= 3
+    assert client.ask("GET", "/style.css")[0] == 200
 
 
 def events(connection):

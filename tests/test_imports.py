@@ -23,18 +23,20 @@ ALLOWED = {
     "regular_files": set(),
     "host_memory": set(),
     "numba_jit": set(),
+    "progress_bar": set(),
     "config": {"errors"},
     "config_io": {"config", "errors"},
     "distributed": {"device", "errors"},
     "tasks": {"numba_jit", "errors"},
     "data": {"errors", "atomic"},
-    "builders": {"tasks", "data", "config_io", "errors"},  # for options that are paths
+    "builders": {"tasks", "data", "errors", "progress_bar"}
+    | {"config_io"},  # for options that are paths
     "models": {"device", "numba_jit", "config", "config_io", "errors", "regular_files"}
     | {"host_memory"},
     "train": {"models", "tasks", "data", "config", "device", "distributed", "errors"},
     "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "atomic"},
     "run": {"train", "evaluate", "models", "tasks", "data", "config", "config_io", "distributed"}
-    | {"device", "errors", "atomic", "regular_files"},
+    | {"device", "errors", "atomic", "regular_files", "progress_bar"},
     "adaptation": {"builders", "run", "evaluate", "train", "models", "tasks", "data", "config"}
     | {"config_io", "device", "errors", "atomic"},
     "bench": {"models", "train", "run", "evaluate", "solve", "data", "config", "device", "errors"}
@@ -45,7 +47,7 @@ ALLOWED = {
     "convert": {"models", "config", "config_io", "errors", "atomic", "regular_files"},
     "commands": {"bench", "builders", "convert", "train", "run", "evaluate", "solve", "view"}
     | {"adaptation", "models", "data", "tasks", "demo", "config", "config_io", "device"}
-    | {"distributed", "errors", "atomic", "__init__"},  # its version
+    | {"distributed", "errors", "atomic", "progress_bar", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 
@@ -76,7 +78,7 @@ LIBRARIES = {
     "adam_atan2": {"bench/reference.py"},
     "numpy": None,
     "yaml": None,
-    "tqdm": None,
+    "tqdm": {"progress_bar"},
 }
 
 

@@ -1,5 +1,6 @@
 """A run that cannot end says so at its start, and one in a long step hears a signal."""
 
+import io
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 import pytest
 from runs import arrays_of, assert_same, config, take_steps
 
+from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.run import log
 from trm_mlx.run.log import Forecast
 from trm_mlx.run.trainer import Trainer
@@ -51,6 +53,18 @@ def test_the_report_prints_it_once(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(log, "_LONG_RUN", 0.0)
     Trainer(config(data, tmp_path / "r", epochs=2)).fit()
     assert capsys.readouterr().err.count("5 steps, ") == 1
+
+
+def test_a_bar_goes_on_where_the_clock_is_set_back(monkeypatch):
+    now, shown = [2e9], io.StringIO()
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with ProgressBar(total=10, file=shown, mininterval=0, disable=False, leave=False) as bar:
+        bar.update(1)
+        now[0] -= 3600
+        bar.update(2)
+        assert "3/10" in shown.getvalue()
+        assert "-" not in shown.getvalue()
+        assert 0 <= bar.format_dict["elapsed"] < 60
 
 
 def in_passes(trainer):

@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if "_ARGCOMPLETE" in os.environ:
         importlib.import_module("trm_mlx.commands.completion").complete(VERBS)
+    _open_closed_output()
     try:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:
@@ -78,6 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _open_closed_output() -> None:
+    """Let nobody write into a file that has got the number of a closed standard descriptor."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _refused(error: InputError) -> int:

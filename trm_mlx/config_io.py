@@ -192,9 +192,17 @@ def _split_override(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise InputError(f"cannot read {text!r}: write key=value, for example arch=trm or lr=1e-4")
     try:
-        return key, parse_yaml(value)
+        return key, _override_value(key, value)
     except ValueError as error:
         raise InputError(f"{key}={value}: not a YAML value; quote it") from error
+
+
+def _override_value(key: str, text: str) -> Any:
+    """A typed value; names and paths stay as they are typed, but for quotes and null."""
+    kind = str | None if key == "data" else typing.get_type_hints(TrainConfig).get(key)
+    if kind == str | None and text not in ("", "null", "Null", "NULL", "~"):
+        return parse_yaml(text) if text[0] in "'\"" else text
+    return parse_yaml(text, _TextLoader if kind == tuple[str, ...] else _Loader)
 
 
 def _set(values: dict, path: list[str], value: Any) -> None:
@@ -306,6 +314,12 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
+class _TextLoader(_Loader):
+    """YAML whose values are text, whatever they look like."""
+
+    yaml_implicit_resolvers: ClassVar = {}
+
+
 def read_yaml(path: Path) -> dict:
     """A YAML file that holds a mapping.
 
@@ -323,13 +337,13 @@ def read_yaml(path: Path) -> dict:
     return values
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, loader: type[_Loader] = _Loader) -> Any:
     """The value of a YAML text.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from error

@@ -44,6 +44,14 @@ def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
     return data.decode("utf-8")
 
 
+def is_open_file(path: Path, descriptor: int) -> bool:
+    """Return whether a path still leads to the file that a descriptor was opened on."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a regular file, in hexadecimal digits.
 

@@ -22,11 +22,11 @@ from trm_mlx.builders.write import (
     BuiltDataset,
     add_common,
     check_options,
-    progress_bar,
 )
 from trm_mlx.config_io import path_text
 from trm_mlx.data.writer import Chunk, SplitStream, write_dataset
 from trm_mlx.errors import InputError
+from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.tasks.arc import ARC, PUZZLES_FILE, Symmetry, grid_key
 
 
@@ -80,7 +80,7 @@ def build_arc(
     _check_subsets(subsets, test_set_name=test_set_name, test_set_name2=test_set_name2)
     ordering, drawing, placing = np.random.default_rng(seed).spawn(3)
     puzzles, warnings, skipped = [], [], []
-    for subset in progress_bar(subsets, desc="reading", unit="subset"):
+    for subset in ProgressBar(subsets, desc="reading", unit="subset"):
         found = read_subset(input_file_prefix, subset, subset in held_out, skip_invalid)
         read = found.puzzles
         if not held_out and len(subsets) == 1:
@@ -116,7 +116,7 @@ def write_puzzles(
     """
     symmetries = [
         distinct(cells_of(puzzle.pairs), num_aug, drawing)
-        for puzzle in progress_bar(puzzles, desc="augmenting", unit="puzzle")
+        for puzzle in ProgressBar(puzzles, desc="augmenting", unit="puzzle")
     ]
     names = ["<blank>"]
     identifiers = _number(puzzles, symmetries, names)
@@ -220,7 +220,7 @@ def _stream(split: str, groups: list[Group], placing: np.random.Generator | None
 def _painted(
     split: str, groups: list[Group], examples: int, placing: np.random.Generator | None
 ) -> Iterator[Chunk]:
-    with progress_bar(
+    with ProgressBar(
         total=examples, desc=f"writing {split}", unit="example", unit_scale=True
     ) as bar:
         for group in groups:

@@ -27,10 +27,10 @@ from trm_mlx.builders.write import (
     add_counts,
     check_options,
     generate_splits,
-    progress_bar,
     write_splits,
 )
 from trm_mlx.errors import InputError
+from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.tasks.base import Puzzles
 from trm_mlx.tasks.sudoku import Sudoku
 
@@ -130,7 +130,7 @@ def _augmented(
     # Solutions that the data itself shares between its splits are not the augmentation's doing.
     foreign = test.answers[~_among(test.answers, puzzles.answers)]
     total = len(puzzles.ratings) * group
-    with progress_bar(total=total, desc="augmenting", unit="board") as bar:
+    with ProgressBar(total=total, desc="augmenting", unit="board") as bar:
         for start in range(0, total, CHUNK):
             rows = np.arange(start, min(start + CHUNK, total))
             questions = puzzles.questions[rows // group]

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.builders.write import progress_bar
 from trm_mlx.config_io import path_text
 from trm_mlx.data.tables import read_rows
 from trm_mlx.errors import InputError, located
+from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.registry import read_puzzles
 
@@ -193,7 +193,7 @@ def _in_chunks(
     what: str, function: Callable[[np.ndarray], Iterable], questions: np.ndarray
 ) -> list:
     found = []
-    with progress_bar(total=len(questions), desc=what, unit="puzzle", leave=False) as bar:
+    with ProgressBar(total=len(questions), desc=what, unit="puzzle", leave=False) as bar:
         for start in range(0, len(questions), AT_ONCE):
             some = questions[start : start + AT_ONCE]
             found.extend(function(some))

@@ -10,16 +10,15 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from trm_mlx.config_io import path_text
 from trm_mlx.data.writer import SplitStream, check_replaceable, write_dataset
 from trm_mlx.errors import InputError
+from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw_distinct
 
@@ -27,8 +26,6 @@ CHUNK = 8192  # boards made and written at once, to bound memory
 PUZZLES_PER_JOB = 256  # puzzles that one of several processes makes at once
 
 Boards = tuple[np.ndarray, np.ndarray]  # questions, answers [N, S]
-
-progress_bar = partial(tqdm, disable=None)  # on a terminal only: a log keeps its one line of error
 
 
 class BuiltDataset(NamedTuple):
@@ -74,7 +71,7 @@ def generate_splits(
     """
     splits = []
     for name, count, testing in (("training", num_train, False), ("test", num_test, True)):
-        with progress_bar(total=count, desc=f"generating {name} puzzles", unit="puzzle") as bar:
+        with ProgressBar(total=count, desc=f"generating {name} puzzles", unit="puzzle") as bar:
             if workers == 1:
                 puzzles = draw_distinct(task, count, rng, testing, bar.update, **options)
             else:

@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 from trm_mlx import device
 from trm_mlx.adaptation import (
     ANSWERS,
@@ -28,6 +26,7 @@ from trm_mlx.config_io import path_text
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.models.checkpoint_files import find_checkpoint
+from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.run.signals import stop_signal
 from trm_mlx.tasks.arc import PUZZLES_FILE, check_grid
 
@@ -112,7 +111,7 @@ class _Bar:
 
     def __init__(self) -> None:
         layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed}, {remaining} left"
-        self._bar = tqdm(total=1.0, bar_format=layout, leave=False, disable=None)
+        self._bar = ProgressBar(total=1.0, bar_format=layout, leave=False)
         self._phase = ""
 
     def __enter__(self) -> "_Bar":

@@ -8,8 +8,6 @@ import argparse
 import json
 from pathlib import Path
 
-from tqdm import tqdm
-
 from trm_mlx import device
 from trm_mlx.commands.model_options import add_task_argument, named_model
 from trm_mlx.commands.puzzle_sources import check_sizes
@@ -30,6 +28,7 @@ from trm_mlx.evaluate.evaluate import (
 )
 from trm_mlx.models.checkpoint_files import find_checkpoint, load
 from trm_mlx.models.model import RecursiveReasoner
+from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.run.checkpoint import STATE_FILE, read_state
 from trm_mlx.solve.evaluate import measure
 from trm_mlx.solve.search import SearchConfig
@@ -139,7 +138,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
     if world.is_main:
         device.announce(config.forward_dtype)
     hidden = None if world.is_main else True  # None: where there is no terminal
-    with tqdm(total=int(data.puzzle_indices[-1]), unit="puzzle", disable=hidden) as bar:
+    with ProgressBar(total=int(data.puzzle_indices[-1]), unit="puzzle", disable=hidden) as bar:
         if solver is not None:
             outputs, results = {}, measure(solver, data, bar.update)
         else:

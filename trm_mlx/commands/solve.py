@@ -11,7 +11,6 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from trm_mlx import device
 from trm_mlx.commands.model_options import add_task_argument, named_model
@@ -27,6 +26,7 @@ from trm_mlx.commands.search_options import add_search_arguments, build_solver
 from trm_mlx.config_io import path_text, path_type
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import load
+from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.solve.csv_files import check_target as check_table_target
 from trm_mlx.solve.csv_files import solve_table
 from trm_mlx.solve.questions import Question
@@ -194,7 +194,7 @@ def _solve_table(
     total = len(questions) if isinstance(questions, list) else None
     words = f"solving {source.name} into {target}"
     with (
-        tqdm(total=total, unit="puzzle", disable=None) as bar,
+        ProgressBar(total=total, unit="puzzle") as bar,
         Progress(words) if bar.disable else nullcontext(),
     ):
 

@@ -4,10 +4,12 @@ It listens on this machine's own address. Its threads leave what MLX computes to
 (``jobs.py``).
 """
 
+import errno
 import json
 import queue
 import select
 import socket
+import time
 from dataclasses import asdict
 from http import HTTPStatus
 from importlib import resources
@@ -24,6 +26,8 @@ from trm_mlx.solve.solver import HALT_THRESHOLD
 
 ADDRESS = "127.0.0.1"
 MAX_WAITING = 4  # jobs
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE = 0.2  # seconds without a try to accept a connection where there is no room for one
 FILES = {
     "/": ("trm_mlx.demo", "page/index.html", "text/html"),
     **{
@@ -65,6 +69,14 @@ class Server(ThreadingTCPServer):
         port = self.server_address[1]
         self.hosts = {f"{ADDRESS}:{port}", f"localhost:{port}"}
         self.url = f"http://{ADDRESS}:{port}/"
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in NO_ROOM:  # the connection still waits, and would be tried at once
+                time.sleep(PAUSE)
+            raise
 
 
 class Handler(RequestHandler):

@@ -268,10 +268,12 @@ def save_model(
 def save_arrays(path: Path, tree) -> None:
     """Write a tree of arrays as safetensors under flat dotted names.
 
+    Equal trees give equal files: the order in a file follows that in which names are inserted.
+
     Raises:
         OSError: the file cannot be written.
     """
-    arrays = dict(tree_flatten(tree))
+    arrays = dict(sorted(tree_flatten(tree)))
     mx.eval(arrays)
     try:
         mx.save_safetensors(str(path), arrays, metadata={"format": "mlx"})

@@ -183,22 +183,27 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
         raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error
 
 
-def prune(run: Path, keep: int, metric: str | None) -> None:
+def prune(run: Path, keep: int, metric: str | None) -> list[str]:
     """Delete a run's checkpoints but for the ``keep`` >= 1 newest and the best by a metric.
 
+    Returns:
+        A line for each that could not be deleted.
+
     Raises:
-        InputError: no checkpoint has the metric, or one cannot be read or deleted.
+        InputError: no checkpoint has the metric, or one cannot be read.
     """
     steps = [folder for folder in step_folders(run) if (folder / STATE_FILE).exists()]
     kept = set(steps[-keep:])
     if metric is not None:
         kept |= _best(steps, metric)
+    warnings = []
     for folder in steps:
         if folder not in kept:
             try:
                 remove_folder(folder)
             except OSError as error:
-                raise InputError(f"cannot delete {folder}: {error.strerror}") from error
+                warnings.append(f"cannot delete {folder}: {error.strerror}")
+    return warnings
 
 
 def _best(steps: list[Path], metric: str) -> set[Path]:

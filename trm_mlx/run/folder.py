@@ -18,6 +18,7 @@ from trm_mlx.config_io import to_dict
 from trm_mlx.distributed import World
 from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import step_folders, step_of
+from trm_mlx.regular_files import is_open_file
 from trm_mlx.train.batches import GENERATE
 
 LOCK_FILE, RUN_CONFIG_FILE = ".lock", "all_config.yaml"
@@ -57,6 +58,18 @@ class RunFolder:
         except InputError:
             self.close()
             raise
+
+    def reopen_if_gone(self, config: TrainConfig, resumed: Path | None) -> bool:
+        """Open the folder again if it was deleted or moved meanwhile; return whether it was.
+
+        Raises:
+            InputError: see `open`.
+        """
+        if is_open_file(self.path / LOCK_FILE, self._lock):
+            return False
+        self.close()
+        self.open(config, resumed)
+        return True
 
     def close(self) -> None:
         """Unlock the folder."""

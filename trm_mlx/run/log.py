@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import sys
 import time
 from collections import deque
@@ -11,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mlx.core as mx
-from tqdm import tqdm
 
 from trm_mlx import device
 from trm_mlx.atomic import atomic_file
 from trm_mlx.config import TrainConfig
 from trm_mlx.config_io import to_dict
 from trm_mlx.errors import InputError
-from trm_mlx.regular_files import open_regular
+from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.regular_files import is_open_file, open_regular
 from trm_mlx.run.folder import recovery_hint
 from trm_mlx.run.health import HISTORY, SpikeWatch
 
@@ -56,15 +57,14 @@ class Report:
         self._path = Path(os.devnull) if silent else run / METRICS_FILE
         try:
             losses = () if silent else _cut_back(self._path, first_step, evaluated)
-            # Unbuffered: what is written is in the file, however the process ends.
-            self._log = self._path.open("ab", buffering=0)
+            self._log = self._opened()
         except OSError as error:
             raise self._refused(error) from error
         self._spikes = SpikeWatch(losses)
         self._wandb = _start_wandb(config) if config.wandb and not silent else None
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
         self._forecast: Forecast | None = Forecast(first_step, total_steps)
-        self.bar = tqdm(
+        self.bar = ProgressBar(
             total=total_steps,
             initial=first_step,
             unit="step",
@@ -114,10 +114,12 @@ class Report:
                 f"accuracy {metrics['accuracy']:.4f} on {metrics['count']:.0f} puzzles"
             )
 
-    def evaluating(self, examples: int) -> tqdm:
+    def evaluating(self, examples: int) -> ProgressBar:
         """Return a progress bar for one evaluation, shown on a terminal only."""
         hidden = None if self._shows else True  # None: where there is no terminal
-        return tqdm(total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden)
+        return ProgressBar(
+            total=examples, desc="evaluating", unit="puzzle", leave=False, disable=hidden
+        )
 
     def evaluator(self, step: int, name: str, metrics: dict[str, float]) -> None:
         """Report the metrics of a task evaluator."""
@@ -126,10 +128,12 @@ class Report:
         self.print(f"step {step}: {name} {shown}")
 
     def sync(self) -> None:
-        """Wait until the log is on the disk."""
+        """Wait until the log is on the disk, written again where it was deleted or moved."""
         if self._silent:
             return
         try:
+            if not is_open_file(self._path, self._log.fileno()):
+                self._write_again()
             os.fsync(self._log.fileno())
         except OSError as error:
             raise self._refused(error) from error
@@ -138,6 +142,17 @@ class Report:
         """Print a line of text above the progress bar."""
         if self._shows:
             self.bar.write(line, file=sys.stderr)
+
+    def _opened(self) -> io.FileIO:
+        # Unbuffered: what is written is in the file, however the process ends.
+        return self._path.open("a+b", buffering=0)
+
+    def _write_again(self) -> None:
+        self._log.seek(0)  # a deleted file lasts until it is closed
+        with atomic_file(self._path) as unfinished, unfinished.open("wb") as copy:
+            shutil.copyfileobj(self._log, copy)
+        self._log.close()
+        self._log = self._opened()
 
     def _refused(self, error: OSError) -> InputError:
         return InputError(

@@ -304,12 +304,19 @@ class Trainer:
 
     def _checkpoint(self, report: Report) -> None:
         """Save, and delete the checkpoints the run need not keep once that is on the disk."""
+        step = self.progress.step
+        if self.world.is_main and self._folder.reopen_if_gone(self.config, self.resumed):
+            report.print(
+                f"step {step}: {self.run} was deleted or moved during the run; "
+                "its configuration and log are written again"
+            )
         report.sync()
         folder = self.save()
         if folder is not None:
-            report.print(f"step {self.progress.step}: saved {folder}")
+            report.print(f"step {step}: saved {folder}")
             if self.config.keep_checkpoints is not None:
-                prune(self.run, self.config.keep_checkpoints, self.config.keep_best)
+                for warning in prune(self.run, self.config.keep_checkpoints, self.config.keep_best):
+                    report.print(f"step {step}: {warning}")
 
     def save(self) -> Path | None:
         """Write a checkpoint of this moment and return its folder, in the main process.
