@@ -62,15 +62,14 @@ def steps_of(run):
 
 
 def checkpoint_of(folder):
-    """Contents of a checkpoint; of its state, what depends neither on the folder nor on the order
-    of the arrays in a file, as the checksums do."""
+    """Contents of a checkpoint; of its state, what does not depend on the folder."""
     arrays = {
         (path.name, name): (array.dtype, array.shape, array.tobytes())
         for path in folder.glob("*.safetensors")
         for name, array in load_file(path).items()
     }
     state = json.loads((folder / "state.json").read_text())
-    del state["train_config"], state["sha256"]
+    del state["train_config"]
     return arrays, state
 
 

@@ -74,7 +74,7 @@ def differs(folder: Path, whole: Path) -> str | None:
         else:
             left, right = json.loads(ours.read_text()), json.loads(theirs.read_text())
             stopped = left.get("interval") != right.get("interval")  # before its evaluation
-            differing = {"train_config", "sha256"} | ({"interval", "results"} if stopped else set())
+            differing = {"train_config"} | ({"interval", "results", "sha256"} if stopped else set())
             same = all(left[key] == right[key] for key in right.keys() - differing)
         if not same:
             return f"{ours} differs"
