@@ -25,6 +25,8 @@ PYTHONS = ("python", ".venv/bin/python")
 OURS = [c for c in COMMANDS if c.words[0] in ("trm", "mlx.launch", *PYTHONS)]
 # What else the pages call; anything that stands neither here nor above is a misspelt command.
 OTHERS = {
+    "./solve_sudoku",
+    "c++",
     "cd",
     "echo",
     "eval",

@@ -17,7 +17,7 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.device import device_kind
 from trm_mlx.models import kernels_cpu, kernels_cuda
 from trm_mlx.models.attention import Attention
-from trm_mlx.models.layers import Linear, norm_channels, norm_positions
+from trm_mlx.models.layers import CustomFunction, Linear, norm_channels, norm_positions
 
 
 class Axis(NamedTuple):
@@ -60,13 +60,21 @@ CHANNELS = Axis(
     weight_grads=_channel_weight_grads,
 )
 
-# Gate and up weights are used transposed in memory: a row of them, as long as the puzzle, would
-# not start on the 16-byte boundaries that matrix units want.
+
+def _by_columns(weight: mx.array) -> mx.array:
+    """``weight`` laid out by columns in memory.
+
+    A row of gate and up weights, as long as the puzzle, would not start on the 16-byte boundaries
+    that matrix units want. `mx.contiguous` does the same, but `mx.export_function` cannot write it.
+    """
+    return weight.T.flatten().reshape(weight.shape[::-1]).T
+
+
 POSITIONS = Axis(
-    product=lambda x, gate_up: mx.contiguous(gate_up.T).T @ x,
+    product=lambda x, gate_up: _by_columns(gate_up) @ x,
     down=lambda x, hidden, down: mx.addmm(x, down, hidden),
     hidden_grad=lambda grad, down: down.T @ grad,
-    input_grad=lambda grad, product, gate_up: mx.addmm(grad, mx.contiguous(gate_up.T), product),
+    input_grad=lambda grad, product, gate_up: mx.addmm(grad, _by_columns(gate_up).T, product),
     weight_grads=lambda x, product, hidden, grad: ((x @ product.T).T, grad @ hidden.T),
 )
 
@@ -82,7 +90,7 @@ def residual_swiglu(axis: Axis, recompute: bool) -> Callable:
         recompute: keep nothing for the gradient but x; it then costs one more matrix product.
     """
 
-    @mx.custom_function
+    @CustomFunction
     def forward(
         x: mx.array, gate_up: mx.array, down: mx.array, *mask: mx.array
     ) -> tuple[mx.array, ...]:

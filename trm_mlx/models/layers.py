@@ -5,15 +5,45 @@ of the published PyTorch code, so a converted checkpoint needs no table of names
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from trm_mlx.device import device_kind
+from trm_mlx.device import assumed, device_kind
 from trm_mlx.models import kernels_cuda
 
 # Standard deviation of a unit normal truncated to [-2, 2].
 _TRUNCATED_STD = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
+
+_plain = False
+
+
+class CustomFunction:
+    """`mx.custom_function`, except that inside `plain_functions` it is the function alone."""
+
+    def __init__(self, function: Callable):
+        self._function, self._custom = function, mx.custom_function(function)
+        self.vjp = self._custom.vjp
+
+    def __call__(self, *arrays: mx.array):
+        return (self._function if _plain else self._custom)(*arrays)
+
+
+@contextmanager
+def plain_functions() -> Iterator[None]:
+    """Inside, MLX's own operations alone are traced, which `mx.export_function` can write.
+
+    There are no custom gradients, and, as on Metal, neither numba's loops nor CUDA kernels.
+    """
+    global _plain
+    before, _plain = _plain, True
+    try:
+        with assumed("metal", 0):
+            yield
+    finally:
+        _plain = before
 
 
 def truncated_normal(shape: tuple[int, ...], std: float) -> mx.array:
@@ -83,7 +113,7 @@ class PuzzleEmbedding(nn.Module):
 EPSILON = 1e-5
 
 
-@mx.custom_function
+@CustomFunction
 def norm_channels(x: mx.array) -> mx.array:
     """RMSNorm over the last axis of ``x [N, D]``."""
     if device_kind() == "cuda":
@@ -99,7 +129,7 @@ def _norm_channels_gradient(x: mx.array, cotangent: mx.array, _output: mx.array)
     return gradient
 
 
-@mx.custom_function
+@CustomFunction
 def norm_positions(x: mx.array) -> mx.array:
     """RMSNorm over the first axis of ``x [L, N]``."""
     if device_kind() == "cuda":
