@@ -5,48 +5,16 @@ import json
 import mlx.core as mx
 import numpy as np
 import pytest
+from arcs import TASK, TEST, save_untrained
 
 import trm_mlx
 from trm_mlx import adaptation as adapting
 from trm_mlx.cli import main
-from trm_mlx.config import ModelConfig
-from trm_mlx.config_io import arch_config
-from trm_mlx.models.checkpoint_files import save_model
-from trm_mlx.models.model import build_model
 from trm_mlx.run.checkpoint import read_state
-from trm_mlx.tasks.arc_rows import SHARED, parts_of
+from trm_mlx.tasks.arc_rows import SHARED
 
-FILLED = [
-    {"input": [[c, 0], [0, c]], "output": [[c, c], [c, c]]} for c in (1, 2, 3)
-]  # every cell takes the colour
-TEST = {"input": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "output": [[4] * 3] * 3}
-TASK = {"train": FILLED, "test": [TEST]}
 LARGE = [[1] * 31]
 QUICK = ("--steps", "4", "--versions", "4", "--batch-size", "4")
-
-
-def save_untrained(folder, **arch):
-    settings = {
-        "hidden_size": 16, "num_heads": 2, "L_layers": 1, "H_cycles": 1, "L_cycles": 1,
-        "halt_max_steps": 2, "puzzle_emb_len": 1, "pos_encodings": "rope2d", "canvases": (10, 30),
-        **arch,
-    }  # fmt: skip
-    structured = settings.get("puzzle_rows") == "structured"
-    config = ModelConfig.of(
-        arch_config("trm", **settings),
-        seq_len=900,
-        vocab_size=12,
-        num_puzzle_identifiers=3,
-        num_puzzle_rows=SHARED + 1 if structured else None,
-    )
-    model = build_model(config)
-    if "puzzle_emb" in model:
-        model.puzzle_emb.weights = mx.random.normal(model.puzzle_emb.weights.shape)
-    if structured:
-        model.puzzle_emb.compose(mx.array(parts_of(["<blank>", "x", "x|||t1|||0123456789"])))
-    folder.mkdir()
-    save_model(folder, model)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,10 @@
 """The Python that the README and the pages of docs/ show runs as it stands."""
 
+import json
+
 import numpy as np
 import pytest
+from arcs import TASK, save_untrained
 from pages import PAGES, blocks
 
 import trm_mlx
@@ -28,6 +31,8 @@ def after_the_demo(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     folder = tmp_path / "data" / "sudoku4x4"
     trm_mlx.write_dataset(folder, splits, ["<blank>"], vocab_size=6, seq_len=16)
+    save_untrained(tmp_path / "checkpoints" / "arc1")
+    (tmp_path / "task.json").write_text(json.dumps(TASK))
     monkeypatch.chdir(tmp_path)
 
 
@@ -37,5 +42,5 @@ def after_the_demo(tmp_path, monkeypatch):
 def test_python_blocks_run(page, after_the_demo, capsys):
     names = {}
     for block in blocks(page, "python"):
-        exec(block, names)
+        exec(block.replace("steps=400", "steps=4"), names)  # a minute of docs/arc.md
     assert capsys.readouterr().out, "a page that prints nothing shows nothing"
