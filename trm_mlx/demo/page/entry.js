@@ -3,6 +3,7 @@ import { answered, become, find, page, post, say } from "./page.js";
 import { begin as beginSolving, forget, stop } from "./watch.js";
 
 let brush = null; // the symbol that a painted board is painted with
+let reading = null; // the last entry: a promise that ends when the server has read it
 let last = null; // the cell that a stroke of it has come to
 
 const painted = () => page.model.layout.painted;
@@ -28,7 +29,11 @@ function enter(text) {
   return read(text);
 }
 
-async function read(text) {
+function read(text) {
+  return (reading = ask(text));
+}
+
+async function ask(text) {
   page.text = text;
   const address = new URLSearchParams({ model: page.model.name, puzzle: text });
   history.replaceState(null, "", `#${address}`);
@@ -87,9 +92,10 @@ function set(index, symbol) {
   if (put(index, symbol)) readSymbols();
 }
 
-export function solve() {
-  if (page.state === "unread") read(page.text);
-  else if (["ready", "solved"].includes(page.state)) beginSolving();
+export async function solve() {
+  if (page.state === "unread") return read(page.text);
+  if (page.state === "reading") await reading;
+  if (["ready", "solved"].includes(page.state)) beginSolving();
 }
 
 function listKeys() {
