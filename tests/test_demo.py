@@ -230,6 +230,8 @@ def test_a_puzzle_is_made(client):
     ask.join()
     assert status == 200
     assert tasks.get("addition2").parse(made["text"]).size == 9
+    status, answer = client.post("/generate", {"model": "sums", "level": "hard"})
+    assert (status, answer["error"]) == (400, "no level 'hard'; those of sums: none")
 
 
 # Solving

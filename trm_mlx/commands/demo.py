@@ -6,6 +6,7 @@ import webbrowser
 
 from trm_mlx.commands.model_options import add_task_argument, named_model
 from trm_mlx.config_io import path_text
+from trm_mlx.demo.compile_tasks import compiling
 from trm_mlx.demo.jobs import warm_up
 from trm_mlx.demo.registry import ModelRegistry
 from trm_mlx.demo.server import Server
@@ -42,8 +43,10 @@ def run(arguments: argparse.Namespace) -> None:
         )
         if not arguments.no_browser:
             webbrowser.open(server.url)
-        try:
-            warm_up(registry, next(iter(registry.entries.values())))
-            server.jobs.serve()
-        finally:
-            server.shutdown()
+        entries = registry.entries.values()
+        with compiling(entry.task.name for entry in entries):
+            try:
+                warm_up(registry, next(iter(entries)))
+                server.jobs.serve()
+            finally:
+                server.shutdown()

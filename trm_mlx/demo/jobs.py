@@ -108,9 +108,10 @@ class JobQueue:
         return len(self._jobs)
 
 
-def generate(entry: ModelEntry, emit: Emit) -> None:
-    """Emit one event, ``puzzle``, with the text of a new puzzle."""
-    (question,) = entry.task.generate(1, np.random.default_rng()).questions
+def generate(entry: ModelEntry, level: str | None, emit: Emit) -> None:
+    """Emit one event, ``puzzle``, with the text of a new puzzle of one of its task's levels."""
+    options = entry.task.levels[level] if level else {}
+    (question,) = entry.task.generate(1, np.random.default_rng(), **options).questions
     emit({"kind": "puzzle", "text": entry.task.render(question)})
 
 

@@ -73,6 +73,7 @@ class ModelEntry(NamedTuple):
             "max_steps": self.config.halt_max_steps,
             "layout": layout_data(self.style),
             "legend": legend_of(self.style),
+            "levels": list(self.task.levels),
             **self.input._asdict(),
             "keys": keys,
         }

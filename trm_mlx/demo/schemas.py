@@ -25,9 +25,10 @@ class EntryRequest(NamedTuple):
 
 
 class GenerateRequest(NamedTuple):
-    """Generate a puzzle of a model's task."""
+    """Generate a puzzle of a model's task; ``level`` is one of the task's, None for any puzzle."""
 
     model: str
+    level: str | None = None
 
 
 class SolveRequest(NamedTuple):
@@ -46,7 +47,9 @@ def read_entry(body: bytes) -> EntryRequest:
 
 
 def read_generate(body: bytes) -> GenerateRequest:
-    return GenerateRequest(_text(_object(body, {"model"}), "model"))
+    values = _object(body, {"model", "level"})
+    level = None if values.get("level") is None else _text(values, "level")
+    return GenerateRequest(_text(values, "model"), level)
 
 
 def read_solve(body: bytes) -> SolveRequest:

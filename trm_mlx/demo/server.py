@@ -104,8 +104,12 @@ class Handler(RequestHandler):
         self.send_json(entry.read_board(request.text)._asdict())
 
     def _generate(self) -> None:
-        entry = self.server.registry.entry(schemas.read_generate(self.read_body()).model)
-        job = Job(lambda emit: jobs.generate(entry, emit))
+        request = schemas.read_generate(self.read_body())
+        entry, level = self.server.registry.entry(request.model), request.level
+        if level is not None and level not in entry.task.levels:
+            levels = ", ".join(entry.task.levels) or "none"
+            raise InputError(f"no level {level!r}; those of {entry.name}: {levels}")
+        job = Job(lambda emit: jobs.generate(entry, level, emit))
         self._join(job)
         try:
             event = self._next(job)

@@ -6,7 +6,7 @@ Tokens and symmetries are those of the published Sudoku-Extreme builder (``datas
 build_sudoku_dataset.py`` of HRM and TRM). The search is in ``sudoku_solver.py``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,10 +22,11 @@ GRID_COUNT = {4: 288, 6: 28_200_960}  # solved grids there are; 9x9 has 6.7e21
 PATIENCE = 200_000  # dead ends before `count_solutions` gives up, about a second
 TRIES = 10_000  # failures in a row before `generate` gives up
 _BLANKS = list("".join(BLANKS - {"?"}).encode())
+LEVELS = {"easy": {"extra_givens": 12}, "hard": {"min_rating": 5}, "hardest": {"min_rating": 30}}
 EXAMPLES = {
     4: "...2.1..3.....2.",
     6: ".5..2.4.2..1......3....2....6.5..4..",
-    9: "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79",
+    9: ".8.....6.4..3.......9..2..56.....4...3.....8...5..1..9....1...2..729.........57..",
 }
 
 
@@ -54,6 +55,11 @@ class Sudoku(Task):
     @property
     def box_columns(self) -> int:
         return self.size // self.box_rows
+
+    @property
+    def levels(self) -> Mapping[str, Mapping[str, int]]:
+        """Return levels by what guessing has to undo; small boards have none."""
+        return LEVELS if self.size == 9 else {}
 
     @property
     def seq_len(self) -> int:

@@ -57,9 +57,10 @@ class Board {
     return [Math.floor(index / this.layout.columns) + 1, (index % this.layout.columns) + 1];
   }
   words(index) {
+    if (!this.shown.length) return "";
     const [symbol, mark, , confidence] = this.shown[index], [row, column] = this.place(index);
     const what = symbol ? `${symbol}, ${mark}` : mark === "given" ? "blank" : `blank, ${mark}`;
-    const sure = this.predicted ? `, confidence ${(100 * confidence).toFixed(1)} %` : "";
+    const sure = this.predicted && mark !== "given" ? `, confidence ${(100 * confidence).toFixed(1)} %` : "";
     return `Row ${row}, column ${column}: ${what}${sure}`;
   }
   describeFocus() {

@@ -2,15 +2,16 @@
 // here; what models there are, and what a puzzle of each is, the server says.
 import { begin } from "./entry.js";
 import { allowSteps, listOptions } from "./options.js";
-import { find, page } from "./page.js";
-import { stop } from "./watch.js";
+import { answered, become, find, page, say } from "./page.js";
 
 const PLAIN = "Point at a cell, or move with the arrow keys.";
 let models = [];
 
-function choose(name) {
-  stop();
-  const model = models.find(model => model.name === name);
+// Begin with a model and, where the address says one, a puzzle.
+function choose(name, text) {
+  const model = models.find(model => model.name === name) ?? models[0];
+  find("model").value = model.name;
+  page.puzzle = null;
   page.model = model;
   page.board = new Board(find("board"), model.layout, words => {
     find("cell").textContent = words || PLAIN;
@@ -23,15 +24,26 @@ function choose(name) {
     return item;
   }));
   allowSteps();
-  begin();
+  begin(text);
+}
+
+function chooseByAddress() {
+  const address = new URLSearchParams(location.hash.slice(1));
+  choose(address.get("model"), address.get("puzzle") ?? undefined);
 }
 
 async function start() {
-  const known = await (await fetch("/models")).json();
-  models = known.models;
+  try {
+    const known = await answered((await answered(fetch("/models"))).json());
+    models = known.models;
+    listOptions(known);
+  } catch (error) {
+    become("invalid");
+    return say(error.message, "bad");
+  }
   find("model").replaceChildren(...models.map(({ name }) => new Option(name)));
   find("model").addEventListener("change", () => choose(find("model").value));
-  listOptions(known);
-  choose(models[0].name);
+  addEventListener("hashchange", chooseByAddress);
+  chooseByAddress();
 }
 start();

@@ -1,69 +1,101 @@
 // A puzzle is typed, painted, pasted or generated. What is wrong with one, and where, the server says.
-import { find, page, post, say } from "./page.js";
-import { forget, solve, stop } from "./watch.js";
+import { answered, become, find, page, post, say } from "./page.js";
+import { begin as beginSolving, forget, stop } from "./watch.js";
 
 let brush = null; // the symbol that a painted board is painted with
-let requests = 0; // to read a puzzle, so far
+let reading = null; // the last entry: a promise that ends when the server has read it
+let last = null; // the cell that a stroke of it has come to
 
 const painted = () => page.model.layout.painted;
 
-// Begin with the first puzzle of the model chosen.
-export function begin() {
+// Begin with a puzzle of the model chosen, by default its first.
+export async function begin(text) {
   const { model } = page;
   find("board").classList.toggle("painted", painted());
   brush = model.keys[0]?.symbol;
   listKeys();
   find("format").textContent = model.format;
-  enter(model.example ?? model.blank);
-  if (model.example === null) generate();
+  find("level").replaceChildren(...model.levels.map(name => new Option(name)));
+  find("level").parentElement.hidden = !model.levels.length;
+  await enter(text ?? model.example ?? model.blank);
+  const untouched = page.model === model && page.state === "ready" && page.text === model.blank;
+  if (text === undefined && model.example === null && untouched) generate();
 }
 
-async function enter(text, typing = false) {
-  const request = ++requests;
-  let puzzle;
+// Read another puzzle; until that is done, the board shows none.
+function enter(text) {
+  page.puzzle = null;
+  find("text").value = text.trimEnd();
+  return read(text);
+}
+
+function read(text) {
+  return (reading = ask(text));
+}
+
+async function ask(text) {
+  page.text = text;
+  const address = new URLSearchParams({ model: page.model.name, puzzle: text });
+  history.replaceState(null, "", `#${address}`);
+  const signal = become("reading");
   try {
-    puzzle = await (await post("/entry", { model: page.model.name, text })).json();
+    const answer = await post("/entry", { model: page.model.name, text }, signal);
+    page.puzzle = await answered(answer.json());
   } catch (error) {
-    puzzle = { ...page.puzzle, problem: error.message };
+    if (error.name === "AbortError") return;
+    become("unread");
+    return say(error.message, "bad");
   }
-  if (request !== requests) return; // there is a newer one
-  page.puzzle = puzzle;
-  if (!typing) find("text").value = text.trimEnd();
-  find("problem").textContent = puzzle.problem || "";
-  find("solve").disabled = puzzle.problem !== null;
+  find("problem").textContent = page.puzzle.problem || "";
+  become(page.puzzle.problem === null ? "ready" : "invalid");
   forget();
 }
 
 async function generate() {
-  stop();
-  const wanted = page.model, request = requests;
-  find("generate").disabled = true;
-  say("Making a puzzle…");
+  page.puzzle = null;
+  const signal = become("making"), level = find("level").value || null;
   try {
-    const made = await (await post("/generate", { model: wanted.name })).json();
-    // unless something was typed since
-    if (wanted === page.model && request === requests) await enter(made.text);
+    const answer = await post("/generate", { model: page.model.name, level }, signal);
+    enter((await answered(answer.json())).text);
   } catch (error) {
+    if (error.name === "AbortError") return;
+    become("unread");
     say(error.message, "bad");
   }
-  find("generate").disabled = false;
 }
 
-function set(index, symbol) {
-  const { model, puzzle } = page, { columns } = model.layout;
-  if (!model.keys.length || model.fixed.includes(index)) return;
-  stop();
+// Put a symbol into a cell; returns whether that changed the puzzle.
+function put(index, symbol) {
+  const { model, puzzle } = page;
+  if (puzzle === null || !model.keys.length || model.fixed.includes(index)) return false;
   const symbols = [...puzzle.symbols];
+  if (symbols[index] === symbol) return false;
   if (model.single.includes(symbol) && symbols.includes(symbol)) {
     symbols[symbols.indexOf(symbol)] = model.empty;
   }
   symbols[index] = symbol;
-  page.puzzle = { ...puzzle, symbols }; // the next stroke, which may come first, builds on this
-  const lines = [];
+  page.puzzle = { ...puzzle, symbols }; // the next one, which may come first, builds on this
+  return true;
+}
+
+function readSymbols() {
+  const { model, puzzle: { symbols } } = page, { columns } = model.layout, lines = [];
   for (let at = 0; at < symbols.length; at += columns) {
     lines.push(symbols.slice(at, at + columns).join(""));
   }
-  enter(lines.join(model.by_rows ? "\n" : ""));
+  const text = lines.join(model.by_rows ? "\n" : "");
+  find("text").value = text.trimEnd();
+  read(text);
+}
+
+function set(index, symbol) {
+  if (put(index, symbol)) readSymbols();
+}
+
+export async function solve() {
+  if (page.state === "unread") return read(page.text);
+  if (page.state === "reading") await reading;
+  if (["ready", "solved"].includes(page.state)) beginSolving();
 }
 
 function listKeys() {
@@ -107,12 +139,32 @@ function press(event) {
   set(page.board.selected, symbol);
 }
 
+// A stroke from cell to cell, none left out where the pointer is fast; it is read when it ends.
 function paint(event) {
-  if (!painted() || event.buttons !== 1) return;
+  if (!painted() || event.buttons !== 1 || page.puzzle === null) return;
   const cell = document.elementFromPoint(event.clientX, event.clientY)?.closest("[data-index]");
-  if (!cell || page.puzzle.symbols[cell.dataset.index] === brush) return;
-  cell.style.background = page.model.keys.find(({ symbol }) => symbol === brush).fill;
-  set(+cell.dataset.index, brush);
+  if (!cell) return;
+  const { columns } = page.model.layout, to = +cell.dataset.index, from = last ?? to;
+  const place = index => [Math.floor(index / columns), index % columns];
+  const [row, column] = place(from), [rows, across] = place(to).map((n, k) => n - [row, column][k]);
+  const count = Math.max(Math.abs(rows), Math.abs(across), 1);
+  const { fill } = page.model.keys.find(({ symbol }) => symbol === brush);
+  for (let part = 0; part <= count; part++) {
+    const index = Math.round(row + rows * part / count) * columns
+      + Math.round(column + across * part / count);
+    if (put(index, brush)) page.board.cells[index].style.background = fill;
+  }
+  last = to;
+}
+
+function endStroke() {
+  if (last !== null) readSymbols();
+  last = null;
+}
+
+function paste(event) {
+  if (event.target.closest("input, textarea") || page.model === null) return;
+  enter(event.clipboardData.getData("text"));
 }
 
 find("board").addEventListener("keydown", press);
@@ -121,7 +173,11 @@ find("board").addEventListener("pointerdown", event => {
   paint(event);
 });
 find("board").addEventListener("pointermove", paint);
-find("board").addEventListener("paste", event => enter(event.clipboardData.getData("text")));
-find("text").addEventListener("input", () => { stop(); enter(find("text").value, true); });
-find("clear").addEventListener("click", () => { stop(); enter(page.model.blank); });
+for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, endStroke);
+document.addEventListener("paste", paste);
+find("text").addEventListener("input", () => { page.puzzle = null; read(find("text").value); });
+find("clear").addEventListener("click", () => enter(page.model.blank));
 find("generate").addEventListener("click", generate);
+find("level").addEventListener("change", generate);
+find("solve").addEventListener("click", () => (page.state === "solving" ? stop() : solve()));
+find("options").addEventListener("submit", event => { event.preventDefault(); solve(); });

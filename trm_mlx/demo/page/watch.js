@@ -1,39 +1,35 @@
 // A puzzle is solved by the server, and its steps are watched.
 import { options } from "./options.js";
-import { find, page, post, say } from "./page.js";
+import { answered, become, find, page, post, say } from "./page.js";
 
 let runs = []; // of each trajectory, its frames; empty until something is solved
 let run = 0; // the trajectory that is shown
 let end = null; // how it ended
 let follows = true; // the newest step is shown as it comes
-let working = null; // ends the request under way
 
 const player = new Player(find("play"), find("step"), draw);
 
-export async function solve() {
-  if (working || page.puzzle.problem !== null) return;
+export async function begin() {
   forget();
-  working = new AbortController();
-  const mine = working;
-  nameButton();
-  say("Thinking…");
+  const signal = become("solving");
   try {
-    const body = { model: page.model.name, text: find("text").value, ...options() };
-    for await (const event of lines((await post("/solve", body, mine.signal)).body)) {
-      mine.signal.throwIfAborted(); // the rest of what has come already
+    const body = { model: page.model.name, text: page.text, ...options() };
+    for await (const event of lines((await post("/solve", body, signal)).body)) {
+      signal.throwIfAborted(); // the rest of what has come already
       take(event);
     }
-    if (end === null) say("The server has stopped.", "bad");
+    if (end === null) throw new Error("The server has stopped; start it again with: trm demo");
   } catch (error) {
-    if (error.name !== "AbortError") say(error.message, "bad");
-    else if (mine === working) say("Stopped.");
+    if (error.name === "AbortError") return;
+    become("ready");
+    say(error.message, "bad");
   }
-  if (mine === working) working = null;
-  nameButton();
 }
 
 export function stop() {
-  if (working) working.abort();
+  if (page.state !== "solving") return;
+  become("ready");
+  say("Stopped.");
 }
 
 // Show the puzzle as it is entered.
@@ -44,7 +40,6 @@ export function forget() {
   end = null;
   follows = true;
   find("numbers").hidden = true;
-  say(page.puzzle.problem === null ? "Press Solve." : "");
   show(0);
 }
 
@@ -52,7 +47,7 @@ async function* lines(stream) {
   const reader = stream.getReader(), decoder = new TextDecoder();
   let text = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await answered(reader.read());
     if (done) return;
     text += decoder.decode(value, { stream: true });
     const whole = text.split("\n");
@@ -63,10 +58,9 @@ async function* lines(stream) {
 
 function take(event) {
   if (event.kind === "queued" && event.ahead) say(`Waiting, ${event.ahead} before this one…`);
-  if (event.kind === "error") { end = event; say(event.sentence, "bad"); }
+  if (event.kind === "error") throw new Error(event.sentence);
   if (event.kind === "step") {
     (runs[event.trajectory] ??= []).push(event);
-    say(`Thinking… trajectory ${event.trajectory + 1}, step ${event.step}`);
     find("seconds").textContent = seconds(event.seconds);
     if (follows) run = event.trajectory;
     show(follows ? event.step : player.step);
@@ -76,6 +70,7 @@ function take(event) {
 
 function finish(event) {
   end = event;
+  become("solved");
   say(event.solved ? `Solved: ${event.ending}` : `Not solved: ${event.ending}`,
     event.solved ? "right" : "bad");
   find("seconds").textContent = seconds(event.seconds);
@@ -89,11 +84,6 @@ function finish(event) {
 
 const seconds = value => `${value.toFixed(value < 10 ? 2 : 1)} s`;
 
-function nameButton() {
-  find("solve").textContent = working ? "Stop" : "Solve";
-  find("solve").classList.toggle("stop", working !== null);
-}
-
 // A step of the trajectory that is shown.
 function show(step) {
   player.last = (runs[run] ?? []).length;
@@ -102,13 +92,16 @@ function show(step) {
 
 function draw(step) {
   const { board, puzzle } = page, frames = runs[run] ?? [], frame = frames[step - 1];
+  if (puzzle === null) return;
   board.show(frame ? frame.cells : puzzle.cells, Boolean(frame));
   for (const [index, cell] of board.cells.entries()) {
     cell.setAttribute("aria-invalid", !frame && puzzle.wrong.includes(index));
   }
   const halting = frame ? frame.halting : 0;
   find("number").textContent = frames.length ? `${step} / ${frames.length}` : "";
-  find("probability").textContent = frame ? `${(100 * halting).toFixed(1)} %` : "–";
+  find("attempt").textContent = !frame || +find("options").trajectories.value < 2 ? ""
+    : `Attempt ${run + 1} of ${end ? end.trajectories : find("options").trajectories.value}`;
+  find("probability").textContent = frame ? `${Math.floor(100 * halting)} %` : "–";
   find("halting").style.width = `${100 * halting}%`;
   listTrajectories();
 }
@@ -132,12 +125,10 @@ function listTrajectories() {
     const answer = end !== null && end.trajectory === number;
     button.setAttribute("aria-pressed", number === run);
     button.classList.toggle("answer", answer);
-    button.setAttribute("aria-label", `Trajectory ${number + 1}${answer ? ", the answer" : ""}`);
+    button.setAttribute("aria-label", `Attempt ${number + 1}${answer ? ", the answer" : ""}`);
   }
 }
 
 find("play").addEventListener("click", () => { follows = false; });
 find("step").addEventListener("input", () => { follows = false; });
-find("solve").addEventListener("click", () => (working ? stop() : solve()));
-find("options").addEventListener("submit", event => { event.preventDefault(); solve(); });
 document.addEventListener("keydown", event => { if (event.key === "Escape") stop(); });
