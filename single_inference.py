@@ -5,7 +5,7 @@ import sys
 
 from trm_mlx.cli import main
 
-EXAMPLE = "1....7.9..3..2...8..96..5....53..9...1..8...26....4...3......1..4......7..7...3.."
+EXAMPLE = ".6.3.......5.9.1..4......8.......2.5..2.1..9......7..13....4....7.6.......9.5...8"
 WAYS = f"""\
 An example for the bundled Sudoku model; to solve your own:
   python single_inference.py "{EXAMPLE}"

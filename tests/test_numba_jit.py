@@ -1,7 +1,9 @@
 """Ctrl-C while a compiled function runs."""
 
+import importlib
 import os
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -23,6 +25,23 @@ def _times_plus_one(number):
 
 def test_compiled_functions_call_each_other_with_their_defaults():
     assert (_times(2), _times(2, 5), _times_plus_one(2)) == (6, 10, 7)
+
+
+def test_machine_code_on_disk_is_that_of_the_functions_as_they_are(tmp_path, monkeypatch):
+    """Also where the caller's file is as it was: numba alone would not notice."""
+    head = "from trm_mlx.numba_jit import compiled\n"
+    (tmp_path / "calling.py").write_text(
+        f"{head}from called import amount\n\n@compiled\ndef more(n):\n    return n + amount()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for amount in (1, 20):
+        (tmp_path / "called.py").write_text(
+            f"{head}\n@compiled\ndef amount():\n    return {amount}\n"
+        )
+        for name in ("calling", "called"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        assert importlib.import_module("calling").more(3) == 3 + amount
 
 
 def test_ctrl_c_takes_effect_when_the_function_returns():

@@ -1,10 +1,12 @@
 """How this package compiles loops and searches with numba."""
 
 import functools
+import hashlib
 import signal
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 
 class Compiled:
@@ -21,17 +23,30 @@ class Compiled:
         """The function as numba calls it, and the compiled ones that it calls likewise."""
         from numba import njit
 
-        code, values = self.function.__code__, dict(self.function.__globals__)
-        for name in code.co_names:
-            if isinstance(values.get(name), Compiled):
-                values[name] = values[name].dispatcher
+        values = {name: called.dispatcher for name, called in self._calls()}
+        values = {**self.function.__globals__, **values}
         name, defaults = self.function.__name__, self.function.__defaults__
-        function = types.FunctionType(code, values, name, defaults)
-        function.__qualname__ = self.function.__qualname__
+        function = types.FunctionType(self.function.__code__, values, name, defaults)
+        # Numba's files bear this name, and hold what is called from other files as it was.
+        sources = b"".join(Path(file).read_bytes() for file in sorted(self.sources))
+        version = hashlib.sha256(sources).hexdigest()[:8]
+        function.__qualname__ = f"{self.function.__qualname__}_{version}"
         try:
             return njit(cache=True, **self.options)(function)
         except RuntimeError:  # "cannot cache function ...: no locator available"
             return njit(**self.options)(function)
+
+    @functools.cached_property
+    def sources(self) -> frozenset[str]:
+        """The files of the function and of the compiled ones that it calls."""
+        called = (called.sources for _, called in self._calls())
+        return frozenset({self.function.__code__.co_filename}).union(*called)
+
+    def _calls(self) -> Iterator[tuple[str, "Compiled"]]:
+        values = self.function.__globals__
+        for name in self.function.__code__.co_names:
+            if isinstance(values.get(name), Compiled):
+                yield name, values[name]
 
 
 def compiled(function: Callable | None = None, **options) -> Callable:
