@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 
 import mlx.core as mx
 import numpy as np
@@ -320,14 +321,12 @@ VARIANTS = {
     "hrm": {"L_layers": 1},
     "transformers_baseline": {},
 }
-QUICK = [(8, 16), (64, 16)]
+# All of them, TRM_ALL_SIZES=1, take long, and gigabytes.
 CELLS = [(rows, length) for length in (16, 256) for rows in (8, 64, 256, 1024)]
+SIZES = CELLS if "TRM_ALL_SIZES" in os.environ else CELLS[:2]
 
 
-@pytest.mark.parametrize(
-    ("rows", "length"),
-    [pytest.param(*c, marks=[] if c in QUICK else pytest.mark.slow) for c in CELLS],
-)
+@pytest.mark.parametrize(("rows", "length"), SIZES)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", ["cpu", "metal"])
 def test_plan_and_measured_peak(kind, variant, rows, length, request):
