@@ -15,6 +15,7 @@ PATHS = {
     "checkpoint", "data", "file", "output", "output_dir", "save", "runs", "reference", "config",
     "input", "input_file_prefix",
 }  # fmt: skip
+ALSO_PATHS = {("trm_mlx.commands.adapt", name) for name in ("model", "task", "run", "resume")}
 NO_PATHS = {("trm_mlx.commands.evaluate", "save"), ("trm_mlx.commands.bench", "runs")}
 
 
@@ -60,7 +61,8 @@ def test_every_option_that_is_a_path(module):
     parser = argparse.ArgumentParser(description="What it does.")
     importlib.import_module(module).add_arguments(parser)
     for action in parser._actions:
-        is_path = action.dest in PATHS and (module, action.dest) not in NO_PATHS
+        option = (module, action.dest)
+        is_path = option in ALSO_PATHS or (action.dest in PATHS and option not in NO_PATHS)
         assert (action.type in (path_text, path_type)) == is_path, action.dest
 
 

@@ -409,3 +409,16 @@ def test_a_task_of_ones_own_reads_its_puzzles_itself():
     found = read_puzzles("ab\nCD\n\nef\n", Word())
     assert [p.place for p in found] == ["line 1", "line 2", "line 4"]
     assert [p.error is None for p in found] == [True, False, True]
+
+
+def test_rows_of_dashes_are_rows_of_blanks():
+    rows = ["-" * 9] * 3 + [
+        "--------2",
+        "------2--",
+        "--6------",
+        "--21-64--",
+        "-6----7--",
+        "-" * 9,
+    ]
+    (board,) = (line for line in read_all("\n".join(rows)))
+    assert board == "sudoku9x9 " + "".join(rows).replace("-", "0")

@@ -121,7 +121,7 @@ def _without_borders(lines: Rows) -> Iterator[list[int]]:
         if numbers and numbers not in seen:
             seen.append(numbers)
             yield numbers
-            if len(numbers) > 1 and rules[1]:
+            if len(numbers) > 1 and rules[1] and "|" in lines[1]:
                 yield numbers[1:]  # the first line of a Markdown table names its columns
 
 
