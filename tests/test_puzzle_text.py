@@ -412,13 +412,7 @@ def test_a_task_of_ones_own_reads_its_puzzles_itself():
 
 
 def test_rows_of_dashes_are_rows_of_blanks():
-    rows = ["-" * 9] * 3 + [
-        "--------2",
-        "------2--",
-        "--6------",
-        "--21-64--",
-        "-6----7--",
-        "-" * 9,
-    ]
-    (board,) = (line for line in read_all("\n".join(rows)))
+    rows = [*["-" * 9] * 2, "--------2", "------2--", "--6------", "--21-64--", "-6----7--"]
+    rows += ["-" * 9] * 2
+    (board,) = read_all("\n".join(rows))
     assert board == "sudoku9x9 " + "".join(rows).replace("-", "0")
