@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trm_mlx import InputError, tasks
@@ -272,7 +272,10 @@ MAZE_SPELLINGS = [
 def test_any_spelling_of_a_maze_is_the_maze(side, seed, spell, windows, known):
     task = tasks.get(f"maze{side}x{side}")
     (question,) = task.generate(1, np.random.default_rng(seed)).questions
-    text = spell(task.render(question).splitlines())
+    rows = task.render(question).splitlines()
+    # Where the ends of all rows are lost, nothing tells how wide the maze was.
+    assume(spell is not maze_with_lost_spaces or any(not row.endswith(".") for row in rows))
+    text = spell(rows)
     if windows:
         text = "\ufeff" + text.replace("\n", "\r\n") + "\r\n"
     expected = [f"{task.name} {task.line(question)}"]
