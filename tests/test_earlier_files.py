@@ -41,7 +41,7 @@ def test_a_dataset_is_read():
 @pytest.mark.parametrize("name", ["model", "run"])
 def test_a_model_answers_as_before(name):
     model, _ = load(EARLIER / name)
-    answers, steps = predict(model, inputs("test"), max_steps=4)
+    answers, steps = predict(model, inputs("test"), max_steps=4, halt_threshold=0.5)
     assert answers.tolist() == EXPECTED[name]["answers"]
     assert steps.tolist() == EXPECTED[name]["steps"]
     halting = [step.halt_probability for step in refine(model, inputs("test"), max_steps=3)]
@@ -57,7 +57,7 @@ def test_a_run_goes_on_as_it_did(place):
     lines = [json.loads(line) for line in log.removeprefix(before).splitlines()]
     assert len(lines) == len(EXPECTED["resumed"])
     for line, expected in zip(lines, EXPECTED["resumed"], strict=True):
-        assert line == pytest.approx(expected, **CLOSE)
+        assert {key: line[key] for key in expected} == pytest.approx(expected, **CLOSE)
 
 
 def saved_configs():
@@ -70,6 +70,8 @@ def saved_configs():
 def test_a_saved_configuration_is_complete_so_new_defaults_do_not_touch_it(saved):
     for config in (train_config(saved), load_config([], base=saved)):
         read = to_dict(config)
-        assert {key: read[key] for key in saved} == saved
+        assert {key: read[key] for key in saved if key != "arch"} == {
+            key: value for key, value in saved.items() if key != "arch"
+        }
         assert {key: read["arch"][key] for key in saved["arch"]} == saved["arch"]
     assert config.weight_decay == config.puzzle_emb_weight_decay == 1.0
