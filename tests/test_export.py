@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from tiny import randomize
 
 import trm_mlx
 from trm_mlx.cli import main
@@ -24,9 +25,7 @@ PREFIX = "_orig_mod.model.inner."
 def saved(folder, variant="trm", average=False, **changes):
     """A model folder with random weights, and the model."""
     model = build_model(ModelConfig.of(arch_config(variant, **SMALL, **changes), **SIZES))
-    mx.random.seed(7)
-    random = [(n, a + 0.1 * mx.random.normal(a.shape)) for n, a in tree_flatten(model.parameters())]
-    model.load_weights(random)
+    randomize(model)
     folder.mkdir()
     save_model(folder, model)
     if average:

@@ -10,8 +10,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 from pages import CHECKOUT, blocks
+from tiny import randomize
 
 import trm_mlx
 from trm_mlx import device
@@ -32,9 +32,7 @@ def saved(folder, variant="trm", identifiers=1, **changes):
     """A model folder with random weights."""
     sizes = SIZES | {"num_puzzle_identifiers": identifiers}
     model = build_model(ModelConfig.of(arch_config(variant, **SMALL, **changes), **sizes))
-    mx.random.seed(7)
-    random = [(n, a + 0.1 * mx.random.normal(a.shape)) for n, a in tree_flatten(model.parameters())]
-    model.load_weights(random)
+    randomize(model)
     folder.mkdir()
     save_model(folder, model)
     return folder

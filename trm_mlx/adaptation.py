@@ -168,7 +168,7 @@ def adapt(
         "minutes": minutes,
         "steps": steps,
     }
-    _write(folder / STATE, json.dumps(settings))
+    write_text(folder / STATE, json.dumps(settings))
     return resume(folder, should_stop=should_stop, on_progress=on_progress)
 
 
@@ -206,7 +206,7 @@ def resume(
         trainer = _train(folder, ALL, settings, clock, 1.0)
     answers = _vote(trainer, clock)
     adapted = Adapted(answers, folder, clock.stopped)
-    _write(folder / ANSWERS, adapted.submission())
+    write_text(folder / ANSWERS, adapted.submission())
     return adapted
 
 
@@ -438,7 +438,12 @@ def _loss_of(source: Path) -> str:
     return train_config(read_state(source)[2]).loss
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is whole or absent.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     try:
         with atomic_file(path) as unfinished:
             unfinished.write_text(text, encoding="utf-8")

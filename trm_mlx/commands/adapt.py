@@ -21,10 +21,11 @@ from trm_mlx.adaptation import (
     check_time,
     read_tasks,
     resume,
+    write_text,
 )
 from trm_mlx.config_io import path_text
 from trm_mlx.data.format import read_json
-from trm_mlx.errors import InputError, refusal
+from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import find_checkpoint
 from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.run.signals import stop_signal
@@ -165,10 +166,7 @@ def _check_targets(output: Path | None, picture: Path | None) -> None:
 
 def _write(adapted: Adapted, output: Path | None, picture: Path | None) -> None:
     if output is not None:
-        try:
-            output.write_text(adapted.submission(), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {output}: {refusal(error)}") from error
+        write_text(output, adapted.submission())
     if picture is None:
         return
     from trm_mlx.view.arc_sheet import save_sheet

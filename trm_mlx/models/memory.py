@@ -17,6 +17,7 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.device import device_kind
 from trm_mlx.host_memory import host_memory
 from trm_mlx.models.attention import FUSED_LENGTH
+from trm_mlx.models.blocks import inner_width
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.recursion import Update
 
@@ -149,12 +150,9 @@ def _blocks(config: ModelConfig, updates: tuple[Update, ...]) -> int:
 
 def _products(config: ModelConfig) -> tuple[int, int]:
     """Elements of gate and up, along channels and along positions."""
-
-    def inner(dims: int) -> int:
-        return -(-round(config.expansion * dims * 2 / 3) // 256) * 256
-
-    channels = 2 * config.length * inner(config.hidden_size)
-    return channels, 2 * config.hidden_size * inner(config.length) if config.mlp_t else 0
+    length, dims, expansion = config.length, config.hidden_size, config.expansion
+    channels = 2 * length * inner_width(dims, expansion)
+    return channels, 2 * dims * inner_width(length, expansion) if config.mlp_t else 0
 
 
 def _mixing(config: ModelConfig, kind: str) -> tuple[int, int, int]:

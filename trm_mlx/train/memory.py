@@ -59,9 +59,14 @@ def plan(config: TrainConfig, model: RecursiveReasoner, held: int, processes: in
     short = choice == "auto" and not on_cpu and most_rows(False) < min(batch, FEW_ROWS)
     recompute = choice == "true" or short
     wanted = most_rows(recompute) if config.batch_size == "auto" else int(config.batch_size)
-    passes = -(-batch // min(wanted, batch))
-    rows = -(-batch // passes)
+    rows = even_rows(batch, wanted)
     return Plan(rows, recompute, peak(model, held, batch, rows, recompute))
+
+
+def even_rows(batch: int, most: int) -> int:
+    """The rows of a pass where a batch takes as few passes of at most so many, all alike."""
+    passes = -(-batch // min(most, batch))
+    return -(-batch // passes)
 
 
 def peak(model: RecursiveReasoner, held: int, batch: int, rows: int, recompute: bool) -> int:

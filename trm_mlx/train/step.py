@@ -17,7 +17,7 @@ from trm_mlx.models.memory import row_sizes
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights, total_loss
-from trm_mlx.train.memory import plan
+from trm_mlx.train.memory import even_rows, plan
 from trm_mlx.train.optim import (
     build_optimizer,
     moving_average,
@@ -161,9 +161,7 @@ class TrainState:
             return self.plan.rows
         batch, config = len(carry.steps), self.model.config
         length = config.prefix + carry.batch["inputs"].shape[1]
-        wanted = min(batch, self.plan.rows * config.length // length)
-        passes = -(-batch // wanted)
-        return -(-batch // passes)
+        return even_rows(batch, self.plan.rows * config.length // length)
 
     def _draw(self, carry: Carry, key: mx.array) -> dict:
         """Draw the randomness of a step for every row, as in the global batch."""
