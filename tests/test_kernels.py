@@ -1,12 +1,22 @@
 """The fast ways of computing beside the plain ones: loops, CUDA kernels, written-out gradients."""
 
+import dataclasses
+
 import mlx.core as mx
 import numpy as np
 import pytest
+import stand_ins
+from mlx.utils import tree_flatten
 
+from trm_mlx.config import ModelConfig
+from trm_mlx.config_io import arch_config, load_config
+from trm_mlx.evaluate.evaluate import EvaluationStep
 from trm_mlx.models import attention, blocks, kernels_cpu, layers
 from trm_mlx.models.attention import Attention
 from trm_mlx.models.blocks import CHANNELS, POSITIONS, residual_swiglu
+from trm_mlx.models.memory import bounded
+from trm_mlx.models.model import build_model
+from trm_mlx.train.step import TrainState
 
 ON_CUDA = mx.cuda.is_available()
 SHAPES = [(37, 24), (64, 1536), (5, 7)]
@@ -24,8 +34,14 @@ def close(ours, plain, tolerance):
 # The CPU's loops
 
 
+@pytest.fixture
+def on_cpu():
+    with mx.stream(mx.cpu):
+        yield
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_loops_compute_the_plain_functions(shape):
+def test_loops_compute_the_plain_functions(on_cpu, shape):
     rows, columns = shape
     product, grad = normal(2 * rows, columns), normal(rows, columns, seed=1)
     assert kernels_cpu.usable(product)
@@ -98,6 +114,63 @@ def test_gradients_of_norms(norm, axis):
     (expected,), (wanted,) = mx.vjp(plain, [x], [grad])
     close(value, expected, 1e-6)
     close(ours, wanted, 5e-6)
+
+
+# CUDA's branches, with plain functions for its kernels
+
+
+def gradients_and_logits(words, changes):
+    """Carry, metrics and gradients of a training step, and the logits of an evaluation."""
+    small = {"hidden_size": 16, "H_cycles": 2, "L_cycles": 1, "L_layers": 1}
+    arch = arch_config("trm", **{**small, "forward_dtype": "float32", "num_heads": 2, **changes})
+    words = ["data_paths=[none]", "global_batch_size=3", *words]
+    config = dataclasses.replace(load_config(words), arch=arch)
+    sizes = {"seq_len": 9, "vocab_size": 6, "num_puzzle_identifiers": 3}
+    state = TrainState(build_model(ModelConfig.of(arch, **sizes)), config, total_steps=10)
+    state.model.q_head.weight = normal(2, 16, scale=0.1)
+    tokens = mx.random.randint(1, 6, (3, 9), key=mx.random.key(7))
+    batch = {"inputs": tokens, "labels": tokens[::-1], "puzzle_identifiers": mx.arange(3)}
+    carry = state.model.initial_carry(batch)
+    with bounded(state.room):
+        results = state.gradients(carry, batch, mx.random.key(1))
+        mx.eval(results)
+    step = EvaluationStep(state.model.eval(), config.loss)
+    with step.bounded(3):
+        _, outputs, _ = step(carry, batch)
+    flat = tree_flatten([*results, outputs["logits"]])
+    return {name: np.array(array.astype(mx.float32)) for name, array in flat}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"pos_encodings": "none", "mlp_t": True}, []),
+        ({"pos_encodings": "rope2d", "dropout": 0.2}, ["grad_checkpoint=true", "batch_size=2"]),
+        ({"pos_encodings": "none"}, []),
+    ],
+    ids=["attention", "positions", "rope2d, dropout, passes", "no positions"],
+)
+def test_gradients_on_cuda_are_those_of_any_device(changes, words):
+    plain = gradients_and_logits([*words, "compile=false"], changes)
+    with stand_ins.cuda():
+        ours = gradients_and_logits(words, changes)
+    assert ours.keys() == plain.keys()
+    for name, array in ours.items():
+        room = 1e-5 * max(1.0, np.abs(plain[name]).max())
+        np.testing.assert_allclose(array, plain[name], rtol=1e-4, atol=room, err_msg=name)
+
+
+def test_an_evaluation_goes_half_a_block_at_a_time(monkeypatch):
+    """A GPU would hold the arrays of all that is launched ahead of it."""
+    launched = []
+    monkeypatch.setattr(blocks.mx, "async_eval", launched.append)
+    words = ["compile=false"]
+    gradients_and_logits(words, {})
+    assert not launched
+    with stand_ins.cuda():
+        gradients_and_logits(words, {})
+    assert len(launched) == 2 * 4  # halves of the blocks of 2 cycles of 2 updates
 
 
 # CUDA's kernels, where there is a GPU to run them

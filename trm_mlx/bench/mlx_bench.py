@@ -20,7 +20,7 @@ from trm_mlx.data.sampler import iterate_test
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.evaluate.evaluate import EvaluationStep
-from trm_mlx.models.memory import bounded, evaluation_bytes, evaluation_room
+from trm_mlx.models.memory import bounded, evaluation_bytes
 from trm_mlx.models.model import RecursiveReasoner, build_model
 from trm_mlx.run.log import mean_metrics
 from trm_mlx.run.trainer import Trainer
@@ -68,11 +68,11 @@ class MLXBench:
         mx.async_eval(self._running)
         mx.eval(before)
 
-    def room(self, name: str) -> int:
-        """Bytes that the plan gives a measurement besides what is held before it."""
+    def bounded(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Inside, a measurement keeps to the plan of memory, as a run does."""
         if name == "step":
-            return self.state.room
-        return evaluation_room(self.model, len(self.batch["inputs"]))
+            return bounded(self.state.room)
+        return self.evaluation.bounded(len(self.batch["inputs"]))
 
     def measure(self, name: str, runs: int, limited: bool = True) -> dict:
         """The mean of the seconds of ``runs`` calls, and the peak of memory in bytes.
@@ -88,7 +88,7 @@ class MLXBench:
         if name == "forward":
             held, rows = mx.get_active_memory(), len(self.batch["inputs"])
             planned = held + evaluation_bytes(self.model, rows)
-        with bounded(self.room(name)) if limited else contextlib.nullcontext():
+        with self.bounded(name) if limited else contextlib.nullcontext():
             start = time.perf_counter()
             for _ in range(runs):
                 run()

@@ -2,7 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, unroll
+from trm_mlx.models.blocks import paced
 from trm_mlx.models.memory import bounded, evaluation_room, evaluation_rows
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.tasks.arc import SIZE
@@ -81,12 +82,16 @@ class EvaluationStep:
     """(carry, batch) -> (carry, outputs, metrics) of one supervision step, nothing updated."""
 
     def __init__(self, model: RecursiveReasoner, loss: str, compiled: bool = False):
-        self.model, self.loss = model, loss
+        self.model, self.loss, self._compiled = model, loss, compiled
         run = kernels_cpu.disabled()(self._run)
         self._step = mx.compile(run, inputs=model.state) if compiled else self._run
 
     def __call__(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
         return self._step(carry, batch)
+
+    def bounded(self, rows: int) -> AbstractContextManager[None]:
+        """Inside, steps of ``rows`` take no more memory than `evaluation_bytes` says."""
+        return bounded(evaluation_room(self.model, rows)) if self._compiled else paced()
 
     def _run(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
         carry, outputs = self.model(carry, batch)
@@ -137,8 +142,7 @@ def evaluate(
         for side, chosen in sides
         for batch in iterate_test(dataset, batch_size * world.size, world, chosen)
     )
-    room = evaluation_room(step.model, batch_size)
-    with evaluation_mode(step.model), bounded(room):
+    with evaluation_mode(step.model), step.bounded(batch_size):
         for side, set_name, stored, rows in prefetch(batches):
             batch = {name: mx.array(array) for name, array in cut(stored, side).items()}
             outputs, metrics = run_to_halt(step, batch)

@@ -50,8 +50,8 @@ class Attention(nn.Module):
         self.qkv_proj = Linear(dims, 3 * heads * self._head_dims)
         self.o_proj = Linear(heads * self._head_dims, dims)
 
-    def __call__(self, x: mx.array, in_grad: bool, *mask: mx.array) -> mx.array:
-        """Attend; a dropout ``mask [B, L, H * D / H]`` multiplies what ``o_proj`` reads."""
+    def __call__(self, x: mx.array, in_grad: bool, *dropout: mx.array) -> mx.array:
+        """Attend; a ``dropout`` mask ``[B, L, H * D / H]`` multiplies what ``o_proj`` reads."""
         batch, length, dims = x.shape
         qkv = self.qkv_proj(x).reshape(batch, length, 3, self._heads, self._head_dims)
         query, key, value = self._heads_of(qkv, in_grad)
@@ -62,8 +62,8 @@ class Attention(nn.Module):
         if padded != length:
             mixed = _unpad(length, padded)(mixed)
         weight = self.o_proj.weight.astype(x.dtype)
-        if mask:
-            mixed = mixed.reshape(mask[0].shape) * mask[0]
+        if dropout:
+            mixed = mixed.reshape(dropout[0].shape) * dropout[0]
         mixed = mixed.reshape(batch * length, -1)
         return mx.addmm(x.reshape(-1, dims), mixed, weight.T).reshape(x.shape)
 

@@ -7,7 +7,9 @@ is kept for it, or, with ``recompute``, nothing.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -205,6 +207,37 @@ class SwiGLU(nn.Module):
         return residual_swiglu(axis, recompute)(x, *weights, *mask)
 
 
+HALVES_AHEAD = 2  # of blocks, launched before the device is done with what came before them
+
+_launched: deque[mx.array] | None = None
+
+
+@contextmanager
+def paced() -> Iterator[None]:
+    """Inside, what is computed without a gradient runs half a block at a time on a GPU.
+
+    The host launches `HALVES_AHEAD` and waits. Left alone MLX launches up to ten buffers of
+    commands before the first is done, and the arrays of all of them are there at once. Not for
+    what is compiled: while it is traced there is nothing to run.
+    """
+    global _launched
+    before, _launched = _launched, None if device_kind() == "cpu" else deque()
+    try:
+        yield
+    finally:
+        _launched = before
+
+
+def _launch(x: mx.array, in_grad: bool) -> mx.array:
+    """Let the device begin with half a block, if it is `paced`; return its result."""
+    if _launched is not None and not in_grad:
+        mx.async_eval(x)
+        _launched.append(x)
+        if len(_launched) > HALVES_AHEAD:
+            mx.eval(_launched.popleft())
+    return x
+
+
 class AttentionBlock(nn.Module):
     """Attention, then SwiGLU on channels, each with a residual and a norm after it.
 
@@ -224,7 +257,8 @@ class AttentionBlock(nn.Module):
         shape = x.shape
         first, second = ([masks[0]], [masks[1].flatten(0, 1)]) if masks else ([], [])
         x = norm_channels(self.self_attn(x, in_grad, *first).reshape(-1, shape[-1]))
-        return norm_channels(self.mlp(x, CHANNELS, recompute, *second)).reshape(shape)
+        x = norm_channels(self.mlp(_launch(x, in_grad), CHANNELS, recompute, *second))
+        return _launch(x, in_grad).reshape(shape)
 
 
 class TokenMixingBlock(nn.Module):
@@ -246,8 +280,9 @@ class TokenMixingBlock(nn.Module):
             first, second = ([to_blocks(mask, True)] for mask in masks)
             first, second = [first[0].flatten(1)], [second[0].flatten(0, 1)]
         x = norm_positions(self.mlp_t(x.reshape(shape[0], -1), POSITIONS, recompute, *first))
-        x = x.reshape(-1, shape[-1])
-        return norm_channels(self.mlp(x, CHANNELS, recompute, *second)).reshape(shape)
+        x = _launch(x, in_grad).reshape(-1, shape[-1])
+        x = norm_channels(self.mlp(x, CHANNELS, recompute, *second))
+        return _launch(x, in_grad).reshape(shape)
 
 
 class Level(nn.Module):
