@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from trm_mlx import build_sudoku
 from trm_mlx.cli import main
 
 TINY = ["arch.hidden_size=32", "arch.num_heads=2", "arch.H_cycles=1", "arch.L_cycles=1"]
@@ -39,11 +40,16 @@ def test_what_cannot_be_measured(capsys, words, expected):
     assert expected in capsys.readouterr().err
 
 
-def test_reference_that_breaks(capsys, tmp_path):
+@pytest.mark.parametrize("solves", [False, True], ids=["steps", "a bundled model"])
+def test_reference_that_breaks(capsys, tmp_path, solves):
     """A checkout whose code fails at once: one line of ours after its own message."""
     pytest.importorskip("torch")
     folder = tmp_path / "models" / "recursive_reasoning"
     folder.mkdir(parents=True)
     (folder / "trm.py").write_text("raise SystemExit(1)\n")
-    assert main(["bench", *TINY, *SIZES, "--reference", str(tmp_path)]) == 2
+    measured = [*TINY, *SIZES]
+    if solves:
+        build_sudoku(tmp_path / "data", generate=4, num_train=8, num_test=4)
+        measured = ["--checkpoint", "sudoku-4x4", "--data", str(tmp_path / "data"), "--rounds", "1"]
+    assert main(["bench", *measured, "--reference", str(tmp_path)]) == 2
     assert "--reference: the published code stopped" in capsys.readouterr().err

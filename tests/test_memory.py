@@ -208,6 +208,12 @@ def test_plan_counts_the_optimizer_and_the_puzzle_table():
     assert peaks[1] - peaks[0] == 4 * (10**6 - 1) * model.config.puzzle_dims
 
 
+def test_plan_counts_random_starts():
+    plain, random = make(), make(words=["random_starts=0.5"])
+    carry = 7 * memory.row_sizes(plain.model).carry
+    assert random.plan.peak - plain.plan.peak == 2 * carry
+
+
 @pytest.mark.parametrize(
     ("dims", "setting", "fused"),
     [

@@ -126,17 +126,19 @@ def solving(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def _published_rate(arguments: argparse.Namespace, config: ModelConfig, puzzles: dict) -> dict:
     from trm_mlx.convert.export import export
+    from trm_mlx.models.checkpoint_files import EMA_FILE, find_checkpoint
 
+    checkpoint = find_checkpoint(arguments.checkpoint)
     sizes = {name: getattr(config, name) for name in SIZES}
     sizes |= {"batch_size": arguments.batch_size, "loss": "stablemax_cross_entropy"}
     arch = dataclasses.replace(config, halt_max_steps=arguments.max_steps)
     with tempfile.TemporaryDirectory() as folder:
         weights, data = Path(folder, "weights.pth"), Path(folder, "puzzles.npz")
         export(
-            Path(arguments.checkpoint),
+            checkpoint,
             weights,
             prefix="model.inner.",
-            average=True,
+            average=(checkpoint / EMA_FILE).exists(),
             report=lambda _: 0,
         )
         np.savez(data, **puzzles)

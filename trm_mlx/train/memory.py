@@ -42,12 +42,15 @@ def plan(config: TrainConfig, model: RecursiveReasoner, held: int, processes: in
     if on_cpu:
         available = min(available, held + CPU_ROOM)
 
+    def peak_of(rows: int, recompute: bool) -> int:
+        return peak(model, held, batch, rows, recompute, config.random_starts > 0)
+
     def most_rows(recompute: bool) -> int:
         """By bisection: the peak grows with the rows, but a single pass holds less beside them."""
-        least = peak(model, held, batch, 1, recompute)  # of the carry alone, maybe
+        least = peak_of(1, recompute)  # of the carry alone, maybe
 
         def fits(rows: int) -> bool:
-            return peak(model, held, batch, rows, recompute) <= max(available, least)
+            return peak_of(rows, recompute) <= max(available, least)
 
         low, high = (batch, batch) if fits(batch) else (1, batch)
         while low < high:
@@ -60,7 +63,7 @@ def plan(config: TrainConfig, model: RecursiveReasoner, held: int, processes: in
     recompute = choice == "true" or short
     wanted = most_rows(recompute) if config.batch_size == "auto" else int(config.batch_size)
     rows = even_rows(batch, wanted)
-    return Plan(rows, recompute, peak(model, held, batch, rows, recompute))
+    return Plan(rows, recompute, peak_of(rows, recompute))
 
 
 def even_rows(batch: int, most: int) -> int:
@@ -69,7 +72,14 @@ def even_rows(batch: int, most: int) -> int:
     return -(-batch // passes)
 
 
-def peak(model: RecursiveReasoner, held: int, batch: int, rows: int, recompute: bool) -> int:
+def peak(
+    model: RecursiveReasoner,
+    held: int,
+    batch: int,
+    rows: int,
+    recompute: bool,
+    random_starts: bool = False,
+) -> int:
     """Bytes that a training step of ``batch`` rows takes, ``rows`` of them at once."""
     sizes, weights = row_sizes(model), trainable_bytes(model)
     passes = -(-batch // rows)
@@ -77,9 +87,11 @@ def peak(model: RecursiveReasoner, held: int, batch: int, rows: int, recompute: 
     if device_kind() != "cpu":  # its trace holds all these already
         row += sizes.gradient + sizes.ahead
     # The carry before the step and after it; it is joined from the passes while those are held.
-    computing = 2 * batch * sizes.carry + rows * row
+    # Random starts are drawn for the whole batch, in float32 first.
+    carries = 4 if random_starts else 2
+    computing = carries * batch * sizes.carry + rows * row
     if passes > 1:
-        computing += rows * sizes.carry  # cut out of the batch's
+        computing += (carries - 1) * rows * sizes.carry  # cut out of the batch's
     joining = 3 * batch * sizes.carry if passes > 1 else 0
     # Of an update and of those after it, whose sum is next; the same of the passes.
     gradients = weights * (4 if passes > 1 else 2)
