@@ -93,7 +93,10 @@ def peak(
     if passes > 1:
         computing += (carries - 1) * rows * sizes.carry  # cut out of the batch's
     joining = 3 * batch * sizes.carry if passes > 1 else 0
-    # Of an update and of those after it, whose sum is next; the same of the passes.
-    gradients = weights * (4 if passes > 1 else 2)
+    # Of an update and of those after it, whose sum is next; the same of the passes. The CPU's loops
+    # make those of all updates before the first sum.
+    updates = len(model.recursion.in_grad_updates) / len(model.recursion.nets)
+    copies = max(2, 1.25 * updates) if device_kind() == "cpu" else 2
+    gradients = int(weights * (copies + 2 if passes > 1 else copies))
     updating = held - model_bytes(model) + weights
     return held + batch * sizes.tokens + gradients + max(computing, joining, updating)
