@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trm_mlx import InputError, tasks
-from trm_mlx.tasks.base import WrongCells
+from trm_mlx.tasks.base import Task, WrongCells
 from trm_mlx.tasks.registry import read_puzzles
 
 GRID = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -401,7 +401,7 @@ def test_a_task_limits_what_is_read(text, name, problem):
 
 
 def test_a_task_of_ones_own_reads_its_puzzles_itself():
-    class Word:
+    class Word(Task):
         name = "word"
 
         def parse(self, text):

@@ -23,7 +23,7 @@ from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve import csv_files
 from trm_mlx.solve.evaluate import measure
-from trm_mlx.solve.questions import questions_of_table
+from trm_mlx.solve.questions import Source, read_questions
 from trm_mlx.tasks.sudoku import Sudoku
 from trm_mlx.view import progress
 
@@ -150,7 +150,7 @@ def test_rows_are_read_as_they_are_written(checkpoint, tmp_path):
     read = [0]
 
     def counted():
-        for question in questions_of_table(file, task):
+        for question in read_questions(Source("in.csv", table=file), task):
             read[0] += 1
             yield question
 

@@ -51,7 +51,7 @@ PUBLIC = {
     ),
     "Tasks": (
         "tasks:get", "tasks:fitting", "tasks:task_of", "tasks:register", "tasks:Task",
-        "tasks:read_puzzles", "tasks:PuzzleText", "tasks:Puzzles", "tasks.base:WrongCells",
+        "tasks:read_puzzles", "tasks:Question", "tasks:Puzzles", "tasks.base:WrongCells",
         "tasks:BoardStyle", "tasks:BoardInput", "tasks.sudoku:Sudoku", "tasks.maze:Maze",
         "tasks.arithmetic:Arithmetic",
     ),

@@ -150,7 +150,7 @@ def read_table(
     if wrong.size:
         counts = _solutions(task, boards[0][wrong[:LOOKED_AT]])
         reason = "the answer does not solve the question"
-        reason += ", which has no solution" if counts.size and counts[0] == 0 else ""
+        reason += ", which has no solution" if counts[0] == 0 else ""
         reason += f"; {len(wrong)} of {len(places)} lines are wrong" if len(wrong) > 1 else ""
         unsolvable = int((counts == 0).sum())
         reason += f", {unsolvable} questions without a solution" if unsolvable > 1 else ""
@@ -217,9 +217,7 @@ def _ambiguous(task: Task, splits: dict[str, Puzzles]) -> list[str]:
 
 
 def _solutions(task: Task, questions: np.ndarray) -> np.ndarray:
-    """How many solutions each question has, see `Sudoku.count_solutions`; else empty."""
-    if not hasattr(task, "count_solutions"):
-        return np.zeros(0)
+    """How many solutions each question has, see `Task.count_solutions`."""
     return np.array(_in_chunks("counting solutions", task.count_solutions, questions))
 
 

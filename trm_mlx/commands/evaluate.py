@@ -9,9 +9,13 @@ import json
 from pathlib import Path
 
 from trm_mlx import device
-from trm_mlx.commands.model_options import add_task_argument, named_model
-from trm_mlx.commands.puzzle_sources import check_sizes
-from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
+from trm_mlx.commands.options import (
+    add_search_arguments,
+    add_task_argument,
+    asked_for,
+    build_solver,
+    named_model,
+)
 from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.config_io import path_text, train_config
 from trm_mlx.data.dataset import check_labelled
@@ -31,6 +35,7 @@ from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.progress_bar import ProgressBar
 from trm_mlx.run.checkpoint import STATE_FILE, read_state
 from trm_mlx.solve.evaluate import measure
+from trm_mlx.solve.questions import check_sizes
 from trm_mlx.solve.search import SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import task_of

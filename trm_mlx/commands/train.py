@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trm_mlx import device
-from trm_mlx.commands.model_options import add_task_argument
+from trm_mlx.commands.options import add_task_argument
 from trm_mlx.config_io import (
     describe_options,
     describe_recipes,

@@ -13,10 +13,10 @@ import numpy as np
 
 from trm_mlx.atomic import atomic_file
 from trm_mlx.errors import InputError, refusal
-from trm_mlx.solve.questions import Question
 from trm_mlx.solve.scheduler import Solution
 from trm_mlx.solve.solver import Solver
-from trm_mlx.tasks.base import Task, has_rules
+from trm_mlx.tasks.base import Task
+from trm_mlx.tasks.registry import Question
 
 COLUMNS = (
     "question", "answer", "solved", "steps", "confidence", "trajectories", "evaluations",
@@ -116,7 +116,7 @@ def _row(task: Task, tally: Tally, question: Question, solution: Solution | None
         tally.unreadable += 1
         return (question.text, "", "false", *[""] * (len(COLUMNS) - 3))
     answer = task.decode(solution.answer)
-    if has_rules(task):
+    if task.has_rules:
         solved = bool(task.check(question.values, answer))
     else:
         solved = question.label is not None and np.array_equal(answer, question.label)

@@ -17,7 +17,7 @@ from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.batcher import Batcher, batch_step, compiled_step
 from trm_mlx.solve.scheduler import Scheduler, Solution, StepEvent
 from trm_mlx.solve.search import SELECTORS, Perturbation, SearchConfig
-from trm_mlx.tasks.base import Task, has_rules
+from trm_mlx.tasks.base import Task
 
 # A head trained as published is right about half of the time where it says 0.5. At 0.99 the
 # bundled Sudoku model stops at no wrong answer, for 4 % more steps (docs/solving.md).
@@ -76,7 +76,7 @@ class Solver:
         if task is None and (search.symmetries or search.select == "rule"):
             wish = "symmetries" if search.symmetries else "select 'rule'"
             raise InputError(f"{wish} needs a task: pass task=trm_mlx.tasks.get(...)")
-        if search.select == "rule" and not has_rules(task):
+        if search.select == "rule" and not task.has_rules:
             others = ", ".join(name for name in SELECTORS if name != "rule")
             raise InputError(f"select 'rule': {task.name} has no rules; choose one of {others}")
         self._batch_size, self._threshold = batch_size, halt_threshold
@@ -104,16 +104,15 @@ class Solver:
         if on_step is not None and not self._intermediates:
             raise InputError("on_step needs a Solver with intermediates=True")
         puzzles = self._puzzles(inputs, puzzle_identifiers)
-        most = 32 if device.device_kind() == "cpu" else 256
-        rows = self._batch_size or evaluation_rows(self.model, most)
-        first = list(itertools.islice(puzzles, max(rows, 2)))
+        first = list(itertools.islice(puzzles, max(self._batch_size or 0, 2)))
         if not first:
             return
-        if self._batch_size is None:
-            rows = len(first)
-        compiled = self._compiled
-        if compiled is None:
-            compiled = len(first) > 1 and device.compiles()
+        several = len(first) > 1
+        if several and self._batch_size is None:
+            most = 32 if device.device_kind() == "cpu" else 256
+            first += itertools.islice(puzzles, max(evaluation_rows(self.model, most) - 2, 0))
+        rows = self._batch_size or len(first)
+        compiled = several and device.compiles() if self._compiled is None else self._compiled
         make_step = compiled_step if compiled else batch_step
         puzzles = itertools.chain(first, puzzles)
         scheduler = Scheduler(puzzles, self.search, self.task, self.max_steps, 16 * rows, on_step)

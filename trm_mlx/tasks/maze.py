@@ -12,9 +12,8 @@ import numpy as np
 
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import maze_mixture, maze_solver, puzzle_text
-from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task, WrongCells
+from trm_mlx.tasks.base import BoardInput, BoardStyle, Permutation, Puzzles, Task, WrongCells
 from trm_mlx.tasks.puzzle_cells import SIDES
-from trm_mlx.tasks.symmetry import Permutation
 
 CHARSET = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(len(CHARSET))

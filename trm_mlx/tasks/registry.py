@@ -58,11 +58,12 @@ class Sized(Protocol):
     task: str | None
 
 
-class PuzzleText(NamedTuple):
-    """A puzzle of a text.
+class Question(NamedTuple):
+    """A puzzle to solve.
 
     place: where it stands, such as ``line 3``; text: as it is written there; task: the one whose
-    puzzle it is; values: its cell values, uint8 ``[seq_len]``, unless error says why it is none.
+    puzzle it is; values: its cell values, uint8 ``[seq_len]``, unless error says why it is none;
+    identifier and label: of a dataset's puzzle, its embedding and the cell values of its answer.
     """
 
     place: str
@@ -70,6 +71,8 @@ class PuzzleText(NamedTuple):
     task: Task | None
     values: np.ndarray | None
     error: InputError | None = None
+    identifier: int = 0
+    label: np.ndarray | None = None
 
 
 _TASKS: dict[str, Task] = {}
@@ -148,7 +151,8 @@ def fitting(vocab_size: int, seq_len: int, name: str | None = None, rules: bool 
         InputError: there is none, or the one named has other sizes.
     """
     if name is not None:
-        check_known(name)
+        if ":" in name:
+            check_known(name)
         task = get(name)
         if (task.vocab_size, task.seq_len) != (vocab_size, seq_len):
             raise InputError(
@@ -207,18 +211,23 @@ def _import(module: str) -> None:
 # By the text of puzzles
 
 
-def read_puzzles(text: str, task: Task | None = None) -> list[PuzzleText]:
+def read_puzzles(text: str, task: Task | None = None) -> list[Question]:
     """Read the puzzles of a text, in their order; those that cannot be read have an error.
 
     Args:
         task: the task expected; by default the kind and size of each puzzle are detected. A task
-            that is not of this package uses its own ``parse``.
+            without ``from_cells`` reads one puzzle a line, if any line is one, or else the whole
+            text as one.
 
     Raises:
         InputError: nothing in it looks like a puzzle.
     """
-    if task is not None and getattr(task, "from_cells", None) is None:
-        return _read_by_task(text, task)
+    if task is not None and task.from_cells is None:
+        lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
+        puzzles = [_parsed(f"line {number}", line, task) for number, line in lines.items()]
+        if len(puzzles) > 1 and any(puzzle.error is None for puzzle in puzzles):
+            return puzzles
+        return [_parsed(f"line {min(lines, default=1)}", text, task)]
     puzzles = []
     for found in find_puzzles(text, task and task.name):
         its_task, values, error = None, None, found.error
@@ -232,21 +241,12 @@ def read_puzzles(text: str, task: Task | None = None) -> list[PuzzleText]:
             message = f"looks like {found.looks}; {error}"
             cells = isinstance(error, WrongCells)
             error = WrongCells(message, error.cells) if cells else InputError(message)
-        puzzles.append(PuzzleText(found.place, found.text, its_task, values, error))
+        puzzles.append(Question(found.place, found.text, its_task, values, error))
     return puzzles
 
 
-def _read_by_task(text: str, task: Task) -> list[PuzzleText]:
-    """Read one puzzle a line, if any line is one, or else the whole text as one."""
-    lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
-    found = [_parsed(f"line {number}", line, task) for number, line in lines.items()]
-    if len(found) > 1 and any(puzzle.error is None for puzzle in found):
-        return found
-    return [_parsed(f"line {min(lines, default=1)}", text, task)]
-
-
-def _parsed(place: str, text: str, task: Task) -> PuzzleText:
+def _parsed(place: str, text: str, task: Task) -> Question:
     try:
-        return PuzzleText(place, text, task, task.parse(text))
+        return Question(place, text, task, task.parse(text))
     except InputError as error:
-        return PuzzleText(place, text, task, None, error)
+        return Question(place, text, task, None, error)
