@@ -26,7 +26,7 @@ PUBLIC = {
         "solve:solve", "solve:Answer", "Solver", "solve.scheduler:Solution",
         "solve.search:Trajectory", "solve.search:StepOutput",
         "solve.scheduler:StepEvent", "SearchConfig", "solve.search:DEFAULT_SEARCH", "predict",
-        "refine", "solve.refine:Refinement", "solve.evaluate:measure",
+        "refine", "solve.refine:Refinement", "solve.solver:measure",
     ),
     "ARC tasks": (
         "adapt", "adaptation:read_tasks", "adaptation:resume", "adaptation:Adapted",

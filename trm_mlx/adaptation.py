@@ -23,7 +23,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.atomic import atomic_file
+from trm_mlx.atomic import output_file
 from trm_mlx.builders.arc import write_puzzles
 from trm_mlx.builders.arc_files import Puzzle, find_subsets, read_subset
 from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
@@ -444,8 +444,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    try:
-        with atomic_file(path) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {refusal(error)}") from error
+    with output_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

@@ -30,7 +30,7 @@ from trm_mlx.builders.write import (
     write_splits,
 )
 from trm_mlx.errors import InputError
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles
 from trm_mlx.tasks.sudoku import Sudoku
 

@@ -14,7 +14,7 @@ import numpy as np
 from trm_mlx.config_io import path_text
 from trm_mlx.data.tables import read_rows
 from trm_mlx.errors import InputError, located
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.registry import read_puzzles
 

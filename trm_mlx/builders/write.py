@@ -18,7 +18,7 @@ import numpy as np
 from trm_mlx.config_io import path_text
 from trm_mlx.data.writer import SplitStream, check_replaceable, write_dataset
 from trm_mlx.errors import InputError
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw_distinct
 

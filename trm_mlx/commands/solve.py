@@ -5,6 +5,7 @@ With ``-o`` it writes the answers into a CSV file.
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trm_mlx import device
+from trm_mlx.atomic import check_target
 from trm_mlx.commands.options import (
     add_search_arguments,
     add_task_argument,
@@ -24,8 +26,7 @@ from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.reader import split_asked
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import load
-from trm_mlx.progress_bar import ProgressBar
-from trm_mlx.solve.csv_files import check_target as check_table_target
+from trm_mlx.progress import ProgressBar, StatusLine
 from trm_mlx.solve.csv_files import solve_table
 from trm_mlx.solve.questions import (
     Question,
@@ -41,9 +42,8 @@ from trm_mlx.solve.search import DEFAULT_SEARCH, SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task
-from trm_mlx.view.progress import Progress
 from trm_mlx.view.recording import Recording, judged, matched, recording_of
-from trm_mlx.view.save import check_target, save
+from trm_mlx.view.save import check_picture, save
 from trm_mlx.view.terminal import Screen, ScreenContext, colourful
 
 
@@ -113,7 +113,9 @@ def run(arguments: argparse.Namespace) -> int:
         source = find_source(arguments.puzzle, arguments.file, arguments.question_column)
     name = arguments.data or source.name
     if arguments.output is not None:
-        check_table_target(arguments.output, Path(name))
+        check_target(arguments.output)
+        if os.path.exists(name) and arguments.output.exists() and arguments.output.samefile(name):
+            raise InputError(f"{arguments.output} is the input itself: name another file to write")
     checkpoint = named_model(arguments)
     if checkpoint is None:
         checkpoint = bundled_model(source) if source else bundled_model_of(data, name)
@@ -204,7 +206,7 @@ def _solve_shown(
             on_step = screen.on_step
         else:
             limits = f"up to {trajectories} trajectories of {steps} steps a puzzle"
-            progress = stack.enter_context(Progress(f"solving: {limits}"))
+            progress = stack.enter_context(StatusLine(f"solving: {limits}"))
 
             def on_step(event: StepEvent) -> None:
                 progress.update(
@@ -237,7 +239,7 @@ def _solve_table(
     words = f"solving {name} into {target}"
     with (
         ProgressBar(total=total, unit="puzzle") as bar,
-        Progress(words) if bar.disable else nullcontext(),
+        StatusLine(words) if bar.disable else nullcontext(),
     ):
 
         def warn(line: str) -> None:
@@ -263,7 +265,7 @@ def _check_views(arguments: argparse.Namespace) -> None:
     if arguments.watch:
         colourful()
     if arguments.save is not None:
-        check_target(arguments.save)
+        check_picture(arguments.save)
 
 
 def known_of(task: Task, question: np.ndarray) -> str | None:

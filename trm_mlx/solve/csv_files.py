@@ -137,13 +137,3 @@ def _row(task: Task, tally: Tally, question: Question, solution: Solution | None
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
-
-
-def check_target(target: Path, source: Path) -> None:
-    """Refuse at once what would fail only when everything is solved."""
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: there is no folder {target.parent}, create it first")
-    if target.is_dir():
-        raise InputError(f"{target} is a folder: name a file to write")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{target} is the input itself: name another file to write")
