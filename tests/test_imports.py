@@ -21,7 +21,6 @@ ALLOWED = {
     "errors": set(),
     "atomic": {"errors"},
     "regular_files": set(),
-    "host_memory": set(),
     "numba_jit": set(),
     "progress": set(),
     "config": {"errors"},
@@ -31,8 +30,7 @@ ALLOWED = {
     "data": {"errors", "atomic"},
     "builders": {"tasks", "data", "errors", "progress"}
     | {"config_io"},  # for options that are paths
-    "models": {"device", "numba_jit", "config", "config_io", "errors", "regular_files"}
-    | {"host_memory"},
+    "models": {"device", "numba_jit", "config", "config_io", "errors", "regular_files"},
     "train": {"models", "tasks", "data", "config", "device", "distributed", "errors"},
     "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "atomic"},
     "run": {"train", "evaluate", "models", "tasks", "data", "config", "config_io", "distributed"}
@@ -40,7 +38,7 @@ ALLOWED = {
     "adaptation": {"builders", "run", "evaluate", "train", "models", "tasks", "data", "config"}
     | {"config_io", "device", "errors", "atomic"},
     "bench": {"models", "train", "run", "evaluate", "solve", "data", "config", "device", "errors"}
-    | {"host_memory", "distributed"},
+    | {"distributed"},
     "solve": {"models", "data", "tasks", "config", "device", "errors", "atomic"},
     "view": {"tasks", "solve", "errors", "atomic"},
     "demo": {"tasks", "models", "solve", "view", "config", "errors"},

@@ -13,7 +13,6 @@ import mlx.core as mx
 
 from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.host_memory import host_memory, machine_memory
 from trm_mlx.models.memory import memory_size
 from trm_mlx.models.model import build_model
 from trm_mlx.train.step import TrainState
@@ -86,7 +85,7 @@ class Memory(NamedTuple):
 
 def memory() -> Memory:
     """The memory there is; in a container with a limit a process has less than the computer."""
-    return Memory(memory_size(), host_memory(), machine_memory())
+    return Memory(memory_size(), device.host_memory(), device.machine_memory())
 
 
 def blas() -> str:

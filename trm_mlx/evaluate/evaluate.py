@@ -12,8 +12,7 @@ import numpy as np
 from trm_mlx.atomic import atomic_file
 from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
-from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.sampler import iterate_test
+from trm_mlx.data.sampler import iterate_test, prefetch
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.models import kernels_cpu

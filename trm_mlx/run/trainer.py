@@ -10,8 +10,7 @@ from mlx.utils import tree_flatten, tree_map
 from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.dataset import PuzzleDataset, check_numbering, known_names, saved_names
-from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.sampler import total_steps
+from trm_mlx.data.sampler import prefetch, total_steps
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate import build_evaluators
