@@ -10,11 +10,12 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
@@ -73,8 +74,7 @@ class Columns(NamedTuple):
     source: int | None = None
 
 
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
+def open_text(path: Path) -> AbstractContextManager[TextIO]:
     """A text file in UTF-8 or UTF-16, perhaps zipped by gzip, with its line ends as they are.
 
     Characters that are not of the encoding are replaced, so that they spoil their own line alone.
@@ -82,22 +82,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
     Raises:
         InputError: it cannot be read, or is no text.
     """
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            start = file.read(4096)
-            _check_magic(start, path)
-            file.seek(0)
-            with io.TextIOWrapper(file, _encoding(start), "replace", newline="") as text:
-                yield text
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}: correct its name") from error
-    except (OSError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or f"damaged, pack it again ({error})"
-        raise InputError(f"cannot read {path}: {reason}") from error
-    except EOFError as error:
-        raise InputError(f"cannot read {path}: it is cut short") from error
+    return _opened(partial(path.open, "rb"), path)
 
 
 def read_text(path: Path) -> str:
@@ -108,20 +93,31 @@ def read_text(path: Path) -> str:
 
 def decode(data: bytes, name: str) -> str:
     """Return bytes as text, as `open_text` does; ``name`` is for messages."""
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"cannot read {name}: damaged, pack it again ({error})") from error
-    _check_magic(data, name)
-    return data.decode(_encoding(data[:4096]), "replace")
+    with _opened(partial(io.BytesIO, data), name) as file:
+        return file.read()
 
 
-def _check_magic(start: bytes, name: object) -> None:
-    """Refuse a file of another kind by its name."""
-    for magic, words in _MAGIC.items():
-        if start.startswith(magic):
-            raise InputError(f"{name} is {words}")
+@contextmanager
+def _opened(open_file: Callable[[], BinaryIO], name: object) -> Iterator[TextIO]:
+    try:
+        with open_file() as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            content = gzip.GzipFile(fileobj=file) if packed else file
+            start = content.read(4096)
+            for magic, words in _MAGIC.items():
+                if start.startswith(magic):
+                    raise InputError(f"{name} is {words}")
+            content.seek(0)
+            with io.TextIOWrapper(content, _encoding(start), "replace", newline="") as text:
+                yield text
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {name}: correct its name") from error
+    except (OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or f"damaged, pack it again ({error})"
+        raise InputError(f"cannot read {name}: {reason}") from error
+    except EOFError as error:
+        raise InputError(f"cannot read {name}: it is cut short") from error
 
 
 def _encoding(start: bytes) -> str:
