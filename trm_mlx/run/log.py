@@ -128,11 +128,11 @@ class Report:
             )
         self._recent.append(metrics)
         self.bar.update()
-        said = self._forecast and self._forecast.after(step, time.monotonic())
-        if said is not None:
+        line = self._forecast and self._forecast.after(step, time.monotonic())
+        if line is not None:
             self._forecast = None
-            if said:
-                self.print(said)
+            if line:
+                self.print(line)
         shown = {"loss": f"{self._mean('lm_loss'):.3f}"}
         if any(m["count"] for m in self._recent):
             shown["exact"] = f"{self._mean('exact_accuracy', weight='count'):.3f}"

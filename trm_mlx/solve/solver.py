@@ -79,8 +79,8 @@ class Solver:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size {batch_size}: must be at least 1")
         if task is None and (search.symmetries or search.select == "rule"):
-            wish = "symmetries" if search.symmetries else "select 'rule'"
-            raise InputError(f"{wish} needs a task: pass task=trm_mlx.tasks.get(...)")
+            option = "symmetries" if search.symmetries else "select 'rule'"
+            raise InputError(f"{option} needs a task: pass task=trm_mlx.tasks.get(...)")
         if search.select == "rule" and not task.has_rules:
             others = ", ".join(name for name in SELECTORS if name != "rule")
             raise InputError(f"select 'rule': {task.name} has no rules; choose one of {others}")

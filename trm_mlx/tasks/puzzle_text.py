@@ -33,14 +33,14 @@ _LETTERS = MAZE_LETTERS | set("xX")  # that stand in puzzles
 class FoundPuzzle(NamedTuple):
     """A puzzle found in a text, in plain characters.
 
-    place: where it stands, such as ``line 3``; text: its lines; looks: what it looks like, in
-    words; name: its task, where it looks like one; cells: its board, a character a cell, or a sum,
-    for `Task.from_cells`; error: why it is none.
+    place: where it stands, such as ``line 3``; text: its lines; description: what it looks like;
+    name: its task, where it looks like one; cells: its board, a character a cell, or a sum, for
+    `Task.from_cells`; error: why it is none.
     """
 
     place: str
     text: str
-    looks: str
+    description: str
     name: str | None
     cells: str
     error: InputError | None = None
@@ -300,15 +300,16 @@ def _read_block(block: Block, unit: str, wanted: str | None) -> Iterator[FoundPu
         noun, boards = "Sudoku", sudoku_boards(lines, size if kind == "sudoku" else None)
     ends = [*(board.line for board in boards[1:]), len(lines)]
     for board, end in zip(boards, ends, strict=False):  # there may be no board
-        looks, name = f"a {noun}", None
+        description, name = f"a {noun}", None
         if board.side:
-            looks = f"a {board.side}x{board.side} {noun}"
+            description = f"a {board.side}x{board.side} {noun}"
             name = f"{noun.lower()}{board.side}x{board.side}"
         cells, error = board.cells, board.error
         if noun == "Sudoku" and error is None:
             cells, error = _with_blanks(board)
         text = "\n".join(lines[board.line : max(end, board.line + 1)])
-        yield _of_task(FoundPuzzle(places[board.line], text, looks, name, cells, error), wanted)
+        found = FoundPuzzle(places[board.line], text, description, name, cells, error)
+        yield _of_task(found, wanted)
 
 
 def _kind_and_size(name: str | None) -> tuple[str | None, int]:
@@ -322,7 +323,9 @@ def _of_task(found: FoundPuzzle, wanted: str | None) -> FoundPuzzle:
     same_kind = found.name is None or _kind_and_size(found.name)[0] == _kind_and_size(wanted)[0]
     if wanted in (None, found.name) or (found.error is not None and same_kind):
         return found
-    return found._replace(error=InputError(f"looks like {found.looks}, where {wanted} is wanted"))
+    return found._replace(
+        error=InputError(f"looks like {found.description}, where {wanted} is wanted")
+    )
 
 
 def _are_sums(lines: list[str], kind: str | None) -> bool:

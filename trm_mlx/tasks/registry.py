@@ -238,7 +238,7 @@ def read_puzzles(text: str, task: Task | None = None) -> list[Question]:
         except InputError as problem:
             error = problem
         if error is not None and task is None:
-            message = f"looks like {found.looks}; {error}"
+            message = f"looks like {found.description}; {error}"
             cells = isinstance(error, WrongCells)
             error = WrongCells(message, error.cells) if cells else InputError(message)
         puzzles.append(Question(found.place, found.text, its_task, values, error))
