@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.atomic import atomic_file
+from trm_mlx.atomic import atomic_file, output_file
 from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.sampler import iterate_test, prefetch
@@ -213,11 +213,8 @@ def check_savable(names: tuple[str, ...]) -> None:
 
 def write_outputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write saved arrays as one ``.npz`` file, atomically."""
-    try:
-        with atomic_file(path) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, **arrays)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {refusal(error)}") from error
+    with output_file(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
