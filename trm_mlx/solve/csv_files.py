@@ -1,6 +1,6 @@
 """Solves questions from anywhere into a CSV file: they are read, solved and written as they come.
 
-A question that is no puzzle is reported and kept, unsolved, so that the output has a row for each.
+A question that is no puzzle is reported and kept without an answer, so that each has its row.
 """
 
 import csv
@@ -66,7 +66,7 @@ def solve_table(
             writer.writerow(COLUMNS)
             while True:
                 solution = next(solutions, None)
-                # The rows up to the one solved; at the end, those that are left.
+                # The rows up to the one answered; at the end, those that are left.
                 for question in rows.until_puzzle(solution is not None):
                     writer.writerow(_row(task, tally, question, solution))
                     tick(1)
