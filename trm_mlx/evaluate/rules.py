@@ -5,6 +5,7 @@ A maze has several shortest paths; the label marks one of them.
 
 import numpy as np
 
+from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate.evaluate import EvalResult
@@ -18,10 +19,11 @@ def judge(
     """Return which predictions equal their labels and which obey the rules, bool ``[N]`` each.
 
     Args:
-        inputs, predictions, labels: tokens ``[N, S]``, of the whole board.
+        inputs, predictions, labels: tokens ``[N, S]``; labels may be ignored.
     """
     questions, answers = task.decode(inputs), task.decode(predictions)
-    return (predictions == labels).all(axis=1), task.check(questions, answers)
+    exact = (predictions == labels) | (labels == IGNORE_LABEL)
+    return exact.all(axis=1), task.check(questions, answers)
 
 
 class RulesEvaluator:
@@ -52,7 +54,9 @@ class RulesEvaluator:
     def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
         inputs, labels = batch["inputs"], batch["labels"]
         exact, valid = judge(self.task, inputs, outputs["preds"], labels)
-        self._sums += exact.sum(), valid.sum(), (inputs == labels).mean(axis=1).sum()
+        counted = labels != IGNORE_LABEL
+        copied = (inputs == labels).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+        self._sums += exact.sum(), valid.sum(), copied.sum()
         self._count += len(exact)
 
     def result(self) -> EvalResult:

@@ -290,6 +290,10 @@ class ARC:
         grids = grids_of(tokens.reshape(-1, SIZE**2))
         return np.stack([canvas_of(grid) for grid in grids]).reshape(tokens.shape)
 
+    def outside(self, tokens: np.ndarray) -> np.ndarray:
+        """Return none, as an answer may be larger than its question."""
+        return np.zeros(np.shape(tokens), bool)
+
     def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Return no cell, as there are no rules."""
         return np.zeros(np.shape(answer), bool)

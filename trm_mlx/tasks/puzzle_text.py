@@ -60,7 +60,8 @@ def find_puzzles(text: str, wanted: str | None = None) -> list[Written]:
     """Find the puzzles of a text, in their order; what is none of them has an error.
 
     Args:
-        wanted: the name of a task, if they are to be its puzzles; by default of any kind and size.
+        wanted: the name of a task, if they are to be its puzzles, or a kind such as ``sudoku``; by
+            default of any kind and size.
 
     Raises:
         InputError: nothing in it looks like a puzzle.
@@ -314,9 +315,9 @@ def _read_block(block: Block, unit: str, wanted: str | None) -> Iterator[Written
             yield _wanted(_read_sum(place, line, wanted), wanted)
         return
     if _looks_like_maze("".join(lines), kind):
-        noun, boards = "maze", maze_boards(lines, size if kind == "maze" else None)
+        noun, boards = "maze", maze_boards(lines, (size or None) if kind == "maze" else None)
     else:
-        noun, boards = "Sudoku", sudoku_boards(lines, size if kind == "sudoku" else None)
+        noun, boards = "Sudoku", sudoku_boards(lines, (size or None) if kind == "sudoku" else None)
     ends = [*(board.line for board in boards[1:]), len(lines)]
     for board, end in zip(boards, ends, strict=False):
         size = f"{board.side}x{board.side}"
@@ -331,15 +332,15 @@ def _read_block(block: Block, unit: str, wanted: str | None) -> Iterator[Written
 
 
 def _parts(name: str | None) -> tuple[str | None, int]:
-    """The kind and the size in the name of a task."""
-    match = re.match(r"([a-z]+)(\d+)", name or "")
-    return (match[1], int(match[2])) if match else (None, 0)
+    """The kind and the size in the name of a task; 0 where it has none."""
+    match = re.match(r"([a-z]+)(\d*)", name or "")
+    return (match[1], int(match[2] or 0)) if match else (None, 0)
 
 
 def _wanted(found: Written, wanted: str | None) -> Written:
     """A puzzle with the error that it is not of the task wanted, if so."""
     same_kind = found.name is None or _parts(found.name)[0] == _parts(wanted)[0]
-    if wanted in (None, found.name) or (found.error is not None and same_kind):
+    if wanted in (None, found.name) or (same_kind and (found.error or not _parts(wanted)[1])):
         return found
     return found._replace(error=InputError(f"looks like {found.looks}, where {wanted} is wanted"))
 
