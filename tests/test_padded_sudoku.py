@@ -209,7 +209,12 @@ def test_trained_evaluated_and_solved(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
     words = ["data=generate:sudoku6in6/sizes=4+6", "puzzles_per_epoch=16", "test_puzzles=8"]
-    words += ["evaluators=[rules]", "keep_best=6x6/exact_accuracy", "keep_checkpoints=1", "arch.puzzle_emb_ndim=0"]
+    words += [
+        "evaluators=[rules]",
+        "keep_best=6x6/exact_accuracy",
+        "keep_checkpoints=1",
+        "arch.puzzle_emb_ndim=0",
+    ]
     assert main(["train", *TINY, *words, f"checkpoint_path={run}"]) == 0
     log = (run / "metrics.jsonl").read_text()
     assert all(f'"{name}"' in log for name in ("4x4/exact_accuracy", "6x6/exact_accuracy"))

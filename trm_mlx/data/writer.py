@@ -187,9 +187,7 @@ def _checked(
         yield inputs, labels
 
 
-def _write_tokens(
-    folder: Path, name: str, chunks: Iterable[Chunk], shape: tuple[int, int]
-) -> None:
+def _write_tokens(folder: Path, name: str, chunks: Iterable[Chunk], shape: tuple[int, int]) -> None:
     """Write the inputs and labels of all chunks, which together have the given shape."""
     written, kinds = 0, []
     with ExitStack() as stack:

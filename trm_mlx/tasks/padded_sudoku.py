@@ -175,9 +175,7 @@ class PaddedSudoku(Task):
         found = np.zeros(question.shape, bool)
         for board, rows, cells in self._by_size(question):
             inside = np.zeros((int(rows.sum()), self.seq_len), bool)
-            inside[:, cells] = board.conflicts(
-                question[rows][..., cells], answer[rows][..., cells]
-            )
+            inside[:, cells] = board.conflicts(question[rows][..., cells], answer[rows][..., cells])
             found[rows] = inside
         return found
 

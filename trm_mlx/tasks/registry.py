@@ -75,7 +75,12 @@ class PuzzleText(NamedTuple):
 
 _TASKS: dict[str, Task] = {}
 _FAMILIES = [
-    Family("sudoku4x4, 6x6, 9x9", r"sudoku(\d{1,2})x\1", Sudoku, lambda _, length: (math.isqrt(length),)),
+    Family(
+        "sudoku4x4, 6x6, 9x9",
+        r"sudoku(\d{1,2})x\1",
+        Sudoku,
+        lambda _, length: (math.isqrt(length),),
+    ),
     Family(
         "sudoku4in4 to 9in29",
         r"sudoku(\d{1,2})in(\d{1,2})",
