@@ -50,6 +50,7 @@ from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.registry import read_puzzles
 
 SLOW, GROWTH = 5.0, 512  # seconds an input, MiB
+LARGE = 4000  # bytes of an input that is mutated further, unless a good one is larger
 PACKAGE = str(Path(trm_mlx.__file__).parent)
 EVIL = (
     "", " ", "\0", "\n", "\r\n", "-1", "0", "NaN", "1e999", "9" * 30, "null", "[]", "{}", '"', "'",
@@ -293,12 +294,13 @@ class Coverage:
 def fuzz(read: Reader, seeds: list[bytes], inputs: int, rng: random.Random) -> bytes | None:
     """The first input with a finding, which is printed; None if there is none."""
     corpus, coverage = list(seeds), Coverage()
+    most = max(LARGE, 2 * max(map(len, seeds)))
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(inputs):
         data = seeds[number] if number < len(seeds) else mutated(rng.choice(corpus), rng, corpus)
         start = time.perf_counter()
         try:
-            if coverage.grows_by(read, data) and len(data) < 100_000:
+            if coverage.grows_by(read, data) and len(data) < most:
                 corpus.append(data)
         except Exception:
             traceback.print_exc()
