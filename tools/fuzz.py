@@ -5,8 +5,8 @@
 
 Inputs are mutations of good ones; one that reaches lines of the package which none before it
 reached is mutated further. A finding, an exception of another kind, an input that takes over five
-seconds of the processor, or one after which the process has grown by half a gigabyte, is written to --keep and ends
-that target.
+seconds of the processor, or one after which the process has grown by half a gigabyte, is written
+to --keep and ends that target.
 """
 
 import argparse
