@@ -771,6 +771,10 @@ def test_solving_with_a_model_of_the_hub(hub, capsys, tmp_path, ours):
     output = capsys.readouterr()
     assert "step  2" in output.out
     assert output.err.count("its options are taken") == (0 if ours else 1)
+    model, config = trm_mlx.load("owner/name")
+    assert (config.hidden_size, config.halt_max_steps, model.training) == (16, 2, False)
+    answer = trm_mlx.solve(".34567891" + "." * 72, "owner/name")
+    assert len(answer.text) == 81
     assert (tmp_path / "cache").exists() != ours
 
 
@@ -783,6 +787,10 @@ def test_without_the_hub(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert convert("owner/name") == 2
     assert capsys.readouterr().err.endswith("hub, pip install 'trm-mlx[hub]'\n")
+    with pytest.raises(InputError, match="owner/name is no file or folder here; to fetch it"):
+        trm_mlx.load("owner/name")
+    with pytest.raises(InputError, match="did you mean sudoku-9x9"):
+        trm_mlx.load("sudoku9x9")
     (tmp_path / "checkpoints").mkdir()  # then it is a path with a mistake
     assert convert("checkpoints/name") == 2
     line = capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import argparse
 
-from trm_mlx.convert.sources import is_repository
+from trm_mlx.convert.load import local_folder
 from trm_mlx.tasks import get
 
 
@@ -18,8 +18,4 @@ def named_model(arguments: argparse.Namespace) -> str | None:
     """Import ``--task`` and return the folder that ``--checkpoint`` names, fetched if need be."""
     if arguments.task is not None:
         get(arguments.task)
-    if arguments.checkpoint is None or not is_repository(arguments.checkpoint):
-        return arguments.checkpoint
-    from trm_mlx.convert.convert import model_folder  # seldom needed, and much to import
-
-    return model_folder(arguments.checkpoint)
+    return arguments.checkpoint and local_folder(arguments.checkpoint)
