@@ -99,7 +99,8 @@ def test_tables_are_padded_too(tmp_path):
     task = task_of(data.metadata)
     arrays = data.parts[0].arrays
     boards = task.decode(arrays.inputs), task.decode(arrays.labels)
-    assert (task.name, len(boards[0])) == ("sudoku4in5", 15) and task.check(*boards).all()
+    assert (task.name, len(boards[0])) == ("sudoku4in5", 15)
+    assert task.check(*boards).all()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,8 @@ def test_rules_and_symmetries_are_those_of_the_boards(mixed):
     task, (questions, answers, _) = mixed
     sizes = task.sizes(questions)
     assert np.bincount(sizes)[[4, 6]].tolist() == [20, 20]
-    assert task.check(questions, answers).all() and not task.check(questions, questions).any()
+    assert task.check(questions, answers).all()
+    assert not task.check(questions, questions).any()
     assert task.count_solutions(questions).tolist() == [1] * 40
     assert not task.conflicts(questions, answers).any()
     wrong = answers.copy()
@@ -161,7 +163,8 @@ def test_tokens_and_values(mixed):
     assert task.decode(np.array([-100])) == task.decode(np.array([0]))
     assert get("sudoku9in9").seq_len == 81  # no padding: no end either
     full = get("sudoku6in6").pad(np.zeros((1, 36), np.uint8))
-    assert not full.any() and get("sudoku6in6").sizes(full) == 6
+    assert not full.any()
+    assert get("sudoku6in6").sizes(full) == 6
     with pytest.raises(InputError, match="sizes=5: sudoku6in7 has the sizes 4\\+6"):
         task.generate(2, np.random.default_rng(0), sizes=5)
     assert set(task.sizes(task.generate(5, np.random.default_rng(0), "6").questions)) == {6}
@@ -169,7 +172,9 @@ def test_tokens_and_values(mixed):
     rng = np.random.default_rng(0)
     for tokens in rng.integers(0, task.vocab_size, (50, 49)):
         values = task.decode(tokens)
-        assert task.line(values) and task.render(values) and task.render(values, questions[0])
+        assert task.line(values)
+        assert task.render(values)
+        assert task.render(values, questions[0])
         assert not task.check(questions[0], values)
 
 
@@ -190,7 +195,9 @@ def test_text_of_every_size(mixed):
     with pytest.raises(WrongCells, match="digit 5 at r2c1") as caught:
         task.parse("....5...........")
     assert caught.value.cells == (7,)
-    assert task.reads(Sudoku(4)) and task.reads(task) and not task.reads(Sudoku(9))
+    assert task.reads(Sudoku(4))
+    assert task.reads(task)
+    assert not task.reads(Sudoku(9))
 
 
 def test_drawn_as_the_board_alone(mixed):
@@ -198,7 +205,7 @@ def test_drawn_as_the_board_alone(mixed):
     small = task.parse(PUZZLE)
     style = task.board_style(small[None])
     shown = cells_of(style, *first_frame(small)[1:3])
-    assert [[cell.symbol or "." for cell in row] for row in shown][0] == ["1", ".", ".", "."]
+    assert next([cell.symbol or "." for cell in row] for row in shown) == ["1", ".", ".", "."]
     assert (style.rows, style.box) == (4, (2, 2))
     both = task.board_style(questions)
     assert (both.rows, both.stride, both.box) == (6, 7, (0, 0))
@@ -235,7 +242,8 @@ def test_trained_evaluated_and_solved(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out.split("\n\n")
     assert shown[0] == " 1 . | . .\n . . | . 4\n-----+-----\n . 4 | . 2\n 2 . | . ."
     steps = [line for line in shown[1].splitlines() if line.startswith("step")]
-    assert steps and all(len(line.split()[-1]) == 16 for line in steps)
+    assert steps
+    assert all(len(line.split()[-1]) == 16 for line in steps)
     assert len(shown[2].replace("+", " ").splitlines()) == 5  # 4 rows and a rule
     (tmp_path / "p.txt").write_text(f"{PUZZLE}\n{'.' * 36}\n")
     assert main(["solve", "--file", "p.txt", "-o", "a.csv", *words]) == 0
@@ -270,7 +278,8 @@ def test_on_the_page(tmp_path):
     model = trm_mlx.build_model(trm_mlx.ModelConfig.of(arch, **sizes))
     save_model(tmp_path, model)
     entry = ModelEntry.of("padded", tmp_path)
-    assert entry.task == PaddedSudoku(6, 7) and entry.to_dict()["keys"] == []
+    assert entry.task == PaddedSudoku(6, 7)
+    assert entry.to_dict()["keys"] == []
     for text in (PUZZLE, entry.input.blank, entry.input.example):
         assert entry.read_board(text).problem is None
     assert "digit 5" in entry.read_board("5" * 16).problem

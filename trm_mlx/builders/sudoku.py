@@ -13,9 +13,10 @@ import numpy as np
 from trm_mlx.builders.tables import (
     Columns,
     add_source,
+    ambiguous,
     check_one_source,
     each,
-    flaws,
+    leaks,
     read_sources,
     subsample,
 )
@@ -47,6 +48,7 @@ def build_sudoku(
     question_column: str | None = None,
     answer_column: str | None = None,
     subsample_size: int | None = None,
+    skip_invalid: bool = False,
     min_difficulty: int = 0,
     num_aug: int = 0,
     extra_givens: int = 0,
@@ -67,6 +69,7 @@ def build_sudoku(
         num_test: test puzzles to generate, or to split off a table.
         question_column, answer_column: names of columns of ``input``; None: those in use.
         subsample_size: training puzzles to keep, at random; None: all.
+        skip_invalid: leave out rows of a table that cannot be used, and count them in a warning.
         min_difficulty: lowest rating to keep, in both splits.
         num_aug: augmented copies of every training puzzle.
         extra_givens: generated puzzles show up to this many more cells than they need.
@@ -80,7 +83,7 @@ def build_sudoku(
         InputError: unusable files or values; nothing is written then.
     """
     check_options(locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
-    rng = np.random.default_rng(seed)
+    rng, warnings = np.random.default_rng(seed), []
     if generate is not None:
         check_one_source(generate, input)
         sizes = [generate] if isinstance(generate, int) else [*dict.fromkeys(generate)]
@@ -98,8 +101,8 @@ def build_sudoku(
         raise InputError("test_sizes goes with generate: a table has its own test puzzles")
     else:
         columns = Columns(question_column, answer_column)
-        task, train, test = read_sources(
-            input, source_repo, columns, num_test, Sudoku, _boards_of, rng
+        task, train, test, warnings = read_sources(
+            input, source_repo, columns, num_test, Sudoku, _boards_of, rng, skip_invalid
         )
         if max_grid_size is not None:
             task = PaddedSudoku(task.size, max_grid_size)
@@ -109,9 +112,10 @@ def build_sudoku(
     train = subsample(train, subsample_size, rng)
     chunks = _augmented(task, train, test, num_aug, rng)
     built = write_splits(output_dir, task, chunks, len(train.ratings), num_aug, test, overwrite)
-    if generate is not None:
-        return built
-    return built._replace(warnings=flaws(task, train, test))
+    if generate is None:
+        warnings += ambiguous(task, train, test)
+    warnings += leaks(task, train.questions, test.questions)
+    return built._replace(warnings=tuple(warnings))
 
 
 def _task_of(sizes: list[int], max_grid_size: int | None) -> Sudoku | PaddedSudoku:

@@ -53,6 +53,22 @@ def check_options(values: dict[str, Any], **least: int) -> None:
     check_replaceable(Path(values["output_dir"]), values["overwrite"])
 
 
+def skip_or_raise(error: InputError, skipped: list[str] | None) -> None:
+    """Note a puzzle that cannot be used among the ``skipped`` ones, which are left out.
+
+    Raises:
+        InputError: ``skipped`` is None; the error, with the builder's keyword as its remedy.
+    """
+    if skipped is None:
+        raise InputError(f"{error}; or leave such puzzles out with skip_invalid") from error
+    skipped.append(str(error))
+
+
+def left_out(skipped: list[str]) -> list[str]:
+    """A warning of the puzzles that were skipped, if any."""
+    return [f"{len(skipped)} puzzles are left out, the first: {skipped[0]}"] if skipped else []
+
+
 def generate_splits(
     task: Task,
     num_train: int,
