@@ -21,7 +21,7 @@ from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 
 PAGE = CHECKOUT / "docs" / "from_the_seeds.md"
-BUILDER = {"--num-train": "8", "--num-test": "4", "--num-aug": "1", "--subsample-size": "4"}
+BUILDER = {"--num-train": "4", "--num-aug": "1"}
 RUN = {
     **dict(word.split("=") for word in TINY),
     "epochs": "1",
@@ -38,10 +38,12 @@ def small(words):
         kept = [word for word in words if word.partition("=")[0] not in RUN]
         return [*kept, *(f"{key}={value}" for key, value in RUN.items())]
     words = list(words)
+    if "--checkpoint" in words:
+        words += ["--trajectories", "1"]
     for option, value in BUILDER.items():
-        if option in words and words[1].startswith("dataset/"):
+        if option in words:
             words[words.index(option) + 1] = value
-    return words
+    return [*words, "--num-test", "4"] if "--num-train" in words else words
 
 
 def run(words, monkeypatch):

@@ -20,7 +20,7 @@ from trm_mlx.train.batches import open_split_of
 from trm_mlx.view.recording import first_frame
 from trm_mlx.view.style import cells_of
 
-PUZZLE = "1......4.4.22..."  # 4x4
+PUZZLE = "...2.1..3.....2."  # 4x4
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_text_of_every_size(mixed):
     assert [int(task.sizes(puzzle.values)) for puzzle in found] == [4, 6, 4]
     assert task.line(found[0].values) == PUZZLE.replace(".", "0")
     np.testing.assert_array_equal(found[0].values, task.parse(PUZZLE))
-    assert task.render(found[0].values).splitlines()[1] == " . . | . 4"
+    assert task.render(found[0].values).splitlines()[1] == " . 1 | . ."
     (nine,) = read_puzzles("1" + "." * 80, task)
     assert str(nine.error) == "a board of 81 cells, where sudoku6in7 has 4x4, 6x6"
     (maze,) = read_puzzles("#####\n#S.G#\n#####\n#####\n#####", task)
@@ -205,7 +205,7 @@ def test_drawn_as_the_board_alone(mixed):
     small = task.parse(PUZZLE)
     style = task.board_style(small[None])
     shown = cells_of(style, *first_frame(small)[1:3])
-    assert next([cell.symbol or "." for cell in row] for row in shown) == ["1", ".", ".", "."]
+    assert next([cell.symbol or "." for cell in row] for row in shown) == [".", ".", ".", "2"]
     assert (style.rows, style.box) == (4, (2, 2))
     both = task.board_style(questions)
     assert (both.rows, both.stride, both.box) == (6, 7, (0, 0))
@@ -240,7 +240,7 @@ def test_trained_evaluated_and_solved(tmp_path, capsys, monkeypatch):
     words = ["--checkpoint", str(run), "--trajectories", "2", "--restarts", "--symmetries"]
     assert main(["solve", PUZZLE, *words, "--select", "mode", "--max-steps", "2"]) in (0, 1)
     shown = capsys.readouterr().out.split("\n\n")
-    assert shown[0] == " 1 . | . .\n . . | . 4\n-----+-----\n . 4 | . 2\n 2 . | . ."
+    assert shown[0] == " . . | . 2\n . 1 | . .\n-----+-----\n 3 . | . .\n . . | 2 ."
     steps = [line for line in shown[1].splitlines() if line.startswith("step")]
     assert steps
     assert all(len(line.split()[-1]) == 16 for line in steps)
