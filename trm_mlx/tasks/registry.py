@@ -81,12 +81,6 @@ _FAMILIES = [
         Sudoku,
         lambda _, length: (math.isqrt(length),),
     ),
-    Family(
-        "sudoku4in4 to 9in29",
-        r"sudoku(\d{1,2})in(\d{1,2})",
-        PaddedSudoku,
-        lambda vocabulary, length: (vocabulary - 3, math.isqrt(length)),
-    ),
     Family("maze5x5 to 99x99", r"maze(\d{1,3})x\1", Maze, lambda _, length: (math.isqrt(length),)),
     Family(
         "addition1 to 9",
@@ -99,6 +93,12 @@ _FAMILIES = [
         r"multiplication(\d{1,2})",
         partial(Arithmetic, MULTIPLICATION),
         lambda _, length: ((length - 2) // 4,),
+    ),
+    Family(
+        "sudoku4in4 to 9in29",
+        r"sudoku(\d{1,2})in(\d{1,2})",
+        PaddedSudoku,
+        lambda vocabulary, length: (vocabulary - 3, math.isqrt(length)),
     ),
 ]
 
