@@ -113,6 +113,9 @@ def test_generated_puzzles_are_compared_too(tmp_path):
     """All grids of 4x4 are images of each other, so puzzles are; larger ones are not."""
     (warning,) = build_sudoku(tmp_path / "a", generate=4, num_train=300, num_test=20).warnings
     assert "of 20 test puzzles (the first is number" in warning
+    assert warning.endswith(
+        "; all 4x4 grids are images of each other, only larger boards test what is new"
+    )
     assert build_sudoku(tmp_path / "b", generate=6, num_train=30, num_test=10).warnings == ()
     assert build_maze(tmp_path / "c", generate=7, num_train=30, num_test=10).warnings == ()
     sizes = {"generate": [4, 6], "max_grid_size": 6}

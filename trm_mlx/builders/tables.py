@@ -21,6 +21,7 @@ from trm_mlx.tasks.registry import read_puzzles
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".jsonl", ".json", ".parquet", ".npy")
 LOOKED_AT = 200_000  # questions of a split whose solutions are counted
+LEAKED = "do not report this test score"
 AT_ONCE = 4096  # questions between two ticks of a progress bar
 
 # Given the places for messages and the texts of two columns, the cell values of all questions and
@@ -228,7 +229,7 @@ def _solved(task: Task, rows: _Rows, boards: Boards, skipped: list[str] | None) 
     return puzzles.take(right)
 
 
-def leaks(task: Task, train: np.ndarray, test: np.ndarray) -> list[str]:
+def leaks(task: Task, train: np.ndarray, test: np.ndarray, remedy: str = LEAKED) -> list[str]:
     """A warning of test questions that are training questions, or images of them."""
     tests = _in_chunks("comparing test puzzles", task.image_keys, test)
     rows_of: dict[bytes, list[int]] = {key: [] for key in tests}
@@ -247,7 +248,7 @@ def leaks(task: Task, train: np.ndarray, test: np.ndarray) -> list[str]:
         return []
     return [
         f"{len(leaked)} of {len(test)} test puzzles (the first is number {min(leaked) + 1}) are "
-        "trained on, as they are or as images under symmetries; do not report this test score"
+        f"trained on, as they are or as images under symmetries; {remedy}"
     ]
 
 
