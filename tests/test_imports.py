@@ -39,7 +39,7 @@ ALLOWED = {
     | {"config_io", "device", "errors", "atomic"},
     "bench": {"models", "train", "run", "evaluate", "solve", "data", "config", "device", "errors"}
     | {"distributed"},
-    "solve": {"models", "data", "tasks", "config", "device", "errors", "atomic"},
+    "solve": {"models", "convert", "data", "tasks", "config", "device", "errors", "atomic"},
     "view": {"tasks", "solve", "errors", "atomic"},
     "demo": {"tasks", "models", "solve", "view", "config", "errors"},
     "convert": {"models", "config", "config_io", "errors", "atomic", "regular_files"},

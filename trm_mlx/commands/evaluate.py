@@ -156,6 +156,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
                 evaluators=evaluators,
                 tick=bar.update,
                 world=world,
+                max_steps=trained.eval_max_steps if trained else None,
             )
     if not world.is_main:
         return

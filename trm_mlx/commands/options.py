@@ -7,7 +7,7 @@ An option of computation left out is absent from the parsed arguments: the defau
 import argparse
 import dataclasses
 
-from trm_mlx.convert.sources import is_repository
+from trm_mlx.convert.load import local_folder
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.search import SELECTORS, SearchConfig
 from trm_mlx.solve.solver import HALT_THRESHOLD, Solver
@@ -29,11 +29,7 @@ def named_model(arguments: argparse.Namespace) -> str | None:
     """Import ``--task`` and return the folder that ``--checkpoint`` names, fetched if need be."""
     if arguments.task is not None:
         get(arguments.task)
-    if arguments.checkpoint is None or not is_repository(arguments.checkpoint):
-        return arguments.checkpoint
-    from trm_mlx.convert.convert import model_folder  # seldom needed, and much to import
-
-    return model_folder(arguments.checkpoint)
+    return arguments.checkpoint and local_folder(arguments.checkpoint)
 
 
 def add_search_arguments(parser: argparse.ArgumentParser, default: SearchConfig) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from trm_mlx.config import EvaluatorConfig
+from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate.arc import ArcEvaluator, has_arc_files
@@ -41,9 +42,11 @@ class RulesEvaluator:
 
     def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
         inputs, labels, predictions = batch["inputs"], batch["labels"], outputs["preds"]
-        exact = (predictions == labels).all(axis=1)
+        counted = labels != IGNORE_LABEL
+        exact = ((predictions == labels) | ~counted).all(axis=1)
+        copied = (inputs == labels).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
         valid = self.task.check(self.task.decode(inputs), self.task.decode(predictions))
-        self._sums += exact.sum(), valid.sum(), (inputs == labels).mean(axis=1).sum()
+        self._sums += exact.sum(), valid.sum(), copied.sum()
         self._count += len(exact)
 
     def result(self) -> EvalResult:

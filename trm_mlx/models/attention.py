@@ -10,10 +10,12 @@ sequence is padded to one inside a gradient, and the padding masked.
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from trm_mlx.device import device_kind
 from trm_mlx.models import kernels_cpu, kernels_cuda
@@ -43,17 +45,21 @@ class Attention(nn.Module):
 
     def __init__(self, dims: int, heads: int, rope: bool, prefix: int | None = None):
         super().__init__()
-        self._heads, self._head_dims, self._prefix = heads, dims // heads, prefix
-        # Wavelengths in float32 as PyTorch rounds them; MLX's own differ in the last digits.
-        exponents = mx.arange(0, self._head_dims, 2) / self._head_dims
-        self._wavelengths = mx.power(ROPE_BASE, exponents) if rope else None
+        self._heads, self._head_dims = heads, dims // heads
+        self._turns = Turns(self._head_dims, rope, prefix)
+        self._wavelengths = self._turns.wavelengths()
         self.qkv_proj = Linear(dims, 3 * heads * self._head_dims)
         self.o_proj = Linear(heads * self._head_dims, dims)
 
     def __call__(self, x: mx.array, in_grad: bool, *dropout: mx.array) -> mx.array:
         """Attend; a ``dropout`` mask ``[B, L, H * D / H]`` multiplies what ``o_proj`` reads."""
-        batch, length, dims = x.shape
+        batch, length, _ = x.shape
         qkv = self.qkv_proj(x).reshape(batch, length, 3, self._heads, self._head_dims)
+        if kernels_cpu.usable(qkv) and self._head_dims % 2 == 0:
+            split, merge = _moves(self._turns, length)
+            query, key, value = split(qkv)
+            mixed = merge(softmax(query @ key.swapaxes(2, 3)) @ value)
+            return self._output(x, mixed, dropout)
         query, key, value = self._heads_of(qkv, in_grad)
         padded = query.shape[1]
         heads = [part.swapaxes(1, 2) for part in (query, key, value)]
@@ -61,11 +67,14 @@ class Attention(nn.Module):
         mixed = _attend(*heads, mask).swapaxes(1, 2)
         if padded != length:
             mixed = _unpad(length, padded)(mixed)
+        return self._output(x, mixed, dropout)
+
+    def _output(self, x: mx.array, mixed: mx.array, dropout: Sequence[mx.array]) -> mx.array:
         weight = self.o_proj.weight.astype(x.dtype)
         if dropout:
             mixed = mixed.reshape(dropout[0].shape) * dropout[0]
-        mixed = mixed.reshape(batch * length, -1)
-        return mx.addmm(x.reshape(-1, dims), mixed, weight.T).reshape(x.shape)
+        mixed = mixed.reshape(-1, weight.shape[1])
+        return mx.addmm(x.reshape(-1, x.shape[-1]), mixed, weight.T).reshape(x.shape)
 
     def _heads_of(self, qkv: mx.array, in_grad: bool) -> Sequence[mx.array]:
         """Rotated queries, rotated keys and values, each ``[B, L or more, H, D / H]``."""
@@ -74,39 +83,60 @@ class Attention(nn.Module):
         if device_kind() != "cuda" or self._head_dims % 2:
             return self._rotate(query), self._rotate(key), value
         if in_grad:
-            return _split_padded(length)(qkv, *self._rotation(length))
+            return _split_padded(length)(qkv, *self._turns.rotation(length))
         query, key = kernels_cuda.split_heads(
-            qkv, *self._rotation(length), rotated=2, padded=length, moved=2
+            qkv, *self._turns.rotation(length), rotated=2, padded=length, moved=2
         )
         return query, key, value
 
     def _rotate(self, x: mx.array) -> mx.array:
         """The rotary encoding of ``x [B, L, H, D / H]``, if the model has it."""
-        if self._wavelengths is None:
+        if not self._turns.rope:
             return x
-        if self._prefix is not None:
-            return _turn(x, *self._rotation(x.shape[1]))
-        dims, wavelengths = self._head_dims, self._wavelengths
+        if self._turns.prefix is not None:
+            return _turn(x, *self._turns.rotation(x.shape[1]))
         return mx.fast.rope(
             x.swapaxes(1, 2),
-            dims,
+            self._head_dims,
             traditional=False,
             base=None,
             scale=1.0,
             offset=0,
-            freqs=wavelengths,
+            freqs=self._wavelengths,
         ).swapaxes(1, 2)
 
-    def _rotation(self, length: int) -> tuple[mx.array, mx.array]:
-        """Cosines and sines ``[L, D / 2H]`` of the angles that `_rotate` turns by."""
-        if self._wavelengths is None:
-            nothing = mx.zeros((length, self._head_dims // 2))
+
+@dataclass(frozen=True)  # a module would take a tuple for parameters
+class Turns:
+    """How the heads of an attention turn with their position.
+
+    Args:
+        head_dims: of a head.
+        rope: whether they turn at all.
+        prefix: positions in front of a square board, if there is one.
+    """
+
+    head_dims: int
+    rope: bool
+    prefix: int | None
+
+    def wavelengths(self) -> mx.array:
+        """Of positions in a row, ``[D / 2]``, in float32 as PyTorch rounds them.
+
+        MLX's own differ in the last digits.
+        """
+        return mx.power(ROPE_BASE, mx.arange(0, self.head_dims, 2) / self.head_dims)
+
+    def rotation(self, length: int) -> tuple[mx.array, mx.array]:
+        """Cosines and sines ``[L, D / 2]`` of the angles by which positions turn."""
+        if not self.rope:
+            nothing = mx.zeros((length, self.head_dims // 2))
             return nothing + 1, nothing
-        if self._prefix is not None:
-            board = Board(self._prefix, math.isqrt(length - self._prefix))
-            angles = board_angles(board, self._head_dims)
+        if self.prefix is not None:
+            board = Board(self.prefix, math.isqrt(length - self.prefix))
+            angles = board_angles(board, self.head_dims)
         else:
-            angles = mx.arange(length)[:, None] / self._wavelengths
+            angles = mx.arange(length)[:, None] / self.wavelengths()
         return mx.cos(angles), mx.sin(angles)
 
 
@@ -133,8 +163,6 @@ def _turn(x: mx.array, cosines: mx.array, sines: mx.array) -> mx.array:
 def _attend(query: mx.array, key: mx.array, value: mx.array, mask: mx.array | None) -> mx.array:
     """Attention of ``[B, H, L, D / H]`` each; ``mask`` is added to the scores."""
     scale = query.shape[-1] ** -0.5
-    if kernels_cpu.usable(query):
-        return softmax((query * scale) @ key.swapaxes(2, 3)) @ value
     return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=mask)
 
 
@@ -146,8 +174,36 @@ def softmax(scores: mx.array) -> mx.array:
 
 @softmax.vjp
 def _softmax_gradient(_scores: mx.array, cotangent: mx.array, shares: mx.array) -> mx.array:
-    weighted = shares * cotangent
-    return weighted - shares * weighted.sum(axis=-1, keepdims=True)
+    return kernels_cpu.softmax_gradient(cotangent, shares)
+
+
+@functools.cache
+def _moves(turns: Turns, length: int) -> tuple[Callable, Callable]:
+    """The loops of the CPU that split ``[B, L, 3, H, D]`` into turned heads, and merge the result.
+
+    Heads are ``[B, H, L, D]``, queries scaled by 1 / √D; merged they are ``[B, L, H, D]``.
+    """
+    turning = [np.array(array) for array in turns.rotation(length)]
+    still = np.ones_like(turning[0]), np.zeros_like(turning[1])
+    scale = turns.head_dims**-0.5
+
+    @mx.custom_function
+    def split(tokens: mx.array) -> list[mx.array]:
+        return kernels_cpu.split_heads(tokens, *turning, scale)
+
+    @split.vjp
+    def _(_tokens, cotangents, _outputs):
+        return kernels_cpu.merge_heads(cotangents, *turning, scale)
+
+    @mx.custom_function
+    def merge(heads: mx.array) -> mx.array:
+        return kernels_cpu.merge_heads([heads], *still, 1.0).squeeze(2)
+
+    @merge.vjp
+    def _(_heads, cotangent, _output):
+        return kernels_cpu.split_heads(cotangent[:, :, None], *still, 1.0)[0]
+
+    return split, merge
 
 
 def _mask(length: int, padded: int, dtype: mx.Dtype) -> mx.array:

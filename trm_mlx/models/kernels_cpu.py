@@ -1,12 +1,16 @@
-"""What MLX's CPU back end is slow at, done by compiled loops: it computes exp one by one.
+"""What MLX's CPU back end is slow at, done by compiled loops on all cores.
 
-Each does the work of a plain function of the same name in ``blocks`` or ``attention``, which
-call it for float32 arrays on the CPU; a test compares the two. Arrays are evaluated and their
-memory is read and written in place. Numba compiles the loops to vector instructions, each in a
-fraction of a second, once per machine; on a GPU it is not imported.
+It computes exp and arctan2 one by one, and whatever is not a matrix product on one core. Each loop
+does the work of a plain function of the same name in ``blocks``, ``layers``, ``attention`` or
+``train.optim``, which call it for float32 arrays on the CPU; tests compare them. Arrays are
+evaluated and their memory is read and written in place. Numba compiles the loops to vector
+instructions, each in a fraction of a second, once per machine; on a GPU it is not imported.
 """
 
-from collections.abc import Iterator
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import mlx.core as mx
@@ -14,6 +18,9 @@ import numpy as np
 
 from trm_mlx.device import device_kind
 from trm_mlx.numba_jit import compiled, uninterrupted
+
+# Elements below which a second core costs more than it brings.
+PART = 2**15
 
 _enabled = True
 
@@ -36,10 +43,9 @@ def disabled() -> Iterator[None]:
 
 def gated_silu(product: mx.array) -> mx.array:
     """See ``blocks.gated_silu``."""
-    rows, columns = product.shape
-    gated = mx.zeros((rows // 2, columns))
+    gated = mx.zeros((len(product) // 2, product.shape[1]))
     gate, up = _values(product).reshape(2, -1)
-    _gated_silu(gate, up, _values(gated).ravel())
+    _share(_gated_silu, gate.size, gate.size, gate, up, _values(gated).ravel())
     return gated
 
 
@@ -48,17 +54,107 @@ def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> tuple[mx.arr
     d_product, gated = mx.zeros(product.shape), mx.zeros(cotangent.shape)
     gate, up = _values(product).reshape(2, -1)
     d_gate, d_up = _values(d_product).reshape(2, -1)
-    grad = _values(cotangent).ravel()
-    _gated_silu_gradients(gate, up, grad, d_gate, d_up, _values(gated).ravel())
+    arrays = _values(cotangent).ravel(), d_gate, d_up, _values(gated).ravel()
+    _share(_gated_silu_gradients, gate.size, gate.size, gate, up, *arrays)
     return d_product, gated
+
+
+def norm_channels(x: mx.array, epsilon: float) -> mx.array:
+    """See ``layers.norm_channels``; ``x [R, D]``."""
+    normed = mx.zeros(x.shape)
+    _share(_norm_channels, len(x), x.size, _values(x), _values(normed), np.float32(epsilon))
+    return normed
+
+
+def norm_channels_gradient(x: mx.array, cotangent: mx.array, epsilon: float) -> mx.array:
+    """The gradient of `norm_channels` at ``x``."""
+    gradient = mx.zeros(x.shape)
+    arrays = _values(x), _values(cotangent), _values(gradient)
+    _share(_norm_channels_gradient, len(x), x.size, *arrays, np.float32(epsilon))
+    return gradient
+
+
+def norm_positions(x: mx.array, epsilon: float) -> mx.array:
+    """See ``layers.norm_positions``; ``x [L, N]``."""
+    normed = mx.zeros(x.shape)
+    arrays = _values(x), _values(normed)
+    _share(_norm_positions, x.shape[1], x.size, *arrays, np.float32(epsilon))
+    return normed
+
+
+def norm_positions_gradient(x: mx.array, cotangent: mx.array, epsilon: float) -> mx.array:
+    """The gradient of `norm_positions` at ``x``."""
+    gradient = mx.zeros(x.shape)
+    arrays = _values(x), _values(cotangent), _values(gradient)
+    _share(_norm_positions_gradient, x.shape[1], x.size, *arrays, np.float32(epsilon))
+    return gradient
+
+
+def split_heads(
+    tokens: mx.array, cosines: np.ndarray, sines: np.ndarray, scale: float
+) -> list[mx.array]:
+    """The parts of ``tokens [B, L, parts, H, D]``, each ``[B, H, L, D]``.
+
+    All but the third get the rotary encoding of ``cosines`` and ``sines [L, D / 2]``; the first is
+    multiplied by ``scale`` after it.
+    """
+    batch, length, parts, heads, dims = tokens.shape
+    results = [mx.zeros((batch, heads, length, dims)) for _ in range(parts)]
+    _move(_split_heads, tokens, results, cosines, sines, scale)
+    return results
+
+
+def merge_heads(
+    parts: Sequence[mx.array], cosines: np.ndarray, sines: np.ndarray, scale: float
+) -> mx.array:
+    """The transpose of `split_heads`: ``[B, H, L, D]`` each to ``[B, L, parts, H, D]``."""
+    batch, heads, length, dims = parts[0].shape
+    tokens = mx.zeros((batch, length, len(parts), heads, dims))
+    _move(_merge_heads, tokens, parts, cosines, -sines, scale)
+    return tokens
+
+
+def _move(loop: Callable, tokens: mx.array, parts, cosines, sines, scale: float) -> None:
+    outside = _values(tokens)
+    for i, part in enumerate(parts):
+        factor, turn = np.float32(1.0 if i else scale), (cosines, sines)
+        if i == 2:
+            turn = np.ones_like(cosines), np.zeros_like(sines)
+        _share(loop, len(part), part.size, outside, _values(part), i, *turn, factor)
 
 
 def softmax(scores: mx.array) -> mx.array:
     """See ``attention.softmax``."""
     shares = mx.zeros(scores.shape)
-    columns = scores.shape[-1]
-    _softmax(_values(scores).reshape(-1, columns), _values(shares).reshape(-1, columns))
+    arrays = _in_rows(scores), _in_rows(shares)
+    _share(_softmax, len(arrays[0]), scores.size, *arrays)
     return shares
+
+
+def softmax_gradient(cotangent: mx.array, shares: mx.array) -> mx.array:
+    """The gradient of `softmax` where its result is ``shares``."""
+    gradient = mx.zeros(shares.shape)
+    arrays = _in_rows(cotangent), _in_rows(shares), _in_rows(gradient)
+    _share(_softmax_gradient, len(arrays[0]), shares.size, *arrays)
+    return gradient
+
+
+def adam_atan2(
+    gradient: mx.array,
+    parameter: mx.array,
+    moments: tuple[mx.array, mx.array],
+    factors: Sequence[float],
+) -> tuple[mx.array, mx.array, mx.array]:
+    """See ``train.optim.AdamATan2``; returns the parameter and both moments.
+
+    Args:
+        factors: 1 - beta of both moments, the bias correction of the deviation, the length of the
+            change, and what decay leaves of the parameter.
+    """
+    results = [mx.zeros(parameter.shape) for _ in range(3)]
+    arrays = [_values(x).ravel() for x in (gradient, parameter, *moments, *results)]
+    _share(_adam_atan2, parameter.size, parameter.size, *arrays, *map(np.float32, factors))
+    return tuple(results)
 
 
 def _values(x: mx.array) -> np.ndarray:
@@ -68,11 +164,48 @@ def _values(x: mx.array) -> np.ndarray:
     return np.array(x, copy=False)
 
 
-# Nothing in a loop may branch or check for division by zero, or it is no longer vectorised.
-_loop = compiled(error_model="numpy", nogil=True)
+def _in_rows(x: mx.array) -> np.ndarray:
+    return _values(x).reshape(-1, x.shape[-1])
 
 
-@_loop
+@uninterrupted
+def _share(loop: Callable, count: int, size: int, *arguments) -> None:
+    """Run ``loop(start, stop, *arguments)`` over ``count`` items, on all cores.
+
+    Args:
+        size: of the arrays, in elements.
+    """
+    cores = min(_cores(), count, max(1, size // PART))
+    bounds = [count * i // cores for i in range(cores + 1)]
+    if cores > 1:
+        # Compiled here, before two threads would do the same.
+        loop.dispatcher(0, 0, *arguments)
+        rest = [
+            _threads(os.getpid()).submit(loop.dispatcher, *bounds[i : i + 2], *arguments)
+            for i in range(1, cores)
+        ]
+    loop(bounds[0], bounds[1], *arguments)
+    for i in range(1, cores):
+        rest[i - 1].result()
+
+
+@functools.cache
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _threads(_process: int) -> ThreadPoolExecutor:
+    """The threads of this process: one that is forked has none of its parent's."""
+    return ThreadPoolExecutor(_cores(), thread_name_prefix="loops")
+
+
+# Nothing in a loop may branch or check for division by zero, or it is no longer vectorised; nor may
+# a sum keep its order, but in `_exp`, which rests on it.
+_loop = compiled(error_model="numpy", nogil=True, fastmath={"reassoc", "contract"})
+
+
+@compiled(error_model="numpy", nogil=True)
 def _exp(x):
     """2^n · exp(r) with n = round(x / ln 2), after Cephes' expf; relative error 2e-7."""
     x = np.float32(-87.0) if x < np.float32(-87.0) else x
@@ -90,17 +223,15 @@ def _exp(x):
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@uninterrupted
 @_loop
-def _gated_silu(gate, up, gated):
-    for i in range(gate.size):
+def _gated_silu(start, stop, gate, up, gated):
+    for i in range(start, stop):
         gated[i] = gate[i] / (np.float32(1.0) + _exp(-gate[i])) * up[i]
 
 
-@uninterrupted
 @_loop
-def _gated_silu_gradients(gate, up, grad, d_gate, d_up, gated):
-    for i in range(gate.size):
+def _gated_silu_gradients(start, stop, gate, up, grad, d_gate, d_up, gated):
+    for i in range(start, stop):
         bottom = np.float32(1.0) + _exp(-gate[i])
         share, silu = np.float32(1.0) / bottom, gate[i] / bottom
         gated[i] = silu * up[i]
@@ -108,10 +239,94 @@ def _gated_silu_gradients(gate, up, grad, d_gate, d_up, gated):
         d_gate[i] = grad[i] * up[i] * (share + silu * (np.float32(1.0) - share))
 
 
-@uninterrupted
 @_loop
-def _softmax(scores, shares):
-    for row in range(scores.shape[0]):
+def _norm_channels(start, stop, x, normed, epsilon):
+    columns = x.shape[1]
+    for row in range(start, stop):
+        total = np.float32(0.0)
+        for column in range(columns):
+            total += x[row, column] * x[row, column]
+        scale = np.float32(1.0) / np.sqrt(total / np.float32(columns) + epsilon)
+        for column in range(columns):
+            normed[row, column] = x[row, column] * scale
+
+
+@_loop
+def _norm_channels_gradient(start, stop, x, grad, gradient, epsilon):
+    columns = x.shape[1]
+    for row in range(start, stop):
+        total, dot = np.float32(0.0), np.float32(0.0)
+        for column in range(columns):
+            total += x[row, column] * x[row, column]
+            dot += x[row, column] * grad[row, column]
+        scale = np.float32(1.0) / np.sqrt(total / np.float32(columns) + epsilon)
+        dot *= scale * scale * scale / np.float32(columns)
+        for column in range(columns):
+            gradient[row, column] = grad[row, column] * scale - x[row, column] * dot
+
+
+@_loop
+def _norm_positions(start, stop, x, normed, epsilon):
+    rows = x.shape[0]
+    scale = np.zeros(stop - start, np.float32)
+    for row in range(rows):
+        for i in range(stop - start):
+            scale[i] += x[row, start + i] * x[row, start + i]
+    for i in range(stop - start):
+        scale[i] = np.float32(1.0) / np.sqrt(scale[i] / np.float32(rows) + epsilon)
+    for row in range(rows):
+        for i in range(stop - start):
+            normed[row, start + i] = x[row, start + i] * scale[i]
+
+
+@_loop
+def _norm_positions_gradient(start, stop, x, grad, gradient, epsilon):
+    rows = x.shape[0]
+    scale, dot = np.zeros(stop - start, np.float32), np.zeros(stop - start, np.float32)
+    for row in range(rows):
+        for i in range(stop - start):
+            scale[i] += x[row, start + i] * x[row, start + i]
+            dot[i] += x[row, start + i] * grad[row, start + i]
+    for i in range(stop - start):
+        scale[i] = np.float32(1.0) / np.sqrt(scale[i] / np.float32(rows) + epsilon)
+        dot[i] *= scale[i] * scale[i] * scale[i] / np.float32(rows)
+    for row in range(rows):
+        for i in range(stop - start):
+            value = grad[row, start + i] * scale[i] - x[row, start + i] * dot[i]
+            gradient[row, start + i] = value
+
+
+@_loop
+def _split_heads(start, stop, tokens, heads, part, cosines, sines, factor):
+    half = cosines.shape[1]
+    for sample in range(start, stop):
+        for row in range(tokens.shape[1]):
+            for head in range(tokens.shape[3]):
+                for i in range(half):
+                    low = tokens[sample, row, part, head, i]
+                    high = tokens[sample, row, part, head, half + i]
+                    c, s = cosines[row, i] * factor, sines[row, i] * factor
+                    heads[sample, head, row, i] = low * c - high * s
+                    heads[sample, head, row, half + i] = high * c + low * s
+
+
+@_loop
+def _merge_heads(start, stop, tokens, heads, part, cosines, sines, factor):
+    half = cosines.shape[1]
+    for sample in range(start, stop):
+        for row in range(tokens.shape[1]):
+            for head in range(tokens.shape[3]):
+                for i in range(half):
+                    low = heads[sample, head, row, i]
+                    high = heads[sample, head, row, half + i]
+                    c, s = cosines[row, i] * factor, sines[row, i] * factor
+                    tokens[sample, row, part, head, i] = low * c - high * s
+                    tokens[sample, row, part, head, half + i] = high * c + low * s
+
+
+@_loop
+def _softmax(start, stop, scores, shares):
+    for row in range(start, stop):
         top = scores[row, 0]
         for column in range(scores.shape[1]):
             top = max(top, scores[row, column])
@@ -122,3 +337,43 @@ def _softmax(scores, shares):
             total += shares[row, column]
         for column in range(scores.shape[1]):
             shares[row, column] /= total
+
+
+@_loop
+def _softmax_gradient(start, stop, grad, shares, gradient):
+    for row in range(start, stop):
+        dot = np.float32(0.0)
+        for column in range(shares.shape[1]):
+            dot += shares[row, column] * grad[row, column]
+        for column in range(shares.shape[1]):
+            gradient[row, column] = shares[row, column] * (grad[row, column] - dot)
+
+
+@_loop
+def _arctan2(y, x):
+    """For x from 0 on, after Cephes' atanf; relative error 3e-7, and 0 where y is 0."""
+    size = abs(y)
+    small, large = min(size, x), max(size, x)
+    ratio = small / (large if large > np.float32(0.0) else np.float32(1.0))
+    steep = ratio > np.float32(0.41421356)  # tan(pi / 8)
+    z = (ratio - np.float32(1.0)) / (ratio + np.float32(1.0)) if steep else ratio
+    square = z * z
+    p = np.float32(8.05374449538e-2)
+    p = p * square - np.float32(1.38776856032e-1)
+    p = p * square + np.float32(1.99777106478e-1)
+    p = p * square - np.float32(3.33329491539e-1)
+    angle = p * square * z + z + (np.float32(0.78539816) if steep else np.float32(0.0))
+    angle = np.float32(1.57079633) - angle if size > x else angle
+    angle = -angle if y < np.float32(0.0) else angle
+    return angle * (np.float32(1.0) + np.float32(0.0) * y)  # not a number where y is not
+
+
+@_loop
+def _adam_atan2(
+    start, stop, grad, parameter, m, v, changed, new_m, new_v, gain_m, gain_v, bias, length, kept
+):
+    for i in range(start, stop):
+        new_m[i] = m[i] + gain_m * (grad[i] - m[i])
+        new_v[i] = v[i] + gain_v * (grad[i] * grad[i] - v[i])
+        angle = _arctan2(new_m[i], np.sqrt(new_v[i]) / bias)
+        changed[i] = parameter[i] * kept - length * angle

@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from trm_mlx.device import assumed, device_kind
-from trm_mlx.models import kernels_cuda
+from trm_mlx.models import kernels_cpu, kernels_cuda
 
 # Standard deviation of a unit normal truncated to [-2, 2].
 _TRUNCATED_STD = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
@@ -118,6 +118,8 @@ def norm_channels(x: mx.array) -> mx.array:
     """RMSNorm over the last axis of ``x [N, D]``."""
     if device_kind() == "cuda":
         return kernels_cuda.norm_channels(x, EPSILON)
+    if kernels_cpu.usable(x):
+        return kernels_cpu.norm_channels(x, EPSILON)
     return mx.fast.rms_norm(x, None, EPSILON)
 
 
@@ -125,6 +127,8 @@ def norm_channels(x: mx.array) -> mx.array:
 def _norm_channels_gradient(x: mx.array, cotangent: mx.array, _output: mx.array) -> mx.array:
     if device_kind() == "cuda":
         return kernels_cuda.norm_channels_gradient(x, cotangent, EPSILON)
+    if kernels_cpu.usable(x):
+        return kernels_cpu.norm_channels_gradient(x, cotangent, EPSILON)
     _, (gradient,) = mx.vjp(lambda x: mx.fast.rms_norm(x, None, EPSILON), [x], [cotangent])
     return gradient
 
@@ -134,6 +138,8 @@ def norm_positions(x: mx.array) -> mx.array:
     """RMSNorm over the first axis of ``x [L, N]``."""
     if device_kind() == "cuda":
         return kernels_cuda.norm_positions(x, EPSILON)
+    if kernels_cpu.usable(x):
+        return kernels_cpu.norm_positions(x, EPSILON)
     x32 = x.astype(mx.float32)
     return (x32 * _scale(x32)).astype(x.dtype)
 
@@ -142,6 +148,8 @@ def norm_positions(x: mx.array) -> mx.array:
 def _norm_positions_gradient(x: mx.array, cotangent: mx.array, _output: mx.array) -> mx.array:
     if device_kind() == "cuda":
         return kernels_cuda.norm_positions_gradient(x, cotangent, EPSILON)
+    if kernels_cpu.usable(x):
+        return kernels_cpu.norm_positions_gradient(x, cotangent, EPSILON)
     x32, grad = x.astype(mx.float32), cotangent.astype(mx.float32)
     scale = _scale(x32)
     dot = (x32 * grad).mean(axis=0, keepdims=True) * scale**3

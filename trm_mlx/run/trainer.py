@@ -225,6 +225,10 @@ class Trainer:
             stopped = should_stop()
             if stopped:
                 break
+            if self.config.save_interval and progress.step % self.config.save_interval == 0:
+                self._report_step(report, *waiting)
+                waiting = None
+                self._checkpoint(report)
         if waiting is not None:
             self._report_step(report, *waiting)
         if stopped:
@@ -283,6 +287,7 @@ class Trainer:
                 evaluators=self.evaluators,
                 tick=tick,
                 world=self.world,
+                max_steps=self.config.eval_max_steps,
             )
         report.evaluation(step, results)
         if self.world.is_main:

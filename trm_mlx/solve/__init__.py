@@ -21,14 +21,14 @@ def solve(text: str, checkpoint: str | None = None) -> Answer:
     """Solve one puzzle, in any spelling that ``docs/solving.md`` lists, as ``trm solve`` does.
 
     Args:
-        checkpoint: a checkpoint or run folder, or the name of a bundled model; by default the
-            bundled one for this kind of puzzle.
+        checkpoint: a checkpoint or run folder, the name of a bundled model, or ``owner/name`` on
+            the Hugging Face hub; by default the bundled one for this kind of puzzle.
 
     Raises:
         InputError: the text is no puzzle, or several, or no model solves its kind.
     """
+    from trm_mlx.convert.load import load
     from trm_mlx.errors import InputError
-    from trm_mlx.models.checkpoint_files import load
     from trm_mlx.solve.questions import Source, bundled_model, read_questions
     from trm_mlx.solve.search import DEFAULT_SEARCH
     from trm_mlx.solve.solver import Solver

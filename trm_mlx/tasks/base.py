@@ -162,6 +162,14 @@ class Task(Protocol):
     # its text by itself.
     from_cells: Callable[[str], np.ndarray] | None = None
 
+    @property
+    def text_name(self) -> str:
+        """The name that `puzzle_text.find_puzzles` looks for; default: `name`.
+
+        A kind alone, such as ``sudoku``, stands for boards of any size.
+        """
+        return self.name
+
     def reads(self, other: "Task") -> bool:
         """Return whether questions of ``other`` are this task's too; default: its own only."""
         return self.name == other.name
@@ -183,6 +191,13 @@ class Task(Protocol):
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Turn tokens of any shape into uint8 cell values; default: padding becomes 0."""
         return (np.maximum(tokens, 1) - 1).astype(np.uint8)
+
+    def outside(self, tokens: np.ndarray) -> np.ndarray:
+        """Return which tokens ``[..., seq_len]`` of a question are no cells, bool; default: none.
+
+        They are the same in every answer, and their labels need not be counted.
+        """
+        return np.zeros(np.shape(tokens), bool)
 
     # Rules
 
@@ -246,6 +261,13 @@ class Task(Protocol):
         Default: all, as where a key is an image itself.
         """
         return np.ones(len(questions), bool)
+
+    def subsets(self, questions: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the rows of questions ``[N, seq_len]`` that are evaluated apart, by a name.
+
+        They are the sets of a test split; default: all of them, as ``all``.
+        """
+        return {"all": np.arange(len(questions))}
 
     # The board on a screen
 

@@ -120,6 +120,12 @@ class Maze(Task):
         changed = (answer != question) & ~(marked & (question == OPEN))
         return changed | (marked & (neighbours != 2))
 
+    def count_solutions(self, questions: np.ndarray) -> np.ndarray:
+        """Return how many shortest paths questions ``[N, S]`` have, 2 for several, ``[N]``."""
+        ends = ((questions == value).argmax(axis=1) for value in (START, GOAL))
+        passable = np.ascontiguousarray(questions != WALL)
+        return maze_solver.count_paths_batch(passable, *ends, self.side)
+
     def distances(self, boards: np.ndarray) -> np.ndarray:
         """Steps of a shortest path from S to G ``[N]``, -1 where none leads; boards ``[N, S]``."""
         starts, goals = ((boards == value).argmax(axis=1) for value in (START, GOAL))

@@ -60,7 +60,8 @@ def find_puzzles(text: str, wanted: str | None = None) -> list[FoundPuzzle]:
     """Find the puzzles of a text, in their order; what is none of them has an error.
 
     Args:
-        wanted: the name of a task, if they are to be its puzzles; by default of any kind and size.
+        wanted: the name of a task, if they are to be its puzzles, or a kind such as ``sudoku``; by
+            default of any kind and size.
 
     Raises:
         InputError: nothing in it looks like a puzzle.
@@ -295,9 +296,9 @@ def _read_block(block: Block, unit: str, wanted: str | None) -> Iterator[FoundPu
             yield _of_task(_read_sum(place, line, wanted), wanted)
         return
     if _looks_like_maze("".join(lines), kind):
-        noun, boards = "maze", maze_boards(lines, size if kind == "maze" else None)
+        noun, boards = "maze", maze_boards(lines, (size or None) if kind == "maze" else None)
     else:
-        noun, boards = "Sudoku", sudoku_boards(lines, size if kind == "sudoku" else None)
+        noun, boards = "Sudoku", sudoku_boards(lines, (size or None) if kind == "sudoku" else None)
     ends = [*(board.line for board in boards[1:]), len(lines)]
     for board, end in zip(boards, ends, strict=False):  # there may be no board
         description, name = f"a {noun}", None
@@ -313,15 +314,16 @@ def _read_block(block: Block, unit: str, wanted: str | None) -> Iterator[FoundPu
 
 
 def _kind_and_size(name: str | None) -> tuple[str | None, int]:
-    """The kind and the size in the name of a task."""
-    match = re.match(r"([a-z]+)(\d+)", name or "")
-    return (match[1], int(match[2])) if match else (None, 0)
+    """The kind and the size in the name of a task; 0 where it has none."""
+    match = re.match(r"([a-z]+)(\d*)", name or "")
+    return (match[1], int(match[2] or 0)) if match else (None, 0)
 
 
 def _of_task(found: FoundPuzzle, wanted: str | None) -> FoundPuzzle:
     """A puzzle with the error that it is not of the task wanted, if so."""
-    same_kind = found.name is None or _kind_and_size(found.name)[0] == _kind_and_size(wanted)[0]
-    if wanted in (None, found.name) or (found.error is not None and same_kind):
+    kind, size = _kind_and_size(wanted)
+    same_kind = found.name is None or _kind_and_size(found.name)[0] == kind
+    if wanted in (None, found.name) or (same_kind and (found.error is not None or not size)):
         return found
     return found._replace(
         error=InputError(f"looks like {found.description}, where {wanted} is wanted")

@@ -20,31 +20,32 @@ from trm_mlx.tasks.arithmetic import ADDITION, MULTIPLICATION, Arithmetic
 from trm_mlx.tasks.base import Task, WrongCells
 from trm_mlx.tasks.maze import Maze
 from trm_mlx.tasks.own_modules import check_known, remember, search_here
+from trm_mlx.tasks.padded_sudoku import PaddedSudoku
 from trm_mlx.tasks.puzzle_text import find_puzzles
 from trm_mlx.tasks.sudoku import Sudoku
 
 
 class Family(NamedTuple):
-    """Tasks that differ in one number, such as the side of their board.
+    """Tasks that differ in numbers, such as the side of their board.
 
     shown: the names, for messages.
-    pattern: a regular expression for the names, whose group 1 is the number.
-    build: the task with a number; `InputError` where there is none.
-    number_for: the number of the task with a ``seq_len``, if there is one.
+    pattern: a regular expression for the names, whose groups are the numbers.
+    build: the task with these numbers; `InputError` where there is none.
+    numbers_for: those of the task with a ``vocab_size`` and ``seq_len``, if there is one.
     """
 
     shown: str
     pattern: str
-    build: Callable[[int], Task]
-    number_for: Callable[[int], int]
+    build: Callable[..., Task]
+    numbers_for: Callable[[int, int], tuple[int, ...]]
 
     def named(self, name: str) -> Task | None:
         match = re.fullmatch(self.pattern, name)
-        return self.build(int(match[1])) if match else None
+        return self.build(*map(int, match.groups())) if match else None
 
     def fitting(self, vocab_size: int, seq_len: int) -> Task | None:
         try:
-            task = self.build(self.number_for(seq_len))
+            task = self.build(*self.numbers_for(vocab_size, seq_len))
         except InputError:
             return None
         return task if (task.vocab_size, task.seq_len) == (vocab_size, seq_len) else None
@@ -77,19 +78,30 @@ class Question(NamedTuple):
 
 _TASKS: dict[str, Task] = {}
 _FAMILIES = [
-    Family("sudoku4x4, 6x6, 9x9", r"sudoku(\d{1,2})x\1", Sudoku, math.isqrt),
-    Family("maze5x5 to 99x99", r"maze(\d{1,3})x\1", Maze, math.isqrt),
+    Family(
+        "sudoku4x4, 6x6, 9x9",
+        r"sudoku(\d{1,2})x\1",
+        Sudoku,
+        lambda _, length: (math.isqrt(length),),
+    ),
+    Family("maze5x5 to 99x99", r"maze(\d{1,3})x\1", Maze, lambda _, length: (math.isqrt(length),)),
     Family(
         "addition1 to 9",
         r"addition(\d{1,2})",
         partial(Arithmetic, ADDITION),
-        lambda seq_len: (seq_len - 3) // 3,
+        lambda _, length: ((length - 3) // 3,),
     ),
     Family(
         "multiplication1 to 9",
         r"multiplication(\d{1,2})",
         partial(Arithmetic, MULTIPLICATION),
-        lambda seq_len: (seq_len - 2) // 4,
+        lambda _, length: ((length - 2) // 4,),
+    ),
+    Family(
+        "sudoku4in4 to 9in29",
+        r"sudoku(\d{1,2})in(\d{1,2})",
+        PaddedSudoku,
+        lambda vocabulary, length: (vocabulary - 3, math.isqrt(length)),
     ),
 ]
 
@@ -229,7 +241,7 @@ def read_puzzles(text: str, task: Task | None = None) -> list[Question]:
             return puzzles
         return [_parsed(f"line {min(lines, default=1)}", text, task)]
     puzzles = []
-    for found in find_puzzles(text, task and task.name):
+    for found in find_puzzles(text, task and task.text_name):
         its_task, values, error = None, None, found.error
         try:
             if error is None:

@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from trm_mlx.config import TrainConfig
+from trm_mlx.models import kernels_cpu
 from trm_mlx.tasks.arc_rows import SHARED
 
 Scheduler = Callable[[mx.array], mx.array]
@@ -34,6 +35,18 @@ class AdamATan2(optim.Optimizer):
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
         rate, step = self.learning_rate, self.step.astype(mx.float32)
         beta1, beta2 = self.betas
+        if kernels_cpu.usable(gradient):
+            scalars = (
+                mx.sqrt(_bias_correction(beta2, step)),
+                rate / _bias_correction(beta1, step),
+                1 - rate * self.weight_decay,
+            )
+            factors = (1 - beta1, 1 - beta2, *(scalar.item() for scalar in scalars))
+            moments = state["m"], state["v"]
+            parameter, state["m"], state["v"] = kernels_cpu.adam_atan2(
+                gradient, parameter, moments, factors
+            )
+            return parameter
         state["m"] = state["m"] + (1 - beta1) * (gradient - state["m"])
         state["v"] = state["v"] + (1 - beta2) * (gradient.square() - state["v"])
         deviation = mx.sqrt(state["v"]) / mx.sqrt(_bias_correction(beta2, step))
