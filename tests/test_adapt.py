@@ -162,7 +162,7 @@ def test_a_folder_goes_on_without_its_broken_tasks(place, tmp_path, capsys):
         (json.dumps(TASK), ("--versions", "0"), "must be at least 1"),
         (json.dumps(TASK), ("--batch-size", "0"), "must be at least 1"),
         (json.dumps(TASK), ("--save", "x.gif"), "end the name in .png"),
-        (json.dumps(TASK), ("-o", "nowhere/x.json"), "a folder that is there"),
+        (json.dumps(TASK), ("-o", "nowhere/x.json"), "there is no folder"),
         (json.dumps(TASK), ("--resume", "x"), "leave out the others"),
     ],
 )  # fmt: skip

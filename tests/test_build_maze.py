@@ -79,13 +79,33 @@ def test_eight_images_as_published(tmp_path):
             np.testing.assert_array_equal(written, expected)
 
 
+def shortest_paths(question, side):
+    """Their number: walks that are as long as the shortest path, by powers of the adjacency."""
+    cells = np.arange(side * side)
+    apart = abs(cells[:, None] // side - cells // side) + abs(cells[:, None] % side - cells % side)
+    free = question != CHARSET.index("#")
+    steps = ((apart == 1) & free & free[:, None]).astype(np.int64)
+    (start,), (goal,) = (np.flatnonzero(question == CHARSET.index(end)) for end in "SG")
+    walks, length = np.eye(side * side, dtype=np.int64), 0
+    while not walks[start, goal]:
+        walks, length = walks @ steps, length + 1
+        assert length < side * side
+    return walks[start, goal]
+
+
 @pytest.mark.parametrize("kind", ["walls", "tree"])
 def test_generator(tmp_path, capsys, kind):
     words = ["--generate", 7, "--kind", kind, "--min-path-length", 10]
     train, test = build(tmp_path / "d", *words, "--num-train", 30, "--num-test", 12)
-    assert capsys.readouterr().out == (
-        f"{tmp_path}/d: 30 maze7x7 training puzzles with 0 augmentations each, 12 test puzzles\n"
+    said, _, several = capsys.readouterr().out.removesuffix("\n").partition("; ")
+    assert said == (
+        f"{tmp_path}/d: 30 maze7x7 training puzzles with 0 augmentations each, 12 test puzzles"
     )
+    questions = [question for data in (train, test) for question in boards(data)[0]]
+    count = sum(shortest_paths(question, 7) > 1 for question in questions)
+    label = f"{count} of all have several shortest paths, of which the label is one"
+    assert several == (label if kind == "walls" else "")
+    assert (count > 0) == (kind == "walls")
     task, keys = Maze(7), []
     for dataset, count in ((train, 30), (test, 12)):
         questions, answers = boards(dataset)

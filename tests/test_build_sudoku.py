@@ -15,8 +15,8 @@ import pytest
 from trm_mlx.builders import sudoku as builder
 from trm_mlx.builders.tables import Columns, read_table
 from trm_mlx.errors import InputError
+from trm_mlx.tasks.base import Permutation
 from trm_mlx.tasks.sudoku import Sudoku
-from trm_mlx.tasks.symmetry import Permutation
 
 build = partial(building.build, "sudoku")
 refusal = partial(building.refusal, "sudoku")

@@ -14,8 +14,7 @@ from trm_mlx.builders.maze import build_maze
 from trm_mlx.builders.sudoku import build_sudoku
 from trm_mlx.config_io import train_config
 from trm_mlx.data.dataset import PuzzleDataset
-from trm_mlx.data.tables import is_table, read_text
-from trm_mlx.solve.questions import questions_of_table, questions_of_text
+from trm_mlx.solve.questions import find_source, read_questions
 from trm_mlx.tasks import task_of
 from trm_mlx.train.batches import open_data
 
@@ -35,9 +34,7 @@ def names_of(folder):
 
 
 def read(path):
-    if is_table(path):
-        return list(questions_of_table(path))
-    return questions_of_text(read_text(path), str(path))
+    return list(read_questions(find_source(None, str(path))))
 
 
 def line_of(values):

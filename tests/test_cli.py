@@ -13,7 +13,7 @@ import pytest
 from tiny import TINY
 
 import trm_mlx
-from trm_mlx.cli import VERBS, main
+from trm_mlx.cli import main, parser_of
 from trm_mlx.data.dataset import PuzzleDataset
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -152,9 +152,8 @@ def test_help_as_a_word(capsys):
 )
 def test_completion(typed, expected, monkeypatch, tmp_path):
     argcomplete = pytest.importorskip("argcomplete")
-    completion = pytest.importorskip("trm_mlx.commands.completion")
     *before, last = typed.split()
-    finder = argcomplete.CompletionFinder(completion.parser_of(VERBS, before[1:]))
+    finder = argcomplete.CompletionFinder(parser_of(before[1:]))
     found = finder._get_completions(before, last, "", None)
     assert expected in [word.strip() for word in found]
 

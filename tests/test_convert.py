@@ -33,6 +33,8 @@ from trm_mlx.convert.read import published_names
 from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import assign_weights, read_weights, save_model
 from trm_mlx.models.model import build_model
+from trm_mlx.tasks import task_of
+from trm_mlx.tasks.padded_sudoku import PaddedSudoku
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED = CHECKOUT.parent / "shared"
@@ -42,10 +44,10 @@ WORDS = ["num_heads=2", "puzzle_emb_len=0"]
 PREFIX = "_orig_mod.model.inner."
 
 
-def tiny(variant="trm", **changes):
+def tiny(variant="trm", sizes=None, **changes):
     """The arrays of a small random model of ours, all of them non-zero."""
     arch = {"hidden_size": 16, "num_heads": 2, "puzzle_emb_len": 0, **changes}
-    model = build_model(ModelConfig.of(arch_config(variant, **arch), **SIZES))
+    model = build_model(ModelConfig.of(arch_config(variant, **arch), **{**SIZES, **(sizes or {})}))
     mx.random.seed(7)
     return {
         name: np.array(array + 0.1 * mx.random.normal(array.shape))
@@ -271,6 +273,22 @@ def test_nano_trm_without_positions(tmp_path, positions):
     save_torch(theirs, tmp_path / "a.ckpt", hyper_parameters=settings)
     assert convert(tmp_path / "a.ckpt", "--quiet") == 0
     assert trm_mlx.load(tmp_path / "a.ckpt-mlx")[1].pos_encodings == "none"
+
+
+def test_nano_trm_of_padded_boards(tmp_path, capsys):
+    """Its first version, for 4x4 boards in 6x6 positions: the sizes say the task."""
+    _, theirs = nano_weights(sizes={"vocab_size": 7, "seq_len": 36})
+    settings = {**NANO, "vocab_size": 7, "max_grid_size": 6, "N_supervision": 2}
+    del settings["N_supervision_val"], settings["pos_emb_type"]
+    save_torch(theirs, tmp_path / "last.ckpt", hyper_parameters=settings)
+    assert convert(tmp_path / "last.ckpt", tmp_path / "out") == 0
+    _, loaded = trm_mlx.load(tmp_path / "out")
+    assert (loaded.vocab_size, loaded.seq_len, loaded.halt_max_steps) == (7, 36, 2)
+    assert task_of(loaded) == PaddedSudoku(4, 6)
+    capsys.readouterr()
+    words = ["--checkpoint", str(tmp_path / "out"), "--trajectories", "1"]
+    assert main(["solve", "...2.1..3.....2.", *words]) in (0, 1)
+    assert capsys.readouterr().out.startswith(" . . | . 2\n . 1 | . .\n-----+-----\n")
 
 
 def test_nano_trm_without_counterpart(tmp_path, capsys):
@@ -753,6 +771,10 @@ def test_solving_with_a_model_of_the_hub(hub, capsys, tmp_path, ours):
     output = capsys.readouterr()
     assert "step  2" in output.out
     assert output.err.count("its options are taken") == (0 if ours else 1)
+    model, config = trm_mlx.load("owner/name")
+    assert (config.hidden_size, config.halt_max_steps, model.training) == (16, 2, False)
+    answer = trm_mlx.solve(".34567891" + "." * 72, "owner/name")
+    assert len(answer.text) == 81
     assert (tmp_path / "cache").exists() != ours
 
 
@@ -765,6 +787,10 @@ def test_without_the_hub(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert convert("owner/name") == 2
     assert capsys.readouterr().err.endswith("hub, pip install 'trm-mlx[hub]'\n")
+    with pytest.raises(InputError, match="owner/name is no file or folder here; to fetch it"):
+        trm_mlx.load("owner/name")
+    with pytest.raises(InputError, match="did you mean sudoku-9x9"):
+        trm_mlx.load("sudoku9x9")
     (tmp_path / "checkpoints").mkdir()  # then it is a path with a mistake
     assert convert("checkpoints/name") == 2
     line = capsys.readouterr().err

@@ -17,9 +17,8 @@ from trm_mlx.data import writer
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays
 from trm_mlx.data.dataset import PuzzleDataset, check_labelled, puzzle_names
 from trm_mlx.data.format import DatasetMetadata
-from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.reader import split_asked
-from trm_mlx.data.sampler import TrainStream, iterate_test, total_steps
+from trm_mlx.data.sampler import TrainStream, iterate_test, prefetch, total_steps
 from trm_mlx.data.writer import SplitStream, write_dataset
 from trm_mlx.errors import InputError
 

@@ -77,6 +77,9 @@ def start(words, monkeypatch):
     if words[0] == "trm":
         return main(words[1:])
     assert words[0] in PYTHONS, words
+    if words[1] == "-c":
+        compile(words[2], "-c", "exec")
+        return 0
     script = CHECKOUT / words[1]
     monkeypatch.syspath_prepend(str(script.parent))
     monkeypatch.setattr(sys, "argv", [str(script), *words[2:]])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from trm_mlx import device, host_memory
+from trm_mlx import device
 from trm_mlx.bench import machine
 from trm_mlx.cli import main
 from trm_mlx.commands import doctor
@@ -104,9 +104,8 @@ def test_every_illness_has_a_remedy(healthy, capsys, illness):
 
 def test_memory_in_a_container(healthy, capsys, tmp_path):
     healthy.setattr(machine, "memory", REAL_MEMORY)
-    healthy.setattr(host_memory, "machine_memory", lambda: 2**36)
-    healthy.setattr(machine, "machine_memory", lambda: 2**36)
-    healthy.setattr(host_memory, "GROUPS", tmp_path)
+    healthy.setattr(device, "machine_memory", lambda: 2**36)
+    healthy.setattr(device, "GROUPS", tmp_path)
     (tmp_path / "memory.max").write_text(f"{2**33}\n")
     text = "8.0 GiB for arrays, 8.0 GiB in all, the limit of this container or job; the computer"
     assert f"memory       {text} has 64.0 GiB" in diagnosis(capsys, 0)

@@ -16,7 +16,7 @@ from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.sampler import GeneratedStream
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.errors import InputError
-from trm_mlx.evaluate.rules import RulesEvaluator
+from trm_mlx.evaluate import RulesEvaluator
 from trm_mlx.models.checkpoint_files import read_weights
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks import Puzzles, Task, registry

@@ -19,35 +19,33 @@ ALLOWED = {
     "__main__": {"cli"},
     "device": set(),
     "errors": set(),
-    "atomic": set(),
+    "atomic": {"errors"},
     "regular_files": set(),
-    "host_memory": set(),
     "numba_jit": set(),
-    "progress_bar": set(),
+    "progress": set(),
     "config": {"errors"},
     "config_io": {"config", "errors"},
     "distributed": {"device", "errors"},
     "tasks": {"numba_jit", "errors"},
     "data": {"errors", "atomic"},
-    "builders": {"tasks", "data", "errors", "progress_bar"}
+    "builders": {"tasks", "data", "errors", "progress"}
     | {"config_io"},  # for options that are paths
-    "models": {"device", "numba_jit", "config", "config_io", "errors", "regular_files"}
-    | {"host_memory"},
+    "models": {"device", "numba_jit", "config", "config_io", "errors", "regular_files"},
     "train": {"models", "tasks", "data", "config", "device", "distributed", "errors"},
     "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "atomic"},
     "run": {"train", "evaluate", "models", "tasks", "data", "config", "config_io", "distributed"}
-    | {"device", "errors", "atomic", "regular_files", "progress_bar"},
+    | {"device", "errors", "atomic", "regular_files", "progress"},
     "adaptation": {"builders", "run", "evaluate", "train", "models", "tasks", "data", "config"}
     | {"config_io", "device", "errors", "atomic"},
     "bench": {"models", "train", "run", "evaluate", "solve", "data", "config", "device", "errors"}
-    | {"host_memory", "distributed"},
-    "solve": {"models", "data", "tasks", "config", "device", "errors", "atomic"},
+    | {"distributed"},
+    "solve": {"models", "convert", "data", "tasks", "config", "device", "errors", "atomic"},
     "view": {"tasks", "solve", "errors", "atomic"},
     "demo": {"tasks", "models", "solve", "view", "config", "errors"},
     "convert": {"models", "config", "config_io", "errors", "atomic", "regular_files"},
     "commands": {"bench", "builders", "convert", "train", "run", "evaluate", "solve", "view"}
     | {"adaptation", "models", "data", "tasks", "demo", "config", "config_io", "device"}
-    | {"distributed", "errors", "atomic", "progress_bar", "__init__"},  # its version
+    | {"distributed", "errors", "atomic", "progress", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 
@@ -68,7 +66,7 @@ LIBRARIES = {
     "torch": {"convert", "bench/reference.py"},
     "safetensors": {"convert"},
     "wandb": {"run/log.py"},
-    "argcomplete": {"commands/completion.py"},
+    "argcomplete": {"cli"},
     "huggingface_hub": {"builders", "convert/sources.py"},
     "pyarrow": {"data/tables.py"},
     "numba": {"numba_jit"},
@@ -78,7 +76,7 @@ LIBRARIES = {
     "adam_atan2": {"bench/reference.py"},
     "numpy": None,
     "yaml": None,
-    "tqdm": {"progress_bar"},
+    "tqdm": {"progress"},
 }
 
 

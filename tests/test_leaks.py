@@ -5,6 +5,8 @@ import pytest
 
 from trm_mlx.builders.maze import build_maze
 from trm_mlx.builders.sudoku import build_sudoku
+from trm_mlx.cli import main
+from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.tasks import sudoku_images
 from trm_mlx.tasks.maze import Maze
 from trm_mlx.tasks.sudoku import Sudoku
@@ -105,3 +107,62 @@ def test_wrong_lines_are_counted(tmp_path):
     table(tmp_path / "in.csv", task, puzzles)
     with pytest.raises(ValueError, match=r"line 4: the answer does not .*; 2 of 6 lines are wrong"):
         build_sudoku(tmp_path / "d", input=tmp_path / "in.csv", num_test=1)
+
+
+def test_generated_puzzles_are_compared_too(tmp_path):
+    """All grids of 4x4 are images of each other, so puzzles are; larger ones are not."""
+    (warning,) = build_sudoku(tmp_path / "a", generate=4, num_train=300, num_test=20).warnings
+    assert "of 20 test puzzles (the first is number" in warning
+    assert warning.endswith(
+        "; all 4x4 grids are images of each other, only larger boards test what is new"
+    )
+    assert build_sudoku(tmp_path / "b", generate=6, num_train=30, num_test=10).warnings == ()
+    assert build_maze(tmp_path / "c", generate=7, num_train=30, num_test=10).warnings == ()
+    sizes = {"generate": [4, 6], "max_grid_size": 6}
+    (warning,) = build_sudoku(tmp_path / "d", **sizes, num_train=400, num_test=20).warnings
+    assert int(warning.split()[0]) <= 10  # those of 4x4
+
+
+def test_rows_that_cannot_be_used_are_left_out(tmp_path, capsys):
+    """Unreadable, wrong, unsolvable ones, of another kind: each is counted, the rest is built."""
+    task = Sudoku(4)
+    puzzles = task.generate(9, np.random.default_rng(0))
+    table(tmp_path / "in.csv", task, puzzles)
+    lines = (tmp_path / "in.csv").read_text().splitlines()
+    broken = {
+        1: "what,ever",
+        3: f"{lines[3][:15]},{lines[3][17:]}",
+        4: f"{lines[4][:16]},{lines[5][17:]}",
+        6: f"{'12.....3.......4'},{lines[6][17:]}",
+        8: f"{'.' * 81},{'1' * 81}",
+    }
+    for number, line in broken.items():
+        lines[number] = line
+    (tmp_path / "in.csv").write_text("\n".join(lines))
+    with pytest.raises(
+        ValueError, match=r"line 2: .*; or leave such puzzles out with skip_invalid"
+    ):
+        build_sudoku(tmp_path / "d", input=tmp_path / "in.csv", num_test=1)
+    words = ["--input", str(tmp_path / "in.csv"), "--num-test", "1", "--skip-invalid"]
+    assert main(["build", "sudoku", "--output-dir", str(tmp_path / "d"), *words]) == 0
+    output = capsys.readouterr()
+    assert f"warning: 5 puzzles are left out, the first: {tmp_path}/in.csv line 2: " in output.err
+    assert "3 sudoku4x4 training puzzles" in output.out
+    data = [PuzzleDataset([tmp_path / "d"], split).parts[0].arrays for split in ("train", "test")]
+    kept = {task.line(row) for part in data for row in task.decode(part.inputs)}
+    good = [row for number, row in enumerate(puzzles.questions, start=1) if number not in broken]
+    assert kept == {task.line(row) for row in good}
+    # Nothing else is left.
+    (tmp_path / "in.csv").write_text("question,answer\n" + "\n".join(broken.values()))
+    with pytest.raises(ValueError, match=r"holds no puzzle that can be used: .*in\.csv line 2: "):
+        build_sudoku(tmp_path / "e", input=tmp_path / "in.csv", skip_invalid=True)
+
+
+def test_maze_rows_are_left_out_as_well(tmp_path):
+    task = Maze(5)
+    table(tmp_path / "in.csv", task, task.generate(4, np.random.default_rng(0)))
+    with (tmp_path / "in.csv").open("a") as file:
+        file.write(f"{'#' * 23}SG,{'#' * 25}\nS#G{'#' * 22},S#G{'#' * 22}\n")
+    built = build_maze(tmp_path / "d", input=tmp_path / "in.csv", num_test=1, skip_invalid=True)
+    assert built.warnings[0].startswith("2 puzzles are left out, the first: ")
+    assert built.summary.startswith("3 maze5x5 training puzzles")

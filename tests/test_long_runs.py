@@ -10,7 +10,7 @@ import time
 import pytest
 from runs import arrays_of, assert_same, config, take_steps
 
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.run import log
 from trm_mlx.run.log import Forecast
 from trm_mlx.run.trainer import Trainer

@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 from peaks import measured_peak
 
-from trm_mlx import device, host_memory
+from trm_mlx import device
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config, load_config
 from trm_mlx.errors import InputError
@@ -294,9 +294,9 @@ def test_memory_of_a_container(monkeypatch, tmp_path, files, memberships, expect
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{limit}\n")
     (tmp_path / "cgroup").write_text(memberships)
-    monkeypatch.setattr(host_memory, "GROUPS", tmp_path)
-    monkeypatch.setattr(host_memory, "MEMBERSHIPS", tmp_path / "cgroup")
-    monkeypatch.setattr(host_memory, "machine_memory", lambda: HOST)
+    monkeypatch.setattr(device, "GROUPS", tmp_path)
+    monkeypatch.setattr(device, "MEMBERSHIPS", tmp_path / "cgroup")
+    monkeypatch.setattr(device, "machine_memory", lambda: HOST)
     monkeypatch.setattr(memory, "device_kind", lambda: "cpu")
     assert memory.memory_size() == expected
 
@@ -306,7 +306,7 @@ def test_plan_follows_the_limit_of_a_container(monkeypatch, tmp_path):
     model, held = state.model, bytes_of(state)
     config = dataclasses.replace(load_config(WORDS), global_batch_size=1000)
     limit = int(train_memory.peak(model, held, 1000, 20, recompute=False) / memory.SHARE) + 1
-    monkeypatch.setattr(host_memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(device, "GROUPS", tmp_path)
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     assert plan(config, model, held).rows == 20
     (tmp_path / "memory.max").write_text("2000000\n")

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trm_mlx import InputError, tasks
-from trm_mlx.tasks.base import WrongCells
+from trm_mlx.tasks.base import Task, WrongCells
 from trm_mlx.tasks.registry import read_puzzles
 
 GRID = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -357,6 +357,7 @@ def test_a_bad_puzzle_of_a_list_is_named_and_the_others_are_read():
         (GRID.replace(".", "0")[2:].lstrip("0"), "if a spreadsheet dropped zeros at its start"),
         ("5...2.1..3.....2", "looks like a 4x4 Sudoku; digit 5 at r1c1 does not fit"),
         ("12 34 5 6 7 8 9 1 2", "looks like a 9x9 Sudoku; .*'12': these are candidates"),
+        ("\t2\t3\t1\n1\tx\t4\t2", "looks like a Sudoku; 7 cells are no Sudoku"),
         ("1 2 3 4", "4 cells are no Sudoku; write 16, 36 or 81"),
         (MAZE.replace("G", "."), "looks like a 10x10 maze; 0 cells hold G"),
         (MAZE.replace("G", "G~").replace("..S", ".S"), "looks like a 10x10 maze; row 3 has 11"),
@@ -401,7 +402,7 @@ def test_a_task_limits_what_is_read(text, name, problem):
 
 
 def test_a_task_of_ones_own_reads_its_puzzles_itself():
-    class Word:
+    class Word(Task):
         name = "word"
 
         def parse(self, text):

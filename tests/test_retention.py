@@ -9,8 +9,7 @@ from trm_mlx import InputError
 from trm_mlx.cli import main
 from trm_mlx.config_io import load_config
 from trm_mlx.run import checkpoint
-from trm_mlx.run.health import SpikeWatch
-from trm_mlx.run.log import Report
+from trm_mlx.run.log import Report, SpikeWatch
 
 
 def make_run(run, losses):

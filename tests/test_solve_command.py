@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import trm_mlx
-from trm_mlx import SearchConfig, Solver
+from trm_mlx import SearchConfig, Solver, progress
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
@@ -22,10 +22,9 @@ from trm_mlx.data.writer import write_dataset
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve import csv_files
-from trm_mlx.solve.evaluate import measure
-from trm_mlx.solve.questions import questions_of_table
+from trm_mlx.solve.questions import Source, read_questions
+from trm_mlx.solve.solver import measure
 from trm_mlx.tasks.sudoku import Sudoku
-from trm_mlx.view import progress
 
 TASK = Sudoku(4)
 QUESTIONS, ANSWERS, _ = TASK.generate(30, np.random.default_rng(0), extra_givens=4)
@@ -150,7 +149,7 @@ def test_rows_are_read_as_they_are_written(checkpoint, tmp_path):
     read = [0]
 
     def counted():
-        for question in questions_of_table(file, task):
+        for question in read_questions(Source("in.csv", table=file), task):
             read[0] += 1
             yield question
 
@@ -307,7 +306,7 @@ def test_long_work_is_seen_to_go_on(checkpoint, capsys, monkeypatch):
     assert "solving" not in shown.out
     assert shown.err.count("up to 1 trajectories of 2 steps a puzzle") == 1
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with progress.Progress("begun") as line:
+    with progress.StatusLine("begun") as line:
         time.sleep(0.1)
         line.update("going on")
     assert capsys.readouterr().err == "\rbegun\x1b[K\rgoing on\x1b[K\r\x1b[K"

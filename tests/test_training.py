@@ -11,6 +11,7 @@ from runs import arrays_of, assert_same, config, make_data, take_steps
 
 import trm_mlx
 from trm_mlx import InputError
+from trm_mlx.cli import main
 from trm_mlx.evaluate.evaluate import evaluate
 from trm_mlx.run.trainer import Trainer
 
@@ -51,6 +52,25 @@ def test_resume_in_the_middle_of_an_interval(data, tmp_path, cut):
     resumed = Trainer(config(data, tmp_path / "cut"), resume=tmp_path / "cut")
     assert take_steps(resumed, 6 - cut) == expected[cut:]
     assert_same(arrays_of(whole), arrays_of(resumed))
+
+
+def test_checkpoints_between_evaluations(data, tmp_path):
+    """Every so many steps; each of them continues to the same end."""
+    whole = Trainer(config(data, tmp_path / "whole", save_interval=4))
+    whole.fit(show=False)
+    folders = sorted(path.name for path in (tmp_path / "whole").glob("step_*"))
+    assert folders == ["step_0000004", "step_0000006", "step_0000008", "step_0000012"]
+    for number, step in enumerate(folders[:3:2]):
+        cut = tmp_path / f"cut{number}"
+        shutil.copytree(tmp_path / "whole", cut)
+        for later in folders[folders.index(step) + 1 :]:
+            shutil.rmtree(cut / later)
+        resumed = Trainer(config(data, cut, save_interval=4), resume=cut)
+        assert resumed.progress.step == int(step[-2:])
+        resumed.fit(show=False)
+        assert_same(arrays_of(whole), arrays_of(resumed))
+        logs = [(run / "metrics.jsonl").read_text() for run in (tmp_path / "whole", cut)]
+        assert logs[0] == logs[1]
 
 
 def test_resume_with_puzzles_of_another_length_names_that(data, tmp_path):
@@ -287,3 +307,19 @@ def test_interrupted_save_leaves_no_step_folder(data, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cannot write .*No space left"):
         trainer.save()
     assert not list((tmp_path / "r").glob("step_*"))
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_evaluations_may_take_other_steps(data, tmp_path, capsys, steps):
+    """As many as ``eval_max_steps`` says, fewer or more than a row of training; also `trm eval`."""
+    run = tmp_path / "r"
+    trainer = Trainer(config(data, run, epochs=2, ema=False, eval_max_steps=steps))
+    found = trainer.fit(show=False)["all"]
+    assert (found["count"], found["steps"]) == (24, steps)
+    arrays = trainer.test_data.parts[0].arrays
+    identifiers = trainer.test_data.puzzle_identifiers
+    solver = trm_mlx.Solver(trainer.model, max_steps=steps, halt_threshold=None)
+    answers, _ = solver.predict(arrays.inputs, identifiers)
+    assert found["accuracy"] == pytest.approx((answers == arrays.labels).mean())
+    assert main(["eval", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["all"] == pytest.approx(found)

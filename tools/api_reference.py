@@ -26,7 +26,7 @@ PUBLIC = {
         "solve:solve", "solve:Answer", "Solver", "solve.scheduler:Solution",
         "solve.search:Trajectory", "solve.search:StepOutput",
         "solve.scheduler:StepEvent", "SearchConfig", "solve.search:DEFAULT_SEARCH", "predict",
-        "refine", "solve.refine:Refinement", "solve.evaluate:measure",
+        "refine", "solve.refine:Refinement", "solve.solver:measure",
     ),
     "ARC tasks": (
         "adapt", "adaptation:read_tasks", "adaptation:resume", "adaptation:Adapted",
@@ -51,7 +51,7 @@ PUBLIC = {
     ),
     "Tasks": (
         "tasks:get", "tasks:fitting", "tasks:task_of", "tasks:register", "tasks:Task",
-        "tasks:read_puzzles", "tasks:PuzzleText", "tasks:Puzzles", "tasks.base:WrongCells",
+        "tasks:read_puzzles", "tasks:Question", "tasks:Puzzles", "tasks.base:WrongCells",
         "tasks:BoardStyle", "tasks:BoardInput", "tasks.sudoku:Sudoku", "tasks.maze:Maze",
         "tasks.arithmetic:Arithmetic",
     ),

@@ -15,7 +15,7 @@ import time
 from trm_mlx import SearchConfig, Solver, device, load
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.sampler import iterate_test
-from trm_mlx.solve.evaluate import measure
+from trm_mlx.solve.solver import measure
 from trm_mlx.tasks import task_of
 
 METHODS = {

@@ -1,7 +1,7 @@
 """Counts how much of the package a reader meets: files entered by a job, size, circles, arrows.
 
     python tools/files_entered.py            all of it
-    python tools/files_entered.py --names    with the names of what is counted
+    python tools/files_entered.py --names    with the names of what is counted, files as entered
 
 A file is entered if a function of it is called while the job runs; importing it does not count.
 """
@@ -31,14 +31,17 @@ TINY = (
 PUZZLE = "4 3 . . 2 1 . 4 3 2 . . . 4 2 3"
 
 
-def files_entered(job: Callable[[], object]) -> set[str]:
-    """The files of the package in which a function is called while ``job`` runs, in any thread."""
-    entered: set[str] = set()
+def files_entered(job: Callable[[], object]) -> list[str]:
+    """The files of the package in which a function is called while ``job`` runs, in any thread.
+
+    They are in the order of their first calls.
+    """
+    entered: dict[str, None] = {}
 
     def record(frame, event: str, _argument: object) -> None:
         # The bodies of modules and classes, which run when they are imported, have no fast locals.
         if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
-            entered.add(frame.f_code.co_filename)
+            entered[frame.f_code.co_filename] = None
 
     threading.setprofile(record)
     sys.setprofile(record)
@@ -49,10 +52,10 @@ def files_entered(job: Callable[[], object]) -> set[str]:
         sys.setprofile(None)
         threading.setprofile(None)
     inside = (Path(name) for name in entered if name.startswith(f"{PACKAGE}{os.sep}"))
-    return {path.relative_to(PACKAGE).as_posix() for path in inside}
+    return [path.relative_to(PACKAGE).as_posix() for path in inside]
 
 
-def jobs(folder: Path) -> Iterator[tuple[str, set[str]]]:
+def jobs(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """What a training step, ``trm train`` and ``trm solve TEXT`` enter."""
     from trm_mlx import Trainer, load_config
     from trm_mlx.cli import main
@@ -135,14 +138,14 @@ def main() -> None:
     def print_row(title: str, value: str, names: Iterable[str] = ()) -> None:
         print(f"{title:36} {value}")
         if arguments.names:
-            print(*(f"    {name}\n" for name in sorted(names)), sep="", end="")
+            print(*(f"    {name}\n" for name in names), sep="", end="")
 
     with tempfile.TemporaryDirectory() as folder:
         for job, entered in jobs(Path(folder)):
             print_row(f"files entered by {job}", str(len(entered)), entered)
     files = list(PACKAGE.rglob("*.py"))
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
-    pairs = [" <-> ".join(sorted(pair)) for pair in circles()]
+    pairs = sorted(" <-> ".join(sorted(pair)) for pair in circles())
     print_row("files / lines of the package", f"{len(files)} / {lines:,}")
     print_row("circles", str(len(pairs)), pairs)
     print_row("arrows upward", str(len(arrows_up())), arrows_up())

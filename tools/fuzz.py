@@ -5,8 +5,8 @@
 
 Inputs are mutations of good ones; one that reaches lines of the package which none before it
 reached is mutated further. A finding, an exception of another kind, an input that takes over five
-seconds, or one after which the process has grown by half a gigabyte, is written to --keep and ends
-that target.
+seconds of the processor, or one after which the process has grown by half a gigabyte, is written
+to --keep and ends that target.
 """
 
 import argparse
@@ -22,8 +22,10 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
@@ -47,7 +49,8 @@ from trm_mlx.models.model import build_model
 from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.registry import read_puzzles
 
-SLOW, GROWTH = 5.0, 512  # seconds an input, MiB
+SLOW, GROWTH = 5.0, 512  # seconds of the processor an input, MiB
+LARGE = 4000  # bytes of an input that is mutated further, unless a good one is larger
 PACKAGE = str(Path(trm_mlx.__file__).parent)
 EVIL = (
     "", " ", "\0", "\n", "\r\n", "-1", "0", "NaN", "1e999", "9" * 30, "null", "[]", "{}", '"', "'",
@@ -247,46 +250,72 @@ def mutated(data: bytes, rng: random.Random, others: list[bytes]) -> bytes:
     return bytes(data)
 
 
-def reached(read: Reader, data: bytes, seen: set) -> bool:
-    """Run a reader; whether it came to lines of the package that are not in ``seen``."""
-    before = len(seen)
+class Coverage:
+    """The lines of the package that inputs have reached.
 
-    def trace(frame, event, _):
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+    A function none of whose last ``BORING`` calls reached a new line is traced in one call of
+    ``BORING``, since tracing takes several times as long as reading.
+    """
+
+    BORING = 64
+
+    def __init__(self) -> None:
+        self.lines: set[tuple] = set()
+        self._calls: Counter = Counter()  # of each function since it reached a new line
+
+    def grows_by(self, read: Reader, data: bytes) -> bool:
+        """Run a reader; return whether it reached a new line."""
+        before = len(self.lines)
+        sys.settrace(self._enter)
+        try:
+            read(data)
+        except InputError:
+            pass
+        finally:
+            sys.settrace(None)
+        return len(self.lines) > before
+
+    def _enter(self, frame: FrameType, _event: str, _argument: object) -> Callable | None:
+        code = frame.f_code
+        if not code.co_filename.startswith(PACKAGE):
             return None
-        if event == "line":
-            seen.add((frame.f_code.co_filename, frame.f_lineno))
-        return trace
+        self._calls[code] += 1
+        calls = self._calls[code]
+        return self._line if calls < self.BORING or calls % self.BORING == 0 else None
 
-    sys.settrace(trace)
-    try:
-        read(data)
-    except InputError:
-        pass
-    finally:
-        sys.settrace(None)
-    return len(seen) > before
+    def _line(self, frame: FrameType, event: str, _argument: object) -> Callable:
+        place = frame.f_code, frame.f_lineno
+        if event == "line" and place not in self.lines:
+            self.lines.add(place)
+            self._calls[frame.f_code] = 0
+        return self._line
 
 
 def fuzz(read: Reader, seeds: list[bytes], inputs: int, rng: random.Random) -> bytes | None:
     """The first input with a finding, which is printed; None if there is none."""
-    corpus, seen = list(seeds), set()
+    corpus, coverage = list(seeds), Coverage()
+    most = max(LARGE, 2 * max(map(len, seeds)))
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(inputs):
         data = seeds[number] if number < len(seeds) else mutated(rng.choice(corpus), rng, corpus)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
-            if reached(read, data, seen) and len(data) < 100_000:
+            if coverage.grows_by(read, data) and len(data) < most:
                 corpus.append(data)
         except Exception:
             traceback.print_exc()
             return data
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
+        if seconds > SLOW:  # traced
+            start = time.process_time()
+            with contextlib.suppress(InputError):
+                read(data)
+            seconds = time.process_time() - start
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - size) / 1024
         if (seconds > SLOW and number > len(seeds)) or grown > GROWTH:
             print(f"{seconds:.1f} s, {grown:.0f} MiB more")
             return data
-    print(f"{inputs} inputs, {len(corpus)} kept, {len(seen)} lines reached", flush=True)
+    print(f"{inputs} inputs, {len(corpus)} kept, {len(coverage.lines)} lines reached", flush=True)
     return None
 
 

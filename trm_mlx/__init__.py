@@ -29,7 +29,7 @@ _LAZY = {
     "load_config": "trm_mlx.config_io",
     "RecursiveReasoner": "trm_mlx.models.model",
     "build_model": "trm_mlx.models.model",
-    "load": "trm_mlx.models.checkpoint_files",
+    "load": "trm_mlx.convert.load",
     "adapt": "trm_mlx.adaptation",
     "predict": "trm_mlx.solve.solver",
     "refine": "trm_mlx.solve.refine",

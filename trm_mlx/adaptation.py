@@ -23,7 +23,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.atomic import atomic_file
+from trm_mlx.atomic import output_file
 from trm_mlx.builders.arc import write_puzzles
 from trm_mlx.builders.arc_files import Puzzle, find_subsets, read_subset
 from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
@@ -307,10 +307,10 @@ class _Clock:
             done = taken / self._steps
         else:
             done = (now - self._begun) / max(self._seconds - self._reserve, 1e-9)
-        self.tell(phase, min(done, 1.0))
+        self.report(phase, min(done, 1.0))
         return done
 
-    def tell(self, phase: str, done: float) -> None:
+    def report(self, phase: str, done: float) -> None:
         """Report progress and ask whether to stop."""
         self._on_progress(Moment(phase, done))
         self.stopped = self.stopped or self._should_stop()
@@ -373,7 +373,7 @@ def _vote(trainer: Trainer, clock: _Clock) -> dict[str, list[Answer]]:
     def tick(rows: int) -> None:
         nonlocal seen
         seen += rows
-        clock.tell("voting", seen / examples)
+        clock.report("voting", seen / examples)
         if clock.stopped and not asked_before:
             raise _StopVotingError
 
@@ -444,8 +444,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    try:
-        with atomic_file(path) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {refusal(error)}") from error
+    with output_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

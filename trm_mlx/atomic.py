@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from trm_mlx.errors import InputError, refusal
+
 _ASIDE = ".partial-"  # in the names of the folders that are being filled
-_OPEN_FILES = (
-    "/dev/fd/",
-    "/dev/std",
-    "/proc/",
-)  # they may be regular files, which keep their inode
+# They may be regular files, which keep their inode.
+_OPEN_FILES = ("/dev/fd/", "/dev/std", "/proc/")
 
 
 @contextmanager
@@ -94,6 +93,32 @@ def atomic_file(final: Path) -> Iterator[Path]:
         _sync(unfinished)
         unfinished.rename(final)
         _sync(final.parent)
+
+
+@contextmanager
+def output_file(final: Path) -> Iterator[Path]:
+    """`atomic_file` for a file that a command line names.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        with atomic_file(final) as unfinished:
+            yield unfinished
+    except OSError as error:
+        raise InputError(f"cannot write {final}: {refusal(error)}") from error
+
+
+def check_target(path: Path) -> None:
+    """Check that a file could be written, before any work.
+
+    Raises:
+        InputError: its folder is missing, or it is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}, create it first")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file to write")
 
 
 def _is_special(final: Path) -> bool:

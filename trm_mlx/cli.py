@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2 for bad input; as of a shell, 130 for Ctrl-C, and 141 where nobody reads the output any more.
     """
     if "_ARGCOMPLETE" in os.environ:
-        importlib.import_module("trm_mlx.commands.completion").complete(VERBS)
+        _complete()
     _open_closed_output()
     try:
         status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
@@ -79,6 +79,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _complete() -> None:
+    """Write the words that can follow what has been typed, and end the process.
+
+    A shell asks for them by ``_ARGCOMPLETE`` once its start file says
+    ``eval "$(register-python-argcomplete trm)"``.
+    """
+    import argcomplete
+
+    argcomplete.autocomplete(parser_of(os.environ["COMP_LINE"].split()[1:]))
+
+
+def parser_of(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser of all verbs, that of ``words`` with its options."""
+    root = argparse.ArgumentParser("trm")
+    groups = {(): root.add_subparsers()}
+    for verb, (module_name, summary) in VERBS.items():
+        *group, name = names = verb.split()
+        if tuple(group) not in groups:
+            groups[tuple(group)] = groups[()].add_parser(*group).add_subparsers()
+        parser = groups[tuple(group)].add_parser(name, help=summary)
+        if words[: len(names)] == names:
+            importlib.import_module(module_name).add_arguments(parser)
+    return root
 
 
 def _open_closed_output() -> None:

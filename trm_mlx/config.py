@@ -251,7 +251,15 @@ class TrainConfig:
         10_000, "epochs between evaluations, divides epochs; null, or more: one, at the end"
     )
     min_eval_interval: int = _option(0, "first interval that evaluates")
+    eval_max_steps: int | None = _option(
+        None, "supervision steps of a puzzle in evaluations; null: arch.halt_max_steps", above=0
+    )
     checkpoint_every_eval: bool = _option(True, "save at every evaluation, not only last")
+    save_interval: int | None = _option(
+        None,
+        "training steps between checkpoints, besides those of evaluations; null: no more",
+        above=0,
+    )
     keep_checkpoints: int | None = _option(None, "newest checkpoints to keep; null: all", above=0)
     keep_best: str | None = _option(
         None, "also keep the best by a metric, such as all/exact_accuracy; the lowest of a loss"

@@ -15,8 +15,7 @@ from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.dataset import PuzzleDataset
-from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.sampler import iterate_test
+from trm_mlx.data.sampler import iterate_test, prefetch
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.evaluate.evaluate import EvaluationStep

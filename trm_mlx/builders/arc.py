@@ -22,11 +22,12 @@ from trm_mlx.builders.write import (
     BuiltDataset,
     add_common,
     check_options,
+    left_out,
 )
 from trm_mlx.config_io import path_text
 from trm_mlx.data.writer import Chunk, SplitStream, write_dataset
 from trm_mlx.errors import InputError
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.arc import ARC, PUZZLES_FILE, Symmetry, grid_key
 
 
@@ -88,8 +89,7 @@ def build_arc(
         puzzles += _shuffled(read, ordering)
         warnings += found.warnings
         skipped += found.skipped
-    if skipped:
-        warnings.append(f"{len(skipped)} puzzles are left out, the first: {skipped[0]}")
+    warnings += left_out(skipped)
     warnings += _leaks(puzzles) + _shared(puzzles)
     if not any(puzzle.held_out for puzzle in puzzles):
         warnings.append("nothing is held out: there is no test split to evaluate on")

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trm_mlx.builders.write import skip_or_raise
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError, located
 from trm_mlx.tasks.arc import SEPARATOR, check_grid
@@ -156,10 +157,10 @@ def read_subset(
             pairs = _pairs(f"{where}, train", train), _pairs(f"{where}, test", tests)
             found.puzzles.append(Puzzle(name, *pairs, held_out))
         except InputError as error:
-            _skip(found, error, skip_invalid)
+            skip_or_raise(error, found.skipped if skip_invalid else None)
     for name in sorted((solutions or {}).keys() - seen.keys()):
         error = InputError(f"{solved}: puzzle {name} has no challenge; the two files must match")
-        _skip(found, error, skip_invalid)
+        skip_or_raise(error, found.skipped if skip_invalid else None)
     if hidden:
         found.warnings.append(
             f"{missing or place}: tests without an output get {UNKNOWN}, so the score of {hidden} "
@@ -168,12 +169,6 @@ def read_subset(
     if not found.puzzles:
         raise InputError(f"{place} holds no puzzle that can be used: {found.skipped[0]}")
     return found
-
-
-def _skip(found: Found, error: InputError, skip_invalid: bool) -> None:
-    if not skip_invalid:
-        raise InputError(f"{error}; or leave such puzzles out with skip_invalid") from error
-    found.skipped.append(str(error))
 
 
 def _contents(place: Path) -> Iterator[tuple[Path, str, object]]:

@@ -16,8 +16,9 @@ from trm_mlx.builders.tables import (
     Columns,
     add_source,
     check_one_source,
+    count_ambiguous,
     each,
-    flaws,
+    leaks,
     read_sources,
     subsample,
 )
@@ -49,6 +50,7 @@ def build_maze(
     question_column: str | None = None,
     answer_column: str | None = None,
     subsample_size: int | None = None,
+    skip_invalid: bool = False,
     aug: bool = False,
     kind: str = KINDS[0],
     min_path_length: int | None = None,
@@ -67,6 +69,7 @@ def build_maze(
         num_test: test mazes to generate, or to split off a table.
         question_column, answer_column: names of columns of ``input``; None: those in use.
         subsample_size: training mazes to keep, at random; None: all.
+        skip_invalid: leave out rows of a table that cannot be used, and count them in a warning.
         aug: add the 7 other rotations and reflections of every training maze.
         kind: of generated mazes, one of ``trm_mlx.tasks.maze.KINDS``.
         min_path_length: steps that a generated maze's shortest path has at least; None: a side,
@@ -81,7 +84,7 @@ def build_maze(
     check_options(locals(), subsample_size=1, num_train=1, num_test=1, min_path_length=1, workers=1)
     if kind not in KINDS:
         raise InputError(f"kind={kind}: choose one of {', '.join(KINDS)}")
-    rng = np.random.default_rng(seed)
+    rng, warnings = np.random.default_rng(seed), []
     if generate is not None:
         check_one_source(generate, input)
         task = Maze(generate)
@@ -91,14 +94,19 @@ def build_maze(
         raise InputError("min_path_length goes with generate: a CSV file has its own mazes")
     else:
         columns = Columns(question_column, answer_column)
-        task, train, test = read_sources(
-            input, source_repo, columns, num_test, Maze, _boards_of, rng
+        task, train, test, warnings = read_sources(
+            input, source_repo, columns, num_test, Maze, _boards_of, rng, skip_invalid
         )
     train = subsample(train, subsample_size, rng)
     images = IMAGES if aug else 1
     chunks = _augmented(task, train, images)
     built = write_splits(output_dir, task, chunks, len(train.ratings), images - 1, test, overwrite)
-    return built if generate is not None else built._replace(warnings=flaws(task, train, test))
+    warnings += leaks(task, train.questions, test.questions)
+    several = sum(count_ambiguous(task, puzzles.questions) for puzzles in (train, test))
+    summary = built.summary
+    if several:
+        summary += f"; {several} of all have several shortest paths, of which the label is one"
+    return built._replace(summary=summary, warnings=tuple(warnings))
 
 
 def _boards_of(

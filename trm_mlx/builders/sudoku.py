@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from trm_mlx.builders.tables import (
+    LEAKED,
     Columns,
     add_source,
+    ambiguous,
     check_one_source,
     each,
-    flaws,
+    leaks,
     read_sources,
     subsample,
 )
@@ -26,19 +28,22 @@ from trm_mlx.builders.write import (
     add_common,
     add_counts,
     check_options,
-    generate_splits,
+    generate_split,
     write_splits,
 )
 from trm_mlx.errors import InputError
-from trm_mlx.progress_bar import ProgressBar
-from trm_mlx.tasks.base import Puzzles
+from trm_mlx.progress import ProgressBar
+from trm_mlx.tasks.base import Puzzles, Task
+from trm_mlx.tasks.padded_sudoku import PaddedSudoku
 from trm_mlx.tasks.sudoku import Sudoku
+
+ALL_IMAGES = "all 4x4 grids are images of each other, only larger boards test what is new"
 
 
 def build_sudoku(
     output_dir: str | Path,
     *,
-    generate: int | None = None,
+    generate: int | Sequence[int] | None = None,
     input: str | Path | None = None,
     source_repo: str = "sapientinc/sudoku-extreme",
     num_train: int = 1000,
@@ -46,9 +51,12 @@ def build_sudoku(
     question_column: str | None = None,
     answer_column: str | None = None,
     subsample_size: int | None = None,
+    skip_invalid: bool = False,
     min_difficulty: int = 0,
     num_aug: int = 0,
     extra_givens: int = 0,
+    test_sizes: Sequence[int] | None = None,
+    max_grid_size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> BuiltDataset:
@@ -56,16 +64,21 @@ def build_sudoku(
 
     Args:
         output_dir: dataset folder to write.
-        generate: make puzzles of so many cells a side, 4, 6 or 9; None: read them.
+        generate: make puzzles of so many cells a side, 4, 6 or 9, or of several sizes, equally many
+            of each; None: read them.
         input: table (test puzzles are split off), or folder with train.csv and test.csv.
         source_repo: dataset on the Hugging Face hub, read without ``generate`` and ``input``.
         num_train: puzzles to generate.
         num_test: test puzzles to generate, or to split off a table.
         question_column, answer_column: names of columns of ``input``; None: those in use.
         subsample_size: training puzzles to keep, at random; None: all.
+        skip_invalid: leave out rows of a table that cannot be used, and count them in a warning.
         min_difficulty: lowest rating to keep, in both splits.
         num_aug: augmented copies of every training puzzle.
         extra_givens: generated puzzles show up to this many more cells than they need.
+        test_sizes: of the test puzzles that are generated; None: as ``generate``.
+        max_grid_size: pad boards to so many rows and columns, as `PaddedSudoku` does; several sizes
+            need it, and are the sets of the test split. None: boards as they are.
         seed: of every draw.
         overwrite: replace a dataset that is there.
 
@@ -73,30 +86,80 @@ def build_sudoku(
         InputError: unusable files or values; nothing is written then.
     """
     check_options(locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
-    rng = np.random.default_rng(seed)
+    rng, warnings, remedy = np.random.default_rng(seed), [], LEAKED
     if generate is not None:
         check_one_source(generate, input)
-        task = Sudoku(generate)
-        if task.size == 4 and num_aug:
+        sizes = [generate] if isinstance(generate, int) else [*dict.fromkeys(generate)]
+        held_out = sizes if test_sizes is None else [*dict.fromkeys(test_sizes)]
+        task = _task_of([*sizes, *held_out], max_grid_size)
+        if 4 in sizes and num_aug:
             raise InputError(
                 "num_aug with generate=4: the 288 grids are images of each other, so copies would "
                 "show test solutions; raise num_train instead"
             )
+        remedy = ALL_IMAGES if 4 in held_out else LEAKED
         options = {"min_rating": min_difficulty, "extra_givens": extra_givens}
-        train, test = generate_splits(task, num_train, num_test, rng, **options)
+        train = _generated(task, sizes, num_train, rng, False, options)
+        test = _generated(task, held_out, num_test, rng, True, options)
+    elif test_sizes is not None:
+        raise InputError("test_sizes goes with generate: a table has its own test puzzles")
     else:
         columns = Columns(question_column, answer_column)
-        task, train, test = read_sources(
-            input, source_repo, columns, num_test, Sudoku, _boards_of, rng
+        task, train, test, warnings = read_sources(
+            input, source_repo, columns, num_test, Sudoku, _boards_of, rng, skip_invalid
         )
+        if max_grid_size is not None:
+            task = PaddedSudoku(task.size, max_grid_size)
+            train, test = task.pad_puzzles(train), task.pad_puzzles(test)
     train = _at_least(train, min_difficulty, "training")
     test = _at_least(test, min_difficulty, "test")
     train = subsample(train, subsample_size, rng)
     chunks = _augmented(task, train, test, num_aug, rng)
     built = write_splits(output_dir, task, chunks, len(train.ratings), num_aug, test, overwrite)
-    if generate is not None:
-        return built
-    return built._replace(warnings=flaws(task, train, test))
+    if generate is None:
+        warnings += ambiguous(task, train, test)
+    warnings += leaks(task, train.questions, test.questions, remedy)
+    return built._replace(warnings=tuple(warnings))
+
+
+def _task_of(sizes: list[int], max_grid_size: int | None) -> Sudoku | PaddedSudoku:
+    """The task of boards of these sizes.
+
+    Raises:
+        InputError: there is none; or several sizes without the one that they are padded to.
+    """
+    boards = {size: Sudoku(size) for size in sizes}
+    if not boards:
+        raise InputError("generate has no size: name 4, 6 or 9, or several")
+    if max_grid_size is not None:
+        return PaddedSudoku(max(boards), max_grid_size)
+    if len(boards) > 1:
+        raise InputError(
+            f"boards of {' and '.join(map(str, boards))} rows need one padded size: add "
+            f"max_grid_size={max(boards)}, or more"
+        )
+    return boards[sizes[0]]
+
+
+def _generated(
+    task: Sudoku | PaddedSudoku,
+    sizes: list[int],
+    count: int,
+    rng: np.random.Generator,
+    testing: bool,
+    options: dict[str, int],
+) -> Puzzles:
+    """``count`` puzzles of a split, equally many of each size."""
+    if count < len(sizes):
+        raise InputError(f"{count} puzzles of {len(sizes)} sizes: ask for at least one of each")
+    shares = [len(range(number, count, len(sizes))) for number in range(len(sizes))]
+    found = [
+        generate_split(Sudoku(size), share, rng, testing, **options)
+        for size, share in zip(sizes, shares, strict=True)
+    ]
+    if isinstance(task, PaddedSudoku):
+        found = [task.pad_puzzles(puzzles) for puzzles in found]
+    return Puzzles(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _boards_of(
@@ -123,7 +186,7 @@ def _at_least(puzzles: Puzzles, rating: int, name: str) -> Puzzles:
 
 
 def _augmented(
-    task: Sudoku, puzzles: Puzzles, test: Puzzles, copies: int, rng: np.random.Generator
+    task: Task, puzzles: Puzzles, test: Puzzles, copies: int, rng: np.random.Generator
 ) -> Iterator[Boards]:
     """Chunks of puzzles, each followed by symmetric images, none with a test solution."""
     group = 1 + copies
@@ -159,11 +222,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, build_sudoku)
     source = add_source(parser)
     source.add_argument(
-        "--generate", type=int, choices=(4, 6, 9), metavar="SIZE", help="make 4x4, 6x6 or 9x9"
+        "--generate",
+        type=int,
+        nargs="+",
+        choices=(4, 6, 9),
+        metavar="SIZE",
+        help="make 4x4, 6x6 or 9x9, or several sizes",
     )
     add_counts(parser)
     parser.add_argument("--min-difficulty", type=int, help="lowest rating to keep")
     parser.add_argument("--num-aug", type=int, help="augmented copies per puzzle")
     parser.add_argument(
         "--extra-givens", type=int, help="generated puzzles show up to this many more"
+    )
+    parser.add_argument(
+        "--test-sizes",
+        type=int,
+        nargs="+",
+        choices=(4, 6, 9),
+        metavar="SIZE",
+        help="of the generated test puzzles (default: as --generate)",
+    )
+    parser.add_argument(
+        "--max-grid-size",
+        type=int,
+        metavar="SIDE",
+        help="pad boards to SIDE rows and columns, as several sizes need",
     )

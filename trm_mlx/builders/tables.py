@@ -5,26 +5,28 @@ The published layout is that of the Sudoku-Extreme and Maze-Hard releases,
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from trm_mlx.builders.write import Boards, left_out, skip_or_raise
 from trm_mlx.config_io import path_text
 from trm_mlx.data.tables import read_rows
 from trm_mlx.errors import InputError, located
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.registry import read_puzzles
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".jsonl", ".json", ".parquet", ".npy")
 LOOKED_AT = 200_000  # questions of a split whose solutions are counted
+LEAKED = "do not report this test score"
 AT_ONCE = 4096  # questions between two ticks of a progress bar
 
 # Given the places for messages and the texts of two columns, the cell values of all questions and
 # answers.
-BoardsOf = Callable[[Task, list[str], Sequence[str], Sequence[str]], tuple[np.ndarray, np.ndarray]]
+BoardsOf = Callable[[Task, list[str], Sequence[str], Sequence[str]], Boards]
 
 
 class Columns(NamedTuple):
@@ -47,6 +49,9 @@ def add_source(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGr
         "--source-repo", help="dataset on the Hugging Face hub (default: %(default)s)"
     )
     parser.add_argument("--subsample-size", type=int, help="training puzzles to keep, at random")
+    parser.add_argument(
+        "--skip-invalid", action="store_true", help="leave out rows that cannot be used"
+    )
     for role in ("question", "answer"):
         parser.add_argument(f"--{role}-column", metavar="NAME", help=f"of --input, of {role}s")
     return source
@@ -70,10 +75,14 @@ def read_sources(
     kind: type[Task],
     boards_of: BoardsOf,
     rng: np.random.Generator,
-) -> tuple[Task, Puzzles, Puzzles]:
-    """The task, training and test puzzles of a table, a folder of two, or the hub.
+    skip_invalid: bool = False,
+) -> tuple[Task, Puzzles, Puzzles, list[str]]:
+    """The task, training and test puzzles of a table, a folder of two, or the hub; warnings.
 
     Test puzzles are split off where there is one table.
+
+    Args:
+        skip_invalid: leave out rows that cannot be used, which a warning counts.
 
     Raises:
         InputError: naming the file, and the line, that cannot be used.
@@ -87,14 +96,16 @@ def read_sources(
         tables = [path]
     else:
         raise InputError(f"input={path} does not exist: name a table, or a folder of them")
-    found = [read_table(table, columns, kind, boards_of) for table in tables]
+    skipped: list[str] | None = [] if skip_invalid else None
+    found = [read_table(table, columns, kind, boards_of, skipped) for table in tables]
+    warnings = left_out(skipped or [])
     task, train = found[0]
     if len(found) == 1:
-        return task, *_split_off(task, train, num_test, rng)
+        return task, *_split_off(task, train, num_test, rng), warnings
     test_task, test = found[1]
     if task != test_task:
         raise InputError(f"{tables[0]} holds {task.name} but {tables[1]} {test_task.name}")
-    return task, train, test
+    return task, train, test, warnings
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -113,60 +124,112 @@ def _tables_in(folder: Path) -> list[Path]:
 
 
 def read_table(
-    path: Path, columns: Columns, kind: type[Task], boards_of: BoardsOf
+    path: Path,
+    columns: Columns,
+    kind: type[Task],
+    boards_of: BoardsOf,
+    skipped: list[str] | None = None,
 ) -> tuple[Task, Puzzles]:
     """The puzzles of one table; every answer is checked against its question.
 
     Args:
         kind: the class of their task.
+        skipped: takes what is wrong with the rows that cannot be used, which are then left out.
 
     Raises:
         InputError: naming the file and line that cannot be used.
     """
-    places, questions, answers, ratings = [], [], [], []
+    rows, before = _Rows([], [], [], []), len(skipped or ())
     for row in read_rows(path, *columns):
         if row.problem:
-            raise InputError(row.problem)
+            skip_or_raise(InputError(row.problem), skipped)
+            continue
         if row.answer is None:
             raise InputError(
                 f"{path} has no column of answers that is known: name it with --answer-column, or "
                 "call it answer"
             )
-        places.append(f"{path} line {row.line}")
-        questions.append(row.question)
-        answers.append(row.answer)
-        ratings.append(row.rating or 0.0)
-    if not places:
+        cells = (f"{path} line {row.line}", row.question, row.answer, row.rating or 0.0)
+        for column, cell in zip(rows, cells, strict=True):
+            column.append(cell)
+    if not rows.places and len(skipped or ()) == before:
         raise InputError(f"{path} has no puzzles after its header")
-    with located(places[0]):
-        first = read_puzzles(questions[0])[0]
-        if first.error is not None:
-            raise first.error
-        if not isinstance(first.task, kind):
-            raise InputError(f"a puzzle of {first.task.name}: use the builder of that kind")
-    task = first.task
-    boards = boards_of(task, places, questions, answers)
-    wrong = np.flatnonzero(~task.check(*boards))
+    task = _task_of(rows, kind, skipped)
+    parts = [] if task is None else [*_read(task, rows, boards_of, skipped)]
+    found = [_solved(task, *part, skipped) for part in parts]
+    if not sum(len(puzzles.ratings) for puzzles in found):
+        raise InputError(f"{path} holds no puzzle that can be used: {skipped[before]}")
+    questions, answers, ratings = map(np.concatenate, zip(*found, strict=True))
+    whole = ratings.astype(np.int64)
+    return task, Puzzles(questions, answers, whole if (whole == ratings).all() else ratings)
+
+
+class _Rows(NamedTuple):
+    """Rows of a table, by column."""
+
+    places: list[str]
+    questions: list[str]
+    answers: list[str]
+    ratings: list[float]
+
+    def take(self, rows: slice) -> "_Rows":
+        return _Rows(*(column[rows] for column in self))
+
+
+def _task_of(rows: _Rows, kind: type[Task], skipped: list[str] | None) -> Task | None:
+    """The task of the first question that can be used; where others are left out, maybe none."""
+    errors = None if skipped is None else []
+    for place, question in zip(rows.places, rows.questions, strict=True):
+        try:
+            with located(place):
+                first = read_puzzles(question)[0]
+                if first.error is not None:
+                    raise first.error
+                if not isinstance(first.task, kind):
+                    name = first.task.name
+                    raise InputError(f"a puzzle of {name}: use the builder of that kind")
+            return first.task
+        except InputError as error:
+            skip_or_raise(error, errors)
+    if errors:
+        skipped.append(errors[0])
+    return None
+
+
+def _read(
+    task: Task, rows: _Rows, boards_of: BoardsOf, skipped: list[str] | None
+) -> Iterator[tuple[_Rows, Boards]]:
+    """Rows with their boards; those with what cannot be read are halved until it stands alone."""
+    try:
+        yield rows, boards_of(task, *rows[:3])
+    except InputError as error:
+        count = len(rows.places)
+        if count == 1 or skipped is None:
+            skip_or_raise(error, skipped)
+            return
+        for half in (slice(count // 2), slice(count // 2, None)):
+            yield from _read(task, rows.take(half), boards_of, skipped)
+
+
+def _solved(task: Task, rows: _Rows, boards: Boards, skipped: list[str] | None) -> Puzzles:
+    """The rows whose answers solve their questions."""
+    right = task.check(*boards)
+    wrong = np.flatnonzero(~right)
     if wrong.size:
         counts = _solutions(task, boards[0][wrong[:LOOKED_AT]])
-        reason = "the answer does not solve the question"
-        reason += ", which has no solution" if counts.size and counts[0] == 0 else ""
-        reason += f"; {len(wrong)} of {len(places)} lines are wrong" if len(wrong) > 1 else ""
         unsolvable = int((counts == 0).sum())
-        reason += f", {unsolvable} questions without a solution" if unsolvable > 1 else ""
-        raise InputError(f"{places[wrong[0]]}: {reason}")
-    values = np.array(ratings)
-    whole = values.astype(np.int64)
-    return task, Puzzles(*boards, whole if (whole == values).all() else values)
+        for number, row in enumerate(wrong):
+            reason = f"{rows.places[row]}: the answer does not solve the question"
+            reason += ", which has no solution" if (counts[number : number + 1] == 0).any() else ""
+            if skipped is None and len(wrong) > 1:
+                reason += f"; {len(wrong)} of {len(rows.places)} lines are wrong"
+                reason += f", {unsolvable} questions without a solution" if unsolvable > 1 else ""
+            skip_or_raise(InputError(reason), skipped)
+    puzzles = Puzzles(*boards, np.array(rows.ratings, np.float64))
+    return puzzles.take(right)
 
 
-def flaws(task: Task, train: Puzzles, test: Puzzles) -> tuple[str, ...]:
-    """Warnings of questions with several solutions, and of test puzzles that are trained on."""
-    splits = {"training": train, "test": test}
-    return (*_ambiguous(task, splits), *_leaks(task, train.questions, test.questions))
-
-
-def _leaks(task: Task, train: np.ndarray, test: np.ndarray) -> list[str]:
+def leaks(task: Task, train: np.ndarray, test: np.ndarray, remedy: str = LEAKED) -> list[str]:
     """A warning of test questions that are training questions, or images of them."""
     tests = _in_chunks("comparing test puzzles", task.image_keys, test)
     rows_of: dict[bytes, list[int]] = {key: [] for key in tests}
@@ -185,7 +248,7 @@ def _leaks(task: Task, train: np.ndarray, test: np.ndarray) -> list[str]:
         return []
     return [
         f"{len(leaked)} of {len(test)} test puzzles (the first is number {min(leaked) + 1}) are "
-        "trained on, as they are or as images under symmetries; do not report this test score"
+        f"trained on, as they are or as images under symmetries; {remedy}"
     ]
 
 
@@ -201,12 +264,12 @@ def _in_chunks(
     return found
 
 
-def _ambiguous(task: Task, splits: dict[str, Puzzles]) -> list[str]:
-    """Warnings of questions with more than one solution, for tasks that can count them."""
+def ambiguous(task: Task, train: Puzzles, test: Puzzles) -> list[str]:
+    """Warnings of questions with more than one solution."""
     warnings = []
-    for name, puzzles in splits.items():
+    for name, puzzles in (("training", train), ("test", test)):
         questions = puzzles.questions[:LOOKED_AT]
-        several = int((_solutions(task, questions) == 2).sum())
+        several = count_ambiguous(task, questions)
         if several:
             of = f"{len(questions)}" + (" looked at" if len(questions) == LOOKED_AT else "")
             warnings.append(
@@ -216,10 +279,13 @@ def _ambiguous(task: Task, splits: dict[str, Puzzles]) -> list[str]:
     return warnings
 
 
+def count_ambiguous(task: Task, questions: np.ndarray) -> int:
+    """The number of questions that have several solutions."""
+    return int((_solutions(task, questions) == 2).sum())
+
+
 def _solutions(task: Task, questions: np.ndarray) -> np.ndarray:
-    """How many solutions each question has, see `Sudoku.count_solutions`; else empty."""
-    if not hasattr(task, "count_solutions"):
-        return np.zeros(0)
+    """How many solutions each question has, see `Task.count_solutions`."""
     return np.array(_in_chunks("counting solutions", task.count_solutions, questions))
 
 

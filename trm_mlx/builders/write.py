@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trm_mlx.config_io import path_text
+from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.writer import SplitStream, check_replaceable, write_dataset
 from trm_mlx.errors import InputError
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw_distinct
 
@@ -52,6 +53,22 @@ def check_options(values: dict[str, Any], **least: int) -> None:
     check_replaceable(Path(values["output_dir"]), values["overwrite"])
 
 
+def skip_or_raise(error: InputError, skipped: list[str] | None) -> None:
+    """Note a puzzle that cannot be used among the ``skipped`` ones, which are left out.
+
+    Raises:
+        InputError: ``skipped`` is None; the error, with the builder's keyword as its remedy.
+    """
+    if skipped is None:
+        raise InputError(f"{error}; or leave such puzzles out with skip_invalid") from error
+    skipped.append(str(error))
+
+
+def left_out(skipped: list[str]) -> list[str]:
+    """A warning of the puzzles that were skipped, if any."""
+    return [f"{len(skipped)} puzzles are left out, the first: {skipped[0]}"] if skipped else []
+
+
 def generate_splits(
     task: Task,
     num_train: int,
@@ -60,7 +77,20 @@ def generate_splits(
     workers: int = 1,
     **options: object,
 ) -> tuple[Puzzles, Puzzles]:
-    """Different training and test puzzles; ``tasks/holdout.py`` says which are held out.
+    """Different training and test puzzles; see `generate_split`."""
+    train = generate_split(task, num_train, rng, False, workers, **options)
+    return train, generate_split(task, num_test, rng, True, workers, **options)
+
+
+def generate_split(
+    task: Task,
+    count: int,
+    rng: np.random.Generator,
+    testing: bool,
+    workers: int = 1,
+    **options: object,
+) -> Puzzles:
+    """Different puzzles for training, or held-out ones; ``tasks/holdout.py`` says which those are.
 
     Args:
         workers: processes that make them. With two or more the puzzles differ from those of one,
@@ -69,20 +99,18 @@ def generate_splits(
     Raises:
         InputError: there are fewer than asked for.
     """
-    splits = []
-    for name, count, testing in (("training", num_train, False), ("test", num_test, True)):
-        with ProgressBar(total=count, desc=f"generating {name} puzzles", unit="puzzle") as bar:
-            if workers == 1:
-                puzzles = draw_distinct(task, count, rng, testing, bar.update, **options)
-            else:
-                puzzles = _draw_in_parallel(workers, task, count, rng, testing, bar.update, options)
-        if len(puzzles.ratings) < count:
-            raise InputError(
-                f"only {len(puzzles.ratings)} different {task.name} {name} puzzles found where "
-                f"{count} are wanted: ask for fewer"
-            )
-        splits.append(puzzles)
-    return splits[0], splits[1]
+    name = "test" if testing else "training"
+    with ProgressBar(total=count, desc=f"generating {name} puzzles", unit="puzzle") as bar:
+        if workers == 1:
+            puzzles = draw_distinct(task, count, rng, testing, bar.update, **options)
+        else:
+            puzzles = _draw_in_parallel(workers, task, count, rng, testing, bar.update, options)
+    if len(puzzles.ratings) < count:
+        raise InputError(
+            f"only {len(puzzles.ratings)} different {task.name} {name} puzzles found where "
+            f"{count} are wanted: ask for fewer"
+        )
+    return puzzles
 
 
 def _draw_in_parallel(
@@ -131,13 +159,14 @@ def write_splits(
         train: chunks of training boards: ``originals`` puzzles, each followed by its ``images``.
     """
     tests = len(test.ratings)
-    held_out = iter([(test.questions, test.answers)])
+    tokens = task.encode(test.questions), task.encode(test.answers)
+    sets = {
+        name: SplitArrays.of(*(array[rows] for array in tokens))
+        for name, rows in task.subsets(test.questions).items()
+    }
     write_dataset(
         output_dir,
-        {
-            "train": _split(task, train, originals, images),
-            "test": _split(task, held_out, tests, 0),
-        },
+        {"train": _split(task, train, originals, images), "test": sets},
         ["<blank>"],
         vocab_size=task.vocab_size,
         seq_len=task.seq_len,

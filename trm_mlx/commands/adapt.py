@@ -1,7 +1,6 @@
 """``trm adapt``: adapt a trained ARC model to tasks of yours, and answer their test inputs."""
 
 import argparse
-import importlib.util
 import signal
 import sys
 import time
@@ -23,13 +22,15 @@ from trm_mlx.adaptation import (
     resume,
     write_text,
 )
+from trm_mlx.atomic import check_target
 from trm_mlx.config_io import path_text
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import find_checkpoint
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.run.signals import stop_signal
-from trm_mlx.tasks.arc import PUZZLES_FILE, check_grid
+from trm_mlx.tasks.arc import FILLS, FIRST_COLOUR, PUZZLES_FILE, check_grid
+from trm_mlx.view.save import check_picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Adapt and answer; 1 where a task of a folder was left out, 130 after Ctrl-C."""
     output, picture = (Path(p) if p else None for p in (arguments.output, arguments.save))
-    _check_targets(output, picture)
+    if output is not None:
+        check_target(output)
+    if picture is not None:
+        check_picture(picture, [".png"])
     check_time(arguments.minutes, arguments.steps)
     problems = []
     with stop_signal((signal.SIGINT, signal.SIGTERM)) as stop, _Bar() as bar:
@@ -153,23 +157,12 @@ def _print(adapted: Adapted) -> None:
     print(f"{adapted.folder / ANSWERS}")
 
 
-def _check_targets(output: Path | None, picture: Path | None) -> None:
-    for path in filter(None, (output, picture)):
-        if path.is_dir() or not path.parent.is_dir():
-            raise InputError(f"{path}: name a file in a folder that is there")
-    if picture is not None:
-        if picture.suffix.lower() != ".png":
-            raise InputError(f"--save {picture}: end the name in .png")
-        if importlib.util.find_spec("PIL") is None:
-            raise InputError(f"--save {picture} needs Pillow: pip install 'trm-mlx[view]'")
-
-
 def _write(adapted: Adapted, output: Path | None, picture: Path | None) -> None:
     if output is not None:
         write_text(output, adapted.submission())
     if picture is None:
         return
-    from trm_mlx.view.arc_sheet import save_sheet
+    from trm_mlx.view.image import save_sheet  # which imports Pillow
 
     rows = []
     puzzles = read_json(adapted.folder / DATA / PUZZLES_FILE, "adapt anew", "adapt anew")
@@ -189,4 +182,4 @@ def _write(adapted: Adapted, output: Path | None, picture: Path | None) -> None:
                     for grid, votes in zip(answer.attempts, answer.votes, strict=True)
                 ]
             )
-    save_sheet(rows, picture)
+    save_sheet(rows, FILLS[FIRST_COLOUR:], picture)

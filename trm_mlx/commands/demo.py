@@ -4,7 +4,7 @@ import argparse
 import threading
 import webbrowser
 
-from trm_mlx.commands.model_options import add_task_argument, named_model
+from trm_mlx.commands.options import add_task_argument, named_model
 from trm_mlx.config_io import path_text
 from trm_mlx.demo.compile_tasks import compiling
 from trm_mlx.demo.jobs import warm_up

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_plans(macs: list[int]) -> None:
     """Print a table of `fits` in Markdown: for this machine, or for Macs of so many GB."""
-    from trm_mlx.bench.fits import EXPERIMENTS, fits, working_set
+    from trm_mlx.bench.machine import EXPERIMENTS, fits, working_set
     from trm_mlx.config_io import load_config
     from trm_mlx.models.memory import memory_size
 

@@ -9,9 +9,14 @@ import json
 from pathlib import Path
 
 from trm_mlx import device
-from trm_mlx.commands.model_options import add_task_argument, named_model
-from trm_mlx.commands.puzzle_sources import check_sizes
-from trm_mlx.commands.search_options import add_search_arguments, asked_for, build_solver
+from trm_mlx.atomic import check_target
+from trm_mlx.commands.options import (
+    add_search_arguments,
+    add_task_argument,
+    asked_for,
+    build_solver,
+    named_model,
+)
 from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.config_io import path_text, train_config
 from trm_mlx.data.dataset import check_labelled
@@ -28,11 +33,11 @@ from trm_mlx.evaluate.evaluate import (
 )
 from trm_mlx.models.checkpoint_files import find_checkpoint, load
 from trm_mlx.models.model import RecursiveReasoner
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.run.checkpoint import STATE_FILE, read_state
-from trm_mlx.solve.evaluate import measure
+from trm_mlx.solve.questions import check_sizes
 from trm_mlx.solve.search import SearchConfig
-from trm_mlx.solve.solver import Solver
+from trm_mlx.solve.solver import Solver, measure
 from trm_mlx.tasks import task_of
 from trm_mlx.train.batches import GENERATE, check_generated, open_split_of, test_paths
 from trm_mlx.train.losses import LOSSES
@@ -114,8 +119,8 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
             "options of computation, such as --max-steps, are for one process: leave out mlx.launch"
         )
     output = Path(arguments.output)
-    if arguments.save and not output.parent.is_dir():
-        raise InputError(f"--output {output}: there is no folder {output.parent}, create it first")
+    if arguments.save:
+        check_target(output)
     if arguments.evaluators and not Path(arguments.output_dir).is_dir():
         raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
     arguments.checkpoint = named_model(arguments)
@@ -151,6 +156,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
                 evaluators=evaluators,
                 tick=bar.update,
                 world=world,
+                max_steps=trained.eval_max_steps if trained else None,
             )
     if not world.is_main:
         return

@@ -5,9 +5,9 @@ import importlib.util
 import math
 from pathlib import Path
 
-from trm_mlx.atomic import atomic_file
+from trm_mlx.atomic import check_target, output_file
 from trm_mlx.config_io import path_type
-from trm_mlx.errors import InputError, refusal
+from trm_mlx.errors import InputError
 from trm_mlx.run.log import METRICS_FILE, read_log
 
 # The metric of each panel, its title, and whether its axis is logarithmic.
@@ -41,16 +41,12 @@ def run(arguments: argparse.Namespace) -> None:
     target = arguments.output
     if target.suffix.lower() not in SUFFIXES:
         raise InputError(f"-o {target}: no such picture; end the name in .png or .svg")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
+    check_target(target)
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("trm plot needs Matplotlib: pip install 'trm-mlx[plot]'")
     logs = {run: curves_of(run) for run in arguments.runs}
-    try:
-        with atomic_file(target) as unfinished:
-            _figure(logs).savefig(unfinished, dpi=140, format=target.suffix.lower()[1:])
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {refusal(error)}") from error
+    with output_file(target) as unfinished:
+        _figure(logs).savefig(unfinished, dpi=140, format=target.suffix.lower()[1:])
     print(target)
 
 

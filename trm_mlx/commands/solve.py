@@ -5,6 +5,7 @@ With ``-o`` it writes the answers into a CSV file.
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
@@ -13,36 +14,62 @@ from pathlib import Path
 import numpy as np
 
 from trm_mlx import device
-from trm_mlx.commands.model_options import add_task_argument, named_model
-from trm_mlx.commands.puzzle_sources import (
-    Source,
-    add_source_arguments,
-    choose_model,
+from trm_mlx.atomic import check_target
+from trm_mlx.commands.options import (
+    add_search_arguments,
+    add_task_argument,
+    build_solver,
+    named_model,
+)
+from trm_mlx.config_io import path_text, path_type
+from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.data.reader import split_asked
+from trm_mlx.errors import InputError, located
+from trm_mlx.models.checkpoint_files import load
+from trm_mlx.progress import ProgressBar, StatusLine
+from trm_mlx.solve.csv_files import solve_table
+from trm_mlx.solve.questions import (
+    Question,
+    bundled_model,
+    bundled_model_of,
+    check_sizes,
     find_source,
     questions_of_dataset,
     read_questions,
 )
-from trm_mlx.commands.search_options import add_search_arguments, build_solver
-from trm_mlx.config_io import path_text, path_type
-from trm_mlx.errors import InputError, located
-from trm_mlx.models.checkpoint_files import load
-from trm_mlx.progress_bar import ProgressBar
-from trm_mlx.solve.csv_files import check_target as check_table_target
-from trm_mlx.solve.csv_files import solve_table
-from trm_mlx.solve.questions import Question
 from trm_mlx.solve.scheduler import Solution, StepEvent
 from trm_mlx.solve.search import DEFAULT_SEARCH, SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import task_of
-from trm_mlx.tasks.base import Task, has_rules
-from trm_mlx.view.progress import Progress
+from trm_mlx.tasks.base import Task
 from trm_mlx.view.recording import Recording, judged, matched, recording_of
-from trm_mlx.view.save import check_target, save
+from trm_mlx.view.save import check_picture, save
 from trm_mlx.view.terminal import Screen, ScreenContext, colourful
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_source_arguments(parser)
+    parser.add_argument(
+        "puzzle",
+        nargs="?",
+        help="puzzles: text in any common spelling, such as 81 cells of a Sudoku; a file of them, "
+        "as text, CSV, JSON or parquet; or - for stdin, which is read where none is named",
+    )
+    parser.add_argument("--file", type=path_text, help="file of puzzles")
+    parser.add_argument(
+        "--question-column", metavar="NAME", help="of a table (default: question, puzzle, quizzes)"
+    )
+    parser.add_argument("--data", type=path_text, help="dataset folder to take a puzzle from")
+    parser.add_argument(
+        "--split", help='of --data (default: the one whose folder it names, or else "test")'
+    )
+    parser.add_argument("--name", help="a puzzle of --data, as its identifiers.json has it")
+    parser.add_argument(
+        "--index",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="examples of --data, or of the puzzle that --name names (default: 0)",
+    )
     parser.add_argument(
         "--checkpoint",
         type=path_text,
@@ -81,23 +108,29 @@ def run(arguments: argparse.Namespace) -> int:
     label; or if one of several puzzles cannot be read.
     """
     _check_views(arguments)
-    source = find_source(arguments)
+    source, data = None, _open_dataset(arguments)
+    if data is None:
+        source = find_source(arguments.puzzle, arguments.file, arguments.question_column)
+    name = arguments.data or source.name
     if arguments.output is not None:
-        check_table_target(arguments.output, Path(source.name))
-    if arguments.checkpoint is None:
-        arguments.checkpoint = choose_model(arguments, source)
-    arguments.checkpoint = named_model(arguments)
-    model, config = load(arguments.checkpoint)
-    with located(arguments.checkpoint):
+        check_target(arguments.output)
+        if os.path.exists(name) and arguments.output.exists() and arguments.output.samefile(name):
+            raise InputError(f"{arguments.output} is the input itself: name another file to write")
+    checkpoint = named_model(arguments)
+    if checkpoint is None:
+        checkpoint = bundled_model(source) if source else bundled_model_of(data, name)
+    model, config = load(checkpoint)
+    with located(checkpoint):
         task = task_of(config, rules=False)
-    if arguments.data is not None:
-        questions = questions_of_dataset(task, config, arguments)
-    elif has_rules(task):
-        questions = read_questions(source, arguments, task)
+    if data is not None:
+        check_sizes(config, checkpoint, data, name)
+        questions = questions_of_dataset(task, data, name, arguments.name, arguments.index)
+    elif task.has_rules:
+        questions = read_questions(source, task)
     else:
         raise InputError(
-            f"{arguments.checkpoint} solves the puzzles of the dataset it was trained on: name one "
-            "with --data DIR --name PUZZLE"
+            f"{checkpoint} solves the puzzles of the dataset it was trained on: name one with "
+            "--data DIR --name PUZZLE"
         )
     unreadable = 0
     if arguments.output is None:
@@ -105,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
         if len(questions) > 1 and (arguments.watch or arguments.save):
             option = "--watch" if arguments.watch else "--save"
             raise InputError(f"{option} shows one puzzle, not {len(questions)}: name one of them")
-    own = arguments.data is not None and any(question.identifier for question in questions)
+    own = data is not None and any(question.identifier for question in questions)
     default = _default_search(task, own)
     solver = build_solver(arguments, model, task, default, intermediates=arguments.output is None)
     device.announce(config.forward_dtype)
@@ -116,9 +149,20 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if arguments.output is not None:
-        return _solve_table(solver, task, questions, source, arguments.output)
+        return _solve_table(solver, task, questions, name, arguments.output)
     right = _solve_shown(solver, task, questions, arguments)
     return 0 if right and not unreadable else 1
+
+
+def _open_dataset(arguments: argparse.Namespace) -> PuzzleDataset | None:
+    """The dataset of --data, if that is the one source that is named."""
+    if sum(given is not None for given in (arguments.puzzle, arguments.file, arguments.data)) > 1:
+        raise InputError("name one source: a puzzle, --file or --data")
+    if arguments.data is not None:
+        return PuzzleDataset([arguments.data], split_asked(arguments.data, arguments.split))
+    if arguments.name is not None:
+        raise InputError("--name is that of a puzzle of a dataset: add --data DIR")
+    return None
 
 
 def _readable(questions: Iterable[Question]) -> tuple[list[Question], int]:
@@ -141,7 +185,7 @@ def _readable(questions: Iterable[Question]) -> tuple[list[Question], int]:
 def _default_search(task: Task, own: bool) -> SearchConfig:
     """`DEFAULT_SEARCH` as far as it applies: without rules nothing tells which trajectory is right,
     and the images of a puzzle with an embedding of its ``own`` have none."""
-    if not has_rules(task):
+    if not task.has_rules:
         return SearchConfig()
     return dataclasses.replace(DEFAULT_SEARCH, symmetries=DEFAULT_SEARCH.symmetries and not own)
 
@@ -162,7 +206,7 @@ def _solve_shown(
             on_step = screen.on_step
         else:
             limits = f"up to {trajectories} trajectories of {steps} steps a puzzle"
-            progress = stack.enter_context(Progress(f"solving: {limits}"))
+            progress = stack.enter_context(StatusLine(f"solving: {limits}"))
 
             def on_step(event: StepEvent) -> None:
                 progress.update(
@@ -188,20 +232,20 @@ def _solve_shown(
 
 
 def _solve_table(
-    solver: Solver, task: Task, questions: Iterable[Question], source: Source, target: Path
+    solver: Solver, task: Task, questions: Iterable[Question], name: str, target: Path
 ) -> int:
     """Solve puzzles into a CSV file; returns the exit status."""
     total = len(questions) if isinstance(questions, list) else None
-    words = f"solving {source.name} into {target}"
+    words = f"solving {name} into {target}"
     with (
         ProgressBar(total=total, unit="puzzle") as bar,
-        Progress(words) if bar.disable else nullcontext(),
+        StatusLine(words) if bar.disable else nullcontext(),
     ):
 
         def warn(line: str) -> None:
             bar.write(line, file=sys.stderr)
 
-        tally = solve_table(solver, task, questions, target, source.name, warn, bar.update)
+        tally = solve_table(solver, task, questions, target, name, warn, bar.update)
     puzzles = max(tally.rows - tally.unreadable, 1)
     print(
         f"{target}: {tally.rows} rows, {tally.solved} solved, {tally.unreadable} unreadable; "
@@ -221,7 +265,7 @@ def _check_views(arguments: argparse.Namespace) -> None:
     if arguments.watch:
         colourful()
     if arguments.save is not None:
-        check_target(arguments.save)
+        check_picture(arguments.save)
 
 
 def known_of(task: Task, question: np.ndarray) -> str | None:
@@ -229,11 +273,10 @@ def known_of(task: Task, question: np.ndarray) -> str | None:
 
     It never solves for the model.
     """
-    solutions = task.count_solutions(question[None])[0] if hasattr(task, "count_solutions") else 1
     return {
         0: "the puzzle has no solution, as the exact solver finds: check its givens",
         2: "the puzzle has several solutions, as the exact solver finds; this is none of them",
-    }.get(solutions)
+    }.get(task.count_solutions(question[None])[0])
 
 
 def _print_steps(recording: Recording) -> None:
@@ -261,7 +304,7 @@ def _print_answer(
         f"trajectories {solution.trajectories}, network evaluations {solution.evaluations}, "
         f"chosen by {select}"
     )
-    if question.label is not None and has_rules(task):
+    if question.label is not None and task.has_rules:
         words = matched(question.label, answer).words
         several = verdict.right and (question.label != answer).any()
         print(f"{words}: it has several solutions, of which this is one" if several else words)

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from trm_mlx import device
-from trm_mlx.commands.model_options import add_task_argument
 from trm_mlx.config_io import (
     describe_options,
     describe_recipes,
@@ -44,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for example: arch=trm data_paths=[data/sudoku] arch.L_cycles=4 ema=true",
     )
     overrides.completer = lambda **_typed: known_words()
-    add_task_argument(parser)
+    parser.add_argument(
+        "--task",
+        metavar="MODULE:NAME",
+        help="import this task of your own; needed once, where a run from elsewhere names it",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

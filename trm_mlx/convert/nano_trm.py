@@ -24,6 +24,7 @@ SETTINGS = {
     "H_cycles": "H_cycles",
     "L_cycles": "L_cycles",
     "num_layers": "L_layers",
+    "N_supervision": "halt_max_steps",  # of training, and of its first versions' evaluation
     "N_supervision_val": "halt_max_steps",
     "ffn_expansion": "expansion",
     "halt_exploration_prob": "halt_exploration_prob",

@@ -59,6 +59,7 @@ class PuzzleDataset:
         if not paths:
             raise InputError("no dataset given; name at least one directory in data_paths")
         splits = [p if isinstance(p, Split) else open_split(Path(p), split) for p in paths]
+        self.split = split
         self.parts: list[Part] = []
         first_example = identifier_shift = 0
         for folder, metadata, sets in splits:

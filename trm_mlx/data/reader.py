@@ -95,9 +95,11 @@ def _checked_counts(
     }
     metadata = replace(metadata, total_puzzles=metadata.total_puzzles or puzzles)
     for name, found in counted.items():
-        said = getattr(metadata, name)
-        if not math.isclose(said, found, rel_tol=1e-3 if name == "mean_puzzle_examples" else 0):
-            raise InputError(f"{path}: '{name}' is {said}, but the arrays hold {found}; correct it")
+        stated = getattr(metadata, name)
+        if not math.isclose(stated, found, rel_tol=1e-3 if name == "mean_puzzle_examples" else 0):
+            raise InputError(
+                f"{path}: '{name}' is {stated}, but the arrays hold {found}; correct it"
+            )
     return metadata
 
 

@@ -6,7 +6,10 @@ run resumes exactly and all ranks agree; and an interval without a full batch is
 no training.
 """
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from trm_mlx.errors import InputError
 Change = Callable[[Batch, np.random.Generator], Batch]  # an augmented batch
 Make = Callable[[int, np.random.Generator], Batch]  # a batch of so many rows
 Position = dict[str, int]  # {"epoch": e, "offset": groups of epoch e that are already used}
+Item = TypeVar("Item")
 
 
 class TrainStream:
@@ -247,3 +251,22 @@ def rows_of_rank(batch_size: int, shard: tuple[int, int]) -> slice:
         )
     rows = batch_size // size
     return slice(rank * rows, (rank + 1) * rows)
+
+
+def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """Yield ``items`` in order while one thread keeps up to ``depth`` (>= 1) of them ready.
+
+    An exception of ``items`` is raised here, after the items before it. However the consumer stops
+    (exhaustion, break, close, KeyboardInterrupt), the thread has ended once this generator is
+    closed: it finishes the item it is making and makes no other.
+    """
+    iterator, end = iter(items), object()
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    try:
+        # One worker runs the calls one after another, so the items keep their order.
+        ready = deque(executor.submit(next, iterator, end) for _ in range(depth))
+        while (item := ready.popleft().result()) is not end:
+            ready.append(executor.submit(next, iterator, end))
+            yield item
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

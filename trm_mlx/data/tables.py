@@ -10,11 +10,12 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
@@ -34,6 +35,7 @@ NAMES = {
     "rating": ("rating", "ratings", "difficulty"),
     "source": ("source",),
 }  # fmt: skip
+_MARKS = ",;\t|"  # between the columns of a CSV file
 _MAGIC = {
     b"PK\x03\x04": "a zip archive or an Excel workbook: export the sheet as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook: export the sheet as CSV",
@@ -60,6 +62,9 @@ class Row(NamedTuple):
     problem: str | None = None
 
 
+Wanted = tuple[str | None, str | None]  # names of the columns of questions and answers
+
+
 class Columns(NamedTuple):
     """The places of the columns in a row; None for an absent one."""
 
@@ -69,8 +74,7 @@ class Columns(NamedTuple):
     source: int | None = None
 
 
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
+def open_text(path: Path) -> AbstractContextManager[TextIO]:
     """A text file in UTF-8 or UTF-16, perhaps zipped by gzip, with its line ends as they are.
 
     Characters that are not of the encoding are replaced, so that they spoil their own line alone.
@@ -78,22 +82,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
     Raises:
         InputError: it cannot be read, or is no text.
     """
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            start = file.read(4096)
-            _check_magic(start, path)
-            file.seek(0)
-            with io.TextIOWrapper(file, _encoding(start), "replace", newline="") as text:
-                yield text
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}: correct its name") from error
-    except (OSError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or f"damaged, pack it again ({error})"
-        raise InputError(f"cannot read {path}: {reason}") from error
-    except EOFError as error:
-        raise InputError(f"cannot read {path}: it is cut short") from error
+    return _opened(partial(path.open, "rb"), path)
 
 
 def read_text(path: Path) -> str:
@@ -104,20 +93,31 @@ def read_text(path: Path) -> str:
 
 def decode(data: bytes, name: str) -> str:
     """Return bytes as text, as `open_text` does; ``name`` is for messages."""
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"cannot read {name}: damaged, pack it again ({error})") from error
-    _check_magic(data, name)
-    return data.decode(_encoding(data[:4096]), "replace")
+    with _opened(partial(io.BytesIO, data), name) as file:
+        return file.read()
 
 
-def _check_magic(start: bytes, name: object) -> None:
-    """Refuse a file of another kind by its name."""
-    for magic, words in _MAGIC.items():
-        if start.startswith(magic):
-            raise InputError(f"{name} is {words}")
+@contextmanager
+def _opened(open_file: Callable[[], BinaryIO], name: object) -> Iterator[TextIO]:
+    try:
+        with open_file() as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            content = gzip.GzipFile(fileobj=file) if packed else file
+            start = content.read(4096)
+            for magic, words in _MAGIC.items():
+                if start.startswith(magic):
+                    raise InputError(f"{name} is {words}")
+            content.seek(0)
+            with io.TextIOWrapper(content, _encoding(start), "replace", newline="") as text:
+                yield text
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {name}: correct its name") from error
+    except (OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or f"damaged, pack it again ({error})"
+        raise InputError(f"cannot read {name}: {reason}") from error
+    except EOFError as error:
+        raise InputError(f"cannot read {name}: it is cut short") from error
 
 
 def _encoding(start: bytes) -> str:
@@ -139,15 +139,16 @@ def is_table(path: Path) -> bool:
         return True
     with open_text(path) as file:
         lines = _Lines(file)
-        first = next(lines, "")
-        if first.lstrip().startswith("{"):
-            return _json_member(first) is not None
-        if first.lstrip().startswith("["):
-            rest = first.lstrip()[1:].strip() or next(lines, "")
+        first = lines.first.strip()
+        if first.startswith("{"):
+            value = _loads(first)
+            return isinstance(value, dict) and _find_columns(list(value)) is not None
+        if first.startswith("["):
+            rest = first[1:].strip() or next(file, "")
             return rest.lstrip().startswith("{")
-        named = any(_found(first.split(mark)) is not None for mark in ",;\t|")
+        named = any(_find_columns(lines.first.split(mark)) is not None for mark in _MARKS)
         # Columns of other names are no puzzles either: whoever reads it will say so.
-        words = re.fullmatch(r"\W*[A-Za-z_ ]{3,}\W+[A-Za-z_ ]{2,}.*", first.strip())
+        words = re.fullmatch(r"\W*[A-Za-z_ ]{3,}\W+[A-Za-z_ ]{2,}.*", first)
         return named or (path.suffix.lower() in (".csv", ".tsv") and bool(words))
 
 
@@ -165,65 +166,52 @@ def read_rows(
     """
     wanted = question_column, answer_column
     if path.suffix.lower() == ".parquet":
-        return _parquet_rows(path, *wanted)
+        return _parquet_rows(path, wanted)
     if path.suffix.lower() == ".npy":
         return _numpy_rows(path)
-    return _text_rows(path, *wanted)
-
-
-def _text_rows(path: Path, question: str | None, answer: str | None) -> Iterator[Row]:
-    with open_text(path) as file:
-        lines = _Lines(file)
-        first = next(lines, None)
-        if first is None:
-            raise InputError(f"{path} is empty: its first line must name the columns")
-        whole = chain([first], lines)
-        if first.lstrip().startswith("{"):
-            yield from _json_lines(path, enumerate(whole, start=lines.number), question, answer)
-        elif first.lstrip().startswith("["):
-            yield from _json_list(path, "".join(whole), question, answer)
-        else:
-            yield from _csv_rows(path, whole, lines, first, question, answer)
+    return _text_rows(path, wanted)
 
 
 class _Lines:
-    """The lines of a file from the first that is not blank and no comment; counts them."""
+    """The lines of a file from the first that is not blank and no comment.
+
+    first: that line, empty if there is none; number: where it stands; mark: the delimiter that
+    Excel names in a line of its own.
+    """
 
     def __init__(self, file: TextIO):
-        self._file = file
-        self.number = 0  # of the line given last
-        self.mark: str | None = None  # the delimiter that Excel names in a line of its own
-        self._started = False
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        while True:
-            line = next(self._file)
+        self._file, self.first, self.number = file, "", 0
+        self.mark: str | None = None
+        for line in file:
             self.number += 1
-            if self._started:
-                return line
             if match := re.fullmatch(r"sep=(.)\s*", line):
                 self.mark = match[1]
             elif line.strip() and not re.match(r"\s*#.*[A-Za-z]{3}", line):
-                self._started = True
-                return line
+                self.first = line
+                break
+
+    def __iter__(self) -> Iterator[str]:
+        return chain([self.first], self._file)
 
 
-def _csv_rows(
-    path: Path,
-    whole: Iterable[str],
-    lines: _Lines,
-    first: str,
-    question: str | None,
-    answer: str | None,
-) -> Iterator[Row]:
-    reader = csv.reader(whole, delimiter=lines.mark or _delimiter(first, question))
-    before = lines.number
+def _text_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
+    with open_text(path) as file:
+        lines = _Lines(file)
+        if not lines.first:
+            raise InputError(f"{path} is empty: its first line must name the columns")
+        formats = {"{": _json_lines, "[": _json_list}
+        yield from formats.get(lines.first.lstrip()[0], _csv_rows)(path, lines, wanted)
+
+
+def _csv_rows(path: Path, lines: _Lines, wanted: Wanted) -> Iterator[Row]:
+    mark = lines.mark or next(
+        (mark for mark in _MARKS if _find_columns(lines.first.split(mark), (wanted[0], None))),
+        max(_MARKS, key=lines.first.count),
+    )
+    reader = csv.reader(lines, delimiter=mark)
     columns: Columns | None = None
     while True:
-        line = before + reader.line_num
+        line = lines.number + reader.line_num
         try:
             fields = next(reader)
         except StopIteration:
@@ -234,86 +222,70 @@ def _csv_rows(
             yield Row(line, problem=f"{path} line {line}: {error}")
             continue
         if columns is None:
-            columns = _found(fields, question, answer)
+            columns = _find_columns(fields, wanted)
             if columns is not None:
                 continue
-            columns = _unnamed(path, fields, question, answer)
+            columns = _unnamed_columns(path, fields, wanted)
             if re.search("[A-Za-z]{3}", fields[columns.question]):
                 continue  # a header after all, with a column named by its number
         if any(field.strip() for field in fields):
             yield _row(f"{path} line {line}", line, fields, columns)
 
 
-def _delimiter(first: str, question: str | None) -> str:
-    """The character between columns: one that gives them a known name, or else the commonest."""
-    for mark in ",;\t|":
-        if _found(first.split(mark), question) is not None:
-            return mark
-    return max(",;\t|", key=first.count)
-
-
-def _found(
-    names: Sequence[str], question: str | None = None, answer: str | None = None
-) -> Columns | None:
+def _find_columns(names: Sequence[str], wanted: Wanted = (None, None)) -> Columns | None:
     """The columns of these names, if one of them is the question."""
     plain = [str(name).strip().strip("\"'").strip().lower() for name in names]
-
-    def place(role: str, wanted: str | None) -> int | None:
-        known = NAMES[role] if wanted is None else (wanted.strip().lower(),)
-        return next((plain.index(name) for name in known if name in plain), None)
-
-    found = place("question", question)
-    if found is None:
-        return None
-    return Columns(found, place("answer", answer), place("rating", None), place("source", None))
+    places = []
+    for role, name in zip(NAMES, (*wanted, None, None), strict=True):
+        known = NAMES[role] if name is None else (name.strip().lower(),)
+        places.append(next((plain.index(name) for name in known if name in plain), None))
+    return None if places[0] is None else Columns(*places)
 
 
-def _unnamed(
-    path: Path, fields: Sequence[str], question: str | None, answer: str | None
-) -> Columns:
+def _unnamed_columns(path: Path, fields: Sequence[str], wanted: Wanted) -> Columns:
     """The columns of a table without a header: the longest texts of one length are puzzles.
 
     Raises:
         InputError: the first line names columns, and no known one; or has no such number.
     """
-    numbers = [int(name) - 1 for name in (question, answer) if name and name.isdecimal()]
+    question, answer = wanted
+    numbers = [int(name) - 1 for name in wanted if name and name.isdecimal()]
     if question and len(numbers) == 1 + bool(answer) and max(numbers) < len(fields):
         return Columns(*numbers)
     lengths = [len(field.strip()) for field in fields]
     longest = max(lengths, default=0)
     boards = [place for place, length in enumerate(lengths) if length == longest]
     if question is not None or longest < 16:
-        wanted = repr(question) if question else "for the question"
+        column = repr(question) if question else "for the question"
         raise InputError(
-            f"{path} has no column {wanted}: its first line must name the columns "
+            f"{path} has no column {column}: its first line must name the columns "
             f"{NAMES['question'][0]} and {NAMES['answer'][0]}, it has "
             f"{', '.join(field.strip() for field in fields)}; or name yours with "
             "--question-column and --answer-column"
         )
     published = len(fields) == 4 and boards == [1, 2]  # source,question,answer,rating
-    return Columns(*boards[:2]) if not published else Columns(1, 2, 3, 0)
+    return Columns(1, 2, 3, 0) if published else Columns(*boards[:2])
 
 
 def _row(place: str, line: int, fields: Sequence[object], columns: Columns) -> Row:
     """The row of some fields, or what is wrong with them."""
-
-    def text(column: int | None) -> str | None:
-        return None if column is None or column >= len(fields) else _text(fields[column])
-
-    question = text(columns.question)
+    question, answer, rating, source = (
+        None if column is None or column >= len(fields) else _text(fields[column])
+        for column in columns
+    )
     if question is None:
         absent = f"has {len(fields)} fields, the question would be number {columns.question + 1}"
         return Row(line, problem=f"{place} {absent}")
-    if columns.answer is not None and columns.answer >= len(fields):
+    if columns.answer is not None and answer is None:
         return Row(line, question, problem=f"{place} has no answer: the line is cut short")
-    rating = (text(columns.rating) or "").strip()
+    rating = (rating or "").strip()
     try:
         value = float(rating) if rating else None
     except ValueError:
         value = math.nan
     if value is not None and not math.isfinite(value):
         return Row(line, question, problem=f"{place}: rating {rating!r} is not a number")
-    return Row(line, question, text(columns.answer), value, text(columns.source))
+    return Row(line, question, answer, value, source)
 
 
 def _text(value: object) -> str:
@@ -328,45 +300,39 @@ def _text(value: object) -> str:
 # JSON
 
 
-def _json_member(line: str) -> Columns | None:
+def _loads(text: str) -> object:
+    """The value of a JSON text; the error that says why it is none."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return _found(list(value)) if isinstance(value, dict) else None
-
-
-def _json_lines(
-    path: Path, lines: Iterable[tuple[int, str]], question: str | None, answer: str | None
-) -> Iterator[Row]:
-    for number, line in lines:
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield Row(number, problem=f"{path} line {number} is not JSON: {error}")
-                continue
-            yield _record(f"{path} line {number}", number, value, question, answer)
-
-
-def _json_list(path: Path, text: str, question: str | None, answer: str | None) -> Iterator[Row]:
-    try:
-        records = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+        return error
+
+
+def _json_lines(path: Path, lines: _Lines, wanted: Wanted) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=lines.number):
+        if line.strip():
+            place, value = f"{path} line {number}", _loads(line)
+            if isinstance(value, Exception):
+                yield Row(number, problem=f"{place} is not JSON: {value}")
+            else:
+                yield _record(place, number, value, wanted)
+
+
+def _json_list(path: Path, lines: _Lines, wanted: Wanted) -> Iterator[Row]:
+    records = _loads("".join(lines))
+    if isinstance(records, Exception):
+        raise InputError(f"{path} is not JSON: {records}")
     for number, record in enumerate(records, start=1):
-        yield _record(f"{path} record {number}", number, record, question, answer)
+        yield _record(f"{path} record {number}", number, record, wanted)
 
 
-def _record(
-    place: str, number: int, record: object, question: str | None, answer: str | None
-) -> Row:
+def _record(place: str, number: int, record: object, wanted: Wanted) -> Row:
     if not isinstance(record, dict):
         return Row(number, problem=f"{place} is no object with a question and an answer")
-    columns = _found(list(record), question, answer)
+    columns = _find_columns(list(record), wanted)
     if columns is None:
         names = ", ".join(map(str, record)) or "nothing"
-        problem = f"{place} has no {question or 'question'}, it has {names}"
+        problem = f"{place} has no {wanted[0] or 'question'}, it has {names}"
         return Row(number, problem=f"{problem}; name yours with --question-column")
     return _row(place, number, list(record.values()), columns)
 
@@ -374,7 +340,7 @@ def _record(
 # Binary formats
 
 
-def _parquet_rows(path: Path, question: str | None, answer: str | None) -> Iterator[Row]:
+def _parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -385,17 +351,18 @@ def _parquet_rows(path: Path, question: str | None, answer: str | None) -> Itera
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            columns = _found(names, question, answer)
+            columns = _find_columns(names, wanted)
             if columns is None:
                 raise InputError(
-                    f"{path} has no column {question or 'question'}, it has {', '.join(names)}: "
+                    f"{path} has no column {wanted[0] or 'question'}, it has {', '.join(names)}: "
                     "name yours with --question-column and --answer-column"
                 )
-            number = 0
-            for batch in file.iter_batches():
-                for fields in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    number += 1
-                    yield _row(f"{path} row {number}", number, fields, columns)
+            batches = (
+                zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                for batch in file.iter_batches()
+            )
+            for number, fields in enumerate(chain.from_iterable(batches), start=1):
+                yield _row(f"{path} row {number}", number, fields, columns)
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(f"cannot read {path}: {error}") from error
 

@@ -6,7 +6,7 @@ into place.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ import numpy as np
 from trm_mlx.atomic import atomic_folder
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, array_path, check_offsets, check_tokens
 from trm_mlx.data.format import IDENTIFIERS_FILE, METADATA_FILE, SET_NAME, DatasetMetadata
-from trm_mlx.data.prefetch import prefetch
 from trm_mlx.data.reader import recovered
+from trm_mlx.data.sampler import prefetch
 from trm_mlx.errors import InputError, refusal
 
 Chunk = tuple[np.ndarray, np.ndarray]  # inputs and labels of the next n examples, [n, S] each
@@ -42,7 +42,7 @@ class SplitStream:
 
 def write_dataset(
     directory: str | Path,
-    splits: dict[str, SplitArrays | SplitStream],
+    splits: Mapping[str, SplitArrays | SplitStream | Mapping[str, SplitArrays]],
     identifiers: list[str],
     *,
     vocab_size: int,
@@ -57,7 +57,8 @@ def write_dataset(
     """Write every split, dataset.json and identifiers.json under ``directory``.
 
     Args:
-        splits: split name ("train", "test") to its arrays, or to a stream where they are large.
+        splits: split name ("train", "test") to its arrays, or to a stream where they are large, or
+            to arrays by the names of several sets, which are evaluated apart.
         identifiers: the name of every puzzle identifier, the blank one included.
         vocab_size: tokens are 0 to vocab_size - 1.
         seq_len: tokens of an example.
@@ -79,8 +80,13 @@ def write_dataset(
         with atomic_folder(directory) as finished:
             for split, arrays in splits.items():
                 place = directory / split  # what messages name
-                stream = _validated(arrays, place, seq_len, len(identifiers))
-                examples, puzzles = int(stream.puzzle_indices[-1]), len(stream.puzzle_identifiers)
+                sets = arrays if isinstance(arrays, Mapping) else {SET_NAME: arrays}
+                streams = {
+                    name: _validated(stored, place, name, seq_len, len(identifiers))
+                    for name, stored in sets.items()
+                }
+                examples = sum(int(stream.puzzle_indices[-1]) for stream in streams.values())
+                puzzles = sum(len(stream.puzzle_identifiers) for stream in streams.values())
                 metadata = DatasetMetadata(
                     pad_id=pad_id,
                     ignore_label_id=ignore_label_id,
@@ -88,18 +94,20 @@ def write_dataset(
                     vocab_size=vocab_size,
                     seq_len=seq_len,
                     num_puzzle_identifiers=len(identifiers),
-                    total_groups=len(stream.group_indices) - 1,
+                    total_groups=sum(len(each.group_indices) - 1 for each in streams.values()),
                     mean_puzzle_examples=examples / puzzles,
                     total_puzzles=puzzles,
-                    sets=[SET_NAME],
+                    sets=[*streams],
                     task=task,
                 )
                 (finished / split).mkdir()
                 metadata.write(finished / split / METADATA_FILE)
-                _write_indices(finished / split, stream)
-                with closing(prefetch(stream.chunks, CHUNKS_AHEAD)) as chunks:
-                    checked = _checked(chunks, place, vocab_size, ignore_label_id)
-                    _write_tokens(finished / split, checked, (examples, seq_len))
+                for name, stream in streams.items():
+                    _write_indices(finished / split, name, stream)
+                    with closing(prefetch(stream.chunks, CHUNKS_AHEAD)) as chunks:
+                        checked = _checked(chunks, place, name, vocab_size, ignore_label_id)
+                        shape = (int(stream.puzzle_indices[-1]), seq_len)
+                        _write_tokens(finished / split, name, checked, shape)
             for name, text in texts.items():
                 (finished / name).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -133,16 +141,20 @@ def check_replaceable(directory: Path, overwrite: bool) -> None:
 
 
 def _validated(
-    arrays: SplitArrays | SplitStream, place: Path, seq_len: int, num_puzzle_identifiers: int
+    arrays: SplitArrays | SplitStream,
+    place: Path,
+    name: str,
+    seq_len: int,
+    num_puzzle_identifiers: int,
 ) -> SplitStream:
-    """The split as a stream, after every check that needs no token."""
+    """The set as a stream, after every check that needs no token."""
     if isinstance(arrays, SplitArrays):
-        arrays.validate(place, seq_len=seq_len, num_puzzle_identifiers=num_puzzle_identifiers)
+        arrays.validate(place, name, seq_len=seq_len, num_puzzle_identifiers=num_puzzle_identifiers)
         indices = (arrays.puzzle_identifiers, arrays.puzzle_indices, arrays.group_indices)
         return SplitStream(_chunks(arrays), *indices)
     indices = (arrays.puzzle_identifiers, arrays.puzzle_indices, arrays.group_indices)
     examples = int(arrays.puzzle_indices[-1])
-    check_offsets(place, SET_NAME, examples, *indices, num_puzzle_identifiers)
+    check_offsets(place, name, examples, *indices, num_puzzle_identifiers)
     return arrays
 
 
@@ -160,26 +172,26 @@ def _smallest_type(array: np.ndarray) -> np.dtype:
 
 
 def _checked(
-    chunks: Iterable[Chunk], place: Path, vocab_size: int, ignore_label_id: int | None
+    chunks: Iterable[Chunk], place: Path, name: str, vocab_size: int, ignore_label_id: int | None
 ) -> Iterator[Chunk]:
     """The chunks, each once its tokens were found to be in the vocabulary."""
     for inputs, labels in chunks:
-        check_tokens(inputs, vocab_size, array_path(place, SET_NAME, "inputs"))
+        check_tokens(inputs, vocab_size, array_path(place, name, "inputs"))
         counted = labels
         if labels.min() < 0 or labels.max() >= vocab_size:  # as an ignored label may be
             ignored = labels == IGNORE_LABEL
             if ignore_label_id is not None:
                 ignored |= labels == ignore_label_id
             counted = np.where(ignored, 0, labels)
-        check_tokens(counted, vocab_size, array_path(place, SET_NAME, "labels"))
+        check_tokens(counted, vocab_size, array_path(place, name, "labels"))
         yield inputs, labels
 
 
-def _write_tokens(folder: Path, chunks: Iterable[Chunk], shape: tuple[int, int]) -> None:
+def _write_tokens(folder: Path, name: str, chunks: Iterable[Chunk], shape: tuple[int, int]) -> None:
     """Write the inputs and labels of all chunks, which together have the given shape."""
     written, kinds = 0, []
     with ExitStack() as stack:
-        paths = [array_path(folder, SET_NAME, field) for field in ("inputs", "labels")]
+        paths = [array_path(folder, name, field) for field in ("inputs", "labels")]
         files = [stack.enter_context(open(path, "wb")) for path in paths]
         for chunk in chunks:
             if not kinds:
@@ -195,7 +207,7 @@ def _write_tokens(folder: Path, chunks: Iterable[Chunk], shape: tuple[int, int])
         raise ValueError(f"the chunks hold {written} examples, puzzle_indices counts {shape[0]}")
 
 
-def _write_indices(folder: Path, stream: SplitStream) -> None:
+def _write_indices(folder: Path, name: str, stream: SplitStream) -> None:
     for field in ("puzzle_identifiers", "puzzle_indices", "group_indices"):
-        with open(array_path(folder, SET_NAME, field), "wb") as file:
+        with open(array_path(folder, name, field), "wb") as file:
             np.save(file, np.asarray(getattr(stream, field), np.int32), allow_pickle=False)

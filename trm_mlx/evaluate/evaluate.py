@@ -9,11 +9,10 @@ from typing import NamedTuple, Protocol
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.atomic import atomic_file
+from trm_mlx.atomic import atomic_file, output_file
 from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
-from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.sampler import iterate_test
+from trm_mlx.data.sampler import iterate_test, prefetch
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.models import kernels_cpu
@@ -96,7 +95,8 @@ class EvaluationStep:
     def _run(self, carry: Carry, batch: Batch) -> tuple[Carry, Batch, Metrics]:
         carry, outputs = self.model(carry, batch)
         losses = row_losses(outputs, carry.batch["labels"], self.loss)
-        return carry, outputs, act_metrics(carry, outputs, losses, skip_unlabelled=True)
+        judged = carry._replace(halted=mx.ones_like(carry.halted))  # whichever step is the last
+        return carry, outputs, act_metrics(judged, outputs, losses, skip_unlabelled=True)
 
 
 def evaluate(
@@ -107,6 +107,7 @@ def evaluate(
     evaluators: Sequence[Evaluator] = (),
     tick: Callable[[int], object] = lambda rows: None,
     world: World = SINGLE,
+    max_steps: int | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
     """Return metrics of the last supervision step, per set of the dataset, as means over examples.
 
@@ -121,6 +122,7 @@ def evaluate(
         world: the processes that share the examples. The evaluators of the main process are shown
             all examples in the dataset's order, or a canvas side's, and the saved arrays are its
             own.
+        max_steps: supervision steps of every puzzle; None: the model's ``halt_max_steps``.
 
     Returns:
         ``{set: {metric: mean}}`` with the number of examples as ``count``, and the saved arrays.
@@ -145,7 +147,7 @@ def evaluate(
     with evaluation_mode(step.model), step.bounded(batch_size):
         for side, set_name, stored, rows in prefetch(batches):
             batch = {name: mx.array(array) for name, array in cut(stored, side).items()}
-            outputs, metrics = run_to_halt(step, batch)
+            outputs, metrics = run_to_halt(step, batch, max_steps)
             outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
             metrics = {name: value[None] for name, value in metrics.items()}
             metrics, outputs = world.gather([metrics, {name: outputs[name] for name in wanted}])
@@ -180,10 +182,12 @@ def evaluate(
     return means, {name: np.concatenate(parts)[order] for name, parts in saved.items()}
 
 
-def run_to_halt(step: EvaluationStep, batch: Batch) -> tuple[Batch, Metrics]:
+def run_to_halt(
+    step: EvaluationStep, batch: Batch, max_steps: int | None = None
+) -> tuple[Batch, Metrics]:
     """Run all supervision steps of a batch; return outputs and metrics of the last one."""
     carry = step.model.initial_carry(batch)
-    steps = step.model.config.halt_max_steps
+    steps = max_steps or step.model.config.halt_max_steps
     ((_, outputs, metrics),) = deque(unroll(step, carry, batch, steps), maxlen=1)
     return outputs, metrics
 
@@ -214,11 +218,8 @@ def check_savable(names: tuple[str, ...]) -> None:
 
 def write_outputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write saved arrays as one ``.npz`` file, atomically."""
-    try:
-        with atomic_file(path) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, **arrays)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {refusal(error)}") from error
+    with output_file(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:

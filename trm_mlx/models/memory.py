@@ -14,8 +14,7 @@ from mlx.utils import tree_flatten
 
 from trm_mlx import device
 from trm_mlx.config import ModelConfig
-from trm_mlx.device import device_kind
-from trm_mlx.host_memory import host_memory
+from trm_mlx.device import device_kind, host_memory
 from trm_mlx.models.attention import FUSED_LENGTH
 from trm_mlx.models.blocks import inner_width
 from trm_mlx.models.model import RecursiveReasoner

@@ -3,8 +3,10 @@
 import importlib.util
 import io
 import json
+import math
 import os
 import shutil
+import statistics
 import sys
 import time
 from collections import deque
@@ -18,15 +20,47 @@ from trm_mlx.atomic import atomic_file
 from trm_mlx.config import TrainConfig
 from trm_mlx.config_io import to_dict
 from trm_mlx.errors import InputError
-from trm_mlx.progress_bar import ProgressBar
+from trm_mlx.progress import ProgressBar
 from trm_mlx.regular_files import is_open_file, open_regular
 from trm_mlx.run.folder import recovery_hint
-from trm_mlx.run.health import HISTORY, SpikeWatch
 
-_WINDOW = 100  # steps over which the progress bar averages
+_WINDOW = 100  # steps over which the bar averages, and whose median a loss is compared with
+_HISTORY = _WINDOW + 1  # losses that restore a `SpikeWatch`
+_SPIKE = 3.0  # times that median
 # Seconds: a first step that says enough, what is measured otherwise, a run that is worth a line,
 # and one that hardly anybody would wait for.
 _LONG_STEP, _MEASURED, _LONG_RUN, _ENDLESS = 60, 10, 3600, 3 * 86_400
+
+
+def check_numbers(step: int, metrics: dict[str, float], run: Path) -> None:
+    """Raise InputError at a metric that is NaN or infinite; it names the last good checkpoint."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"step {step}: {name} is {value}, nothing after it is saved; {recovery_hint(run)}, "
+                "and set a smaller lr= or grad_clip=1"
+            )
+
+
+class SpikeWatch:
+    """Finds the first step of every spike of the loss.
+
+    Args:
+        losses: of the steps before, the latest last, so that a resumed run finds the same spikes.
+    """
+
+    def __init__(self, losses: Iterable[float] = ()):
+        self._recent: deque[float] = deque(maxlen=_WINDOW)
+        self._high = False
+        for loss in deque(losses, maxlen=_HISTORY):
+            self.median_exceeded(loss)
+
+    def median_exceeded(self, loss: float) -> float | None:
+        """Add the next loss; return the running median if the loss starts a spike above it."""
+        median = statistics.median(self._recent) if len(self._recent) == _WINDOW else math.inf
+        was_high, self._high = self._high, loss > _SPIKE * median
+        self._recent.append(loss)
+        return median if self._high and not was_high else None
 
 
 class Report:
@@ -94,11 +128,11 @@ class Report:
             )
         self._recent.append(metrics)
         self.bar.update()
-        said = self._forecast and self._forecast.after(step, time.monotonic())
-        if said is not None:
+        line = self._forecast and self._forecast.after(step, time.monotonic())
+        if line is not None:
             self._forecast = None
-            if said:
-                self.print(said)
+            if line:
+                self.print(line)
         shown = {"loss": f"{self._mean('lm_loss'):.3f}"}
         if any(m["count"] for m in self._recent):
             shown["exact"] = f"{self._mean('exact_accuracy', weight='count'):.3f}"
@@ -245,7 +279,7 @@ def _cut_back(path: Path, step: int, evaluated: bool) -> Iterable[float]:
     The evaluation of ``step`` itself is dropped too, unless it is complete. Returns the last losses
     of the log.
     """
-    losses: deque[float] = deque(maxlen=HISTORY)
+    losses: deque[float] = deque(maxlen=_HISTORY)
     if not path.exists():
         return losses
     with atomic_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as kept:

@@ -10,8 +10,7 @@ from mlx.utils import tree_flatten, tree_map
 from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.dataset import PuzzleDataset, check_numbering, known_names, saved_names
-from trm_mlx.data.prefetch import prefetch
-from trm_mlx.data.sampler import total_steps
+from trm_mlx.data.sampler import prefetch, total_steps
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate import build_evaluators
@@ -29,8 +28,7 @@ from trm_mlx.models.operations import flop
 from trm_mlx.models.variants import recursion_at
 from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
 from trm_mlx.run.folder import RunFolder, check_newest, fill_names
-from trm_mlx.run.health import check_numbers
-from trm_mlx.run.log import Report, check_wandb, mean_metrics
+from trm_mlx.run.log import Report, check_numbers, check_wandb, mean_metrics
 from trm_mlx.run.resume import check_resumable, restore, restore_evaluators, start_from
 from trm_mlx.run.signals import StopTraining, synced_stop
 from trm_mlx.tasks.arc_rows import parts_of
@@ -227,6 +225,10 @@ class Trainer:
             stopped = should_stop()
             if stopped:
                 break
+            if self.config.save_interval and progress.step % self.config.save_interval == 0:
+                self._report_step(report, *waiting)
+                waiting = None
+                self._checkpoint(report)
         if waiting is not None:
             self._report_step(report, *waiting)
         if stopped:
@@ -285,6 +287,7 @@ class Trainer:
                 evaluators=self.evaluators,
                 tick=tick,
                 world=self.world,
+                max_steps=self.config.eval_max_steps,
             )
         report.evaluation(step, results)
         if self.world.is_main:

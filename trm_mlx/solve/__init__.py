@@ -21,33 +21,32 @@ def solve(text: str, checkpoint: str | None = None) -> Answer:
     """Solve one puzzle, in any spelling that ``docs/solving.md`` lists, as ``trm solve`` does.
 
     Args:
-        checkpoint: a checkpoint or run folder, or the name of a bundled model; by default the
-            bundled one for this kind of puzzle.
+        checkpoint: a checkpoint or run folder, the name of a bundled model, or ``owner/name`` on
+            the Hugging Face hub; by default the bundled one for this kind of puzzle.
 
     Raises:
         InputError: the text is no puzzle, or several, or no model solves its kind.
     """
+    from trm_mlx.convert.load import load
     from trm_mlx.errors import InputError
-    from trm_mlx.models.checkpoint_files import load
-    from trm_mlx.solve.questions import model_for, questions_of_text
+    from trm_mlx.solve.questions import Source, bundled_model, read_questions
     from trm_mlx.solve.search import DEFAULT_SEARCH
     from trm_mlx.solve.solver import Solver
     from trm_mlx.tasks import task_of
-    from trm_mlx.tasks.base import has_rules
 
     if not isinstance(text, str):
         raise InputError(f"a puzzle is text, such as '53..7....', not {type(text).__name__}")
-    name = "the puzzle"
-    model, config = load(checkpoint or model_for(questions_of_text(text, name), name))
+    source = Source("the puzzle", text)
+    model, config = load(checkpoint or bundled_model(source))
     task = task_of(config, rules=False)
-    if not has_rules(task):
+    if not task.has_rules:
         raise InputError(f"{checkpoint} solves the puzzles of its dataset alone: use Solver")
-    questions = questions_of_text(text, name, task)
-    if questions[0].error is not None:
-        raise questions[0].error
-    if len(questions) > 1:
-        raise InputError(f"{len(questions)} puzzles where one is wanted: solve them one by one")
-    values = questions[0].values
+    question, *others = read_questions(source, task)
+    if question.error is not None:
+        raise question.error
+    if others:
+        raise InputError(f"{len(others) + 1} puzzles where one is wanted: solve them one by one")
+    values = question.values
     solver = Solver(model, search=DEFAULT_SEARCH, task=task)
     (solution,) = solver.solve([task.encode(values)])
     answer = task.decode(solution.answer)

@@ -1,6 +1,6 @@
 """Solves questions from anywhere into a CSV file: they are read, solved and written as they come.
 
-A question that is no puzzle is reported and kept, unsolved, so that the output has a row for each.
+A question that is no puzzle is reported and kept without an answer, so that each has its row.
 """
 
 import csv
@@ -13,10 +13,10 @@ import numpy as np
 
 from trm_mlx.atomic import atomic_file
 from trm_mlx.errors import InputError, refusal
-from trm_mlx.solve.questions import Question
 from trm_mlx.solve.scheduler import Solution
 from trm_mlx.solve.solver import Solver
-from trm_mlx.tasks.base import Task, has_rules
+from trm_mlx.tasks.base import Task
+from trm_mlx.tasks.registry import Question
 
 COLUMNS = (
     "question", "answer", "solved", "steps", "confidence", "trajectories", "evaluations",
@@ -66,7 +66,7 @@ def solve_table(
             writer.writerow(COLUMNS)
             while True:
                 solution = next(solutions, None)
-                # The rows up to the one solved; at the end, those that are left.
+                # The rows up to the one answered; at the end, those that are left.
                 for question in rows.until_puzzle(solution is not None):
                     writer.writerow(_row(task, tally, question, solution))
                     tick(1)
@@ -116,7 +116,7 @@ def _row(task: Task, tally: Tally, question: Question, solution: Solution | None
         tally.unreadable += 1
         return (question.text, "", "false", *[""] * (len(COLUMNS) - 3))
     answer = task.decode(solution.answer)
-    if has_rules(task):
+    if task.has_rules:
         solved = bool(task.check(question.values, answer))
     else:
         solved = question.label is not None and np.array_equal(answer, question.label)
@@ -137,13 +137,3 @@ def _row(task: Task, tally: Tally, question: Question, solution: Solution | None
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
-
-
-def check_target(target: Path, source: Path) -> None:
-    """Refuse at once what would fail only when everything is solved."""
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: there is no folder {target.parent}, create it first")
-    if target.is_dir():
-        raise InputError(f"{target} is a folder: name a file to write")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{target} is the input itself: name another file to write")

@@ -1,39 +1,83 @@
-"""Questions to solve, from text and from tables, and the bundled model that solves their kind."""
+"""The questions of ``trm solve``: from text, tables and datasets; the bundled model for them."""
 
-from collections.abc import Iterable, Iterator
+import itertools
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.data.tables import read_rows
+from trm_mlx.config import ModelConfig
+from trm_mlx.data.dataset import PuzzleDataset, check_numbering, puzzle_names, saved_names
+from trm_mlx.data.tables import decode, is_table, read_rows, read_text
 from trm_mlx.errors import InputError
-from trm_mlx.models.checkpoint_files import bundled, read_config
+from trm_mlx.models.checkpoint_files import bundled, find_checkpoint, read_config
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task
-from trm_mlx.tasks.registry import read_puzzles
+from trm_mlx.tasks.registry import Question, read_puzzles
+
+FIRST = 100  # questions among which `bundled_model` looks for one that can be read
 
 
-class Question(NamedTuple):
-    """A puzzle to solve.
+class Source(NamedTuple):
+    """Where questions come from: a text, or a table.
 
-    place: where it stands, for messages; text: as it is written; values: cell values ``[S]``,
-    unless error says why it is no puzzle; identifier: of the puzzle embedding; label: the cell
-    values of its answer, where a dataset has one; task: the one whose puzzle it is, where read as
-    text.
+    name: what messages call it; column: of the table, None for one of the known names; typed:
+    whether the text may be the mistyped name of a file.
     """
 
-    place: str
-    text: str
-    values: np.ndarray | None
-    error: InputError | None = None
-    identifier: int = 0
-    label: np.ndarray | None = None
-    task: Task | None = None
+    name: str
+    text: str | None = None
+    table: Path | None = None
+    column: str | None = None
+    typed: bool = False
 
 
-def questions_of_text(text: str, name: str, task: Task | None = None) -> list[Question]:
-    """Read the questions of a text that messages call ``name``.
+def find_source(puzzle: str | None, file: str | None, column: str | None = None) -> Source:
+    """Return the source that a command line names, read if it is text.
+
+    Args:
+        puzzle: a puzzle, the name of a file, or ``-`` for standard input.
+        file: the name of a file, or ``-``.
+        column: of the questions, if the file is a table.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    if file is None and puzzle not in (None, "-"):
+        path = Path(os.path.expandvars(puzzle)).expanduser()
+        if puzzle.strip() and os.path.isdir(path):
+            raise InputError(f"{puzzle} is a folder: name a file of puzzles, or --data DATASET")
+        if not puzzle.strip() or not os.path.exists(path):
+            return Source(f"the puzzle of {len(puzzle.strip())} characters", puzzle, typed=True)
+        file = str(path)
+    if file in (None, "-"):
+        source = Source("standard input", _read_stdin(explicit=file or puzzle))
+    elif column is not None or is_table(Path(file)):
+        return Source(str(Path(file)), table=Path(file), column=column)
+    else:
+        source = Source(str(Path(file)), read_text(Path(file)))
+    if not source.text.strip():
+        raise InputError(f"{source.name} is empty: write a puzzle")
+    return source
+
+
+def _read_stdin(explicit: str | None) -> str:
+    if sys.stdin is None or (explicit is None and sys.stdin.isatty()):
+        raise InputError("no puzzle: write one after trm solve, or name --file or --data")
+    try:
+        if hasattr(sys.stdin, "buffer"):
+            return decode(sys.stdin.buffer.read(), "standard input")
+        return sys.stdin.read()
+    except OSError as error:
+        raise InputError(f"cannot read standard input: {error.strerror}") from error
+
+
+def read_questions(source: Source, task: Task | None = None) -> Iterable[Question]:
+    """Read the questions of a text or table, those of a table as they are asked for.
 
     Args:
         task: the one of the model; by default any.
@@ -41,63 +85,156 @@ def questions_of_text(text: str, name: str, task: Task | None = None) -> list[Qu
     Raises:
         InputError: nothing in it looks like a puzzle.
     """
-    found = read_puzzles(text, task)
-    places = [f"{name} {puzzle.place}" for puzzle in found]
-    if len(found) == 1 and found[0].place.endswith(" 1"):
-        places = [name]
-    return [
-        Question(place, puzzle.text, puzzle.values, puzzle.error, task=puzzle.task)
-        for place, puzzle in zip(places, found, strict=True)
-    ]
+    if source.table is not None:
+        return _of_table(source, task)
+    try:
+        found = read_puzzles(source.text, task)
+        problem = found[0].error
+    except InputError as error:
+        found, problem = [], error
+    if problem is not None and source.typed and _is_path(source.text):
+        raise InputError(f"there is no file {source.text}: correct its name, or write a puzzle")
+    if not found:
+        raise problem
+    alone = len(found) == 1 and found[0].place.endswith(" 1")
+    place = "" if alone else " {}"
+    return [q._replace(place=source.name + place.format(q.place)) for q in found]
 
 
-def questions_of_table(
-    path: Path, task: Task | None = None, column: str | None = None
-) -> Iterator[Question]:
-    """Read the questions of a table, as they are asked for; a row that holds none has an error.
+def _of_table(source: Source, task: Task | None) -> Iterator[Question]:
+    """The questions of a table; a row that holds none, or several, has an error."""
+    for row in read_rows(source.table, source.column):
+        try:
+            if row.problem:
+                raise InputError(row.problem)
+            question, *others = read_puzzles(row.question, task)
+            if others:
+                raise InputError(f"{len(others) + 1} puzzles in one row: write one a row")
+        except InputError as error:
+            question = Question("", "", None, None, error)
+        yield question._replace(place=f"{source.table} line {row.line}", text=row.question)
 
-    Args:
-        column: the name of the column of questions; by default one of the known names.
+
+def _is_path(text: str) -> bool:
+    """Whether a text that is no puzzle was meant as the name of a file."""
+    named = re.fullmatch(r"\S*[/\\]\S*|\S*\.[A-Za-z]\w+|~\S*", text)
+    return bool(named) and "..." not in text and any(map(str.isalpha, text))
+
+
+def bundled_model(source: Source) -> str:
+    """Return the name of the bundled model for the first question that can be read.
 
     Raises:
-        InputError: it is no table.
+        InputError: none of them can, by the reason of the first; or no bundled model solves it.
     """
-    for row in read_rows(path, column):
-        place, error, values, kind = f"{path} line {row.line}", None, None, None
-        if row.problem:
-            error = InputError(row.problem)
-        else:
-            try:
-                found = read_puzzles(row.question, task)
-                values, error, kind = found[0].values, found[0].error, found[0].task
-                if len(found) > 1:
-                    raise InputError(f"{len(found)} puzzles in one row: write one a row")
-            except InputError as problem:
-                values, error = None, problem
-        yield Question(place, row.question, values, error, task=kind)
-
-
-def model_for(questions: Iterable[Question], name: str) -> str:
-    """Return the name of the bundled model for the first of some questions that is a puzzle.
-
-    Raises:
-        InputError: none of them is a puzzle, by the reason why the first is none; or no bundled
-            model solves its kind.
-    """
-    known, first = {}, None
-    for question in questions:
+    first = None
+    for question in itertools.islice(read_questions(source), FIRST):
         first = first or question
         if question.values is None:
             continue
-        for model, folder in bundled().items():
-            known[model] = task = task_of(read_config(folder))
+        configs = {name: read_config(folder) for name, folder in bundled().items()}
+        for name, config in configs.items():
+            if config.task == question.task.name:
+                return name
+        tasks = {name: task_of(config) for name, config in configs.items()}
+        for name, task in tasks.items():
             if task.reads(question.task):
-                return model
-        kinds = ", ".join(f"{model} ({task.name})" for model, task in known.items()) or "none"
+                return name
+        known = ", ".join(f"{name} ({task.name})" for name, task in tasks.items()) or "none"
         raise InputError(
             f"{question.place}: no bundled model solves {question.task.name}. Models to choose "
-            f"from: {kinds}, or yours with --checkpoint DIR"
+            f"from: {known}, or yours with --checkpoint DIR"
         )
     if first is None:
-        raise InputError(f"{name} has no puzzles after its header")
+        raise InputError(f"{source.name} has no puzzles after its header")
     raise InputError(f"{first.place}: {first.error}")
+
+
+# Datasets
+
+
+def bundled_model_of(data: PuzzleDataset, folder: str) -> str:
+    """Return the name of the bundled model with the sizes of a dataset in a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    sizes = data.metadata
+    for name, place in bundled().items():
+        config = read_config(place)
+        if (config.vocab_size, config.seq_len) == (sizes.vocab_size, sizes.seq_len):
+            return name
+    raise InputError(
+        f"{folder}: no bundled model takes it. Models to choose from: "
+        f"{', '.join(bundled()) or 'none'}, or yours with --checkpoint DIR"
+    )
+
+
+def questions_of_dataset(
+    task: Task, data: PuzzleDataset, folder: str, name: str | None, indices: Sequence[int]
+) -> list[Question]:
+    """Read some examples of a dataset, or of the puzzle in it that is called ``name``.
+
+    Args:
+        folder: what messages call the dataset.
+    """
+    examples, place = np.arange(data.puzzle_indices[-1]), folder
+    if name is not None:
+        examples, place = _examples_named(data, folder, name), name
+    indices = np.array(indices)
+    for index in indices[(indices < 0) | (indices >= len(examples))]:
+        raise InputError(f"--index {index}: {place} has examples 0 to {len(examples) - 1}")
+    chosen = examples[indices]
+    owners = np.searchsorted(data.puzzle_indices, chosen, side="right") - 1
+    batch = data.batch(chosen, owners, len(chosen))
+    columns = (
+        task.decode(batch["inputs"]),
+        batch["puzzle_identifiers"].tolist(),
+        task.decode(batch["labels"]),
+    )
+    return [
+        Question(f"{place} example {index}", task.line(values), task, values, None, *known)
+        for index, values, *known in zip(indices, *columns, strict=True)
+    ]
+
+
+def _examples_named(data: PuzzleDataset, folder: str, name: str) -> np.ndarray:
+    """The examples of the puzzle of a name."""
+    names = puzzle_names(data)
+    owned = data.puzzle_identifiers
+    if name not in names:
+        raise InputError(
+            f"--name {name}: no puzzle of {folder} is called that; "
+            f"the first of its split {data.split} is {names[owned[0]]}"
+        )
+    owners = np.flatnonzero(owned == names.index(name))
+    ends = zip(data.puzzle_indices[owners], data.puzzle_indices[owners + 1], strict=True)
+    examples = [np.arange(*pair) for pair in ends]
+    if not examples:
+        raise InputError(
+            f"--name {name} has no examples in the split {data.split} of {folder}: "
+            "name another with --split"
+        )
+    return np.concatenate(examples)
+
+
+def check_sizes(config: ModelConfig, checkpoint: str, data: PuzzleDataset, folder: str) -> None:
+    """Refuse tokens that the model does not read, and puzzles that it has no embedding of.
+
+    Args:
+        config, checkpoint: of the model.
+        folder: what messages call the data.
+    """
+    for name in ("seq_len", "vocab_size", "num_puzzle_identifiers"):
+        ours, theirs = getattr(config, name), getattr(data.metadata, name)
+        if theirs != ours and (name != "num_puzzle_identifiers" or theirs > ours):
+            raise InputError(
+                f"{name} is {ours} in {checkpoint} but {theirs} in {folder}: "
+                "name a dataset like the one it was trained on, --data DIR"
+            )
+    checkpoint = find_checkpoint(checkpoint)
+    remedy = (
+        "name the dataset it was trained on, --data DIR, or train on this one with "
+        f"load_checkpoint={checkpoint}, which keeps the puzzles it knows"
+    )
+    check_numbering(saved_names(checkpoint), checkpoint, data, remedy)

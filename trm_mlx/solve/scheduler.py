@@ -192,15 +192,21 @@ class Scheduler:
             self._open.pop(puzzle.number, None)
 
     def _undo_symmetry(self, job: Job, output: StepOutput) -> StepOutput:
-        if job.symmetry is None:
-            return output
-        board = self._task.decode(output.answer)[None]
-        cells = job.symmetry.inverse().move(output.cell_confidence[None], board)[0]
-        answer = self._undo_answer(job, output.answer)
+        answer, cells = self._undo_answer(job, output.answer), output.cell_confidence
+        if job.symmetry is not None:
+            board = self._task.decode(self._on_board(job, output.answer))[None]
+            cells = job.symmetry.inverse().move(cells[None], board)[0]
         return output._replace(answer=answer, cell_confidence=cells)
 
     def _undo_answer(self, job: Job, answer: np.ndarray) -> np.ndarray:
+        answer = self._on_board(job, answer)
         if job.symmetry is None:
             return answer
         board = self._task.decode(answer)[None]
         return self._task.encode(job.symmetry.inverse().apply(board))[0].astype(np.int32)
+
+    def _on_board(self, job: Job, answer: np.ndarray) -> np.ndarray:
+        """The answer with what is no cell as in the puzzle."""
+        if self._task is None:
+            return answer
+        return np.where(self._task.outside(job.inputs), job.inputs, answer)

@@ -5,23 +5,28 @@ Puzzles stream through a batch of fixed size (``batcher.py``); what is tried on 
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from trm_mlx import device
+from trm_mlx.data.arrays import IGNORE_LABEL
+from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.data.sampler import iterate_test
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.memory import evaluation_rows
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.batcher import Batcher, batch_step, compiled_step
 from trm_mlx.solve.scheduler import Scheduler, Solution, StepEvent
 from trm_mlx.solve.search import SELECTORS, Perturbation, SearchConfig
-from trm_mlx.tasks.base import Task, has_rules
+from trm_mlx.tasks.base import Task
 
 # A head trained as published is right about half of the time where it says 0.5. At 0.99 the
 # bundled Sudoku model stops at no wrong answer, for 4 % more steps (docs/solving.md).
 HALT_THRESHOLD = 0.99
+CHUNK = 256  # examples that `measure` reads at once
 
 
 class Puzzle(NamedTuple):
@@ -74,9 +79,9 @@ class Solver:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size {batch_size}: must be at least 1")
         if task is None and (search.symmetries or search.select == "rule"):
-            wish = "symmetries" if search.symmetries else "select 'rule'"
-            raise InputError(f"{wish} needs a task: pass task=trm_mlx.tasks.get(...)")
-        if search.select == "rule" and not has_rules(task):
+            option = "symmetries" if search.symmetries else "select 'rule'"
+            raise InputError(f"{option} needs a task: pass task=trm_mlx.tasks.get(...)")
+        if search.select == "rule" and not task.has_rules:
             others = ", ".join(name for name in SELECTORS if name != "rule")
             raise InputError(f"select 'rule': {task.name} has no rules; choose one of {others}")
         self._batch_size, self._threshold = batch_size, halt_threshold
@@ -104,16 +109,15 @@ class Solver:
         if on_step is not None and not self._intermediates:
             raise InputError("on_step needs a Solver with intermediates=True")
         puzzles = self._puzzles(inputs, puzzle_identifiers)
-        most = 32 if device.device_kind() == "cpu" else 256
-        rows = self._batch_size or evaluation_rows(self.model, most)
-        first = list(itertools.islice(puzzles, max(rows, 2)))
+        first = list(itertools.islice(puzzles, max(self._batch_size or 0, 2)))
         if not first:
             return
-        if self._batch_size is None:
-            rows = len(first)
-        compiled = self._compiled
-        if compiled is None:
-            compiled = len(first) > 1 and device.compiles()
+        several = len(first) > 1
+        if several and self._batch_size is None:
+            most = 32 if device.device_kind() == "cpu" else 256
+            first += itertools.islice(puzzles, max(evaluation_rows(self.model, most) - 2, 0))
+        rows = self._batch_size or len(first)
+        compiled = several and device.compiles() if self._compiled is None else self._compiled
         make_step = compiled_step if compiled else batch_step
         puzzles = itertools.chain(first, puzzles)
         scheduler = Scheduler(puzzles, self.search, self.task, self.max_steps, 16 * rows, on_step)
@@ -183,3 +187,49 @@ def predict(
         InputError: a puzzle that does not fit the model, by its number, or an option out of range.
     """
     return Solver(model, max_steps=max_steps, halt_threshold=halt_threshold).predict(inputs)
+
+
+def measure(
+    solver: Solver, dataset: PuzzleDataset, tick: Callable[[int], object] = lambda rows: None
+) -> dict[str, dict[str, float]]:
+    """Means over the examples of each set of a dataset.
+
+    Returns:
+        ``{set: {metric: mean}}``: count; accuracy (of the labelled tokens) and exact_accuracy;
+        steps of the chosen trajectory; trajectories and evaluations, the supervision steps of all
+        of them; rule_checked, 1 where a rule check took part in choosing the answer.
+    """
+    waiting: deque[tuple[str, np.ndarray]] = deque()
+
+    def inputs() -> Iterator[np.ndarray]:
+        for set_name, batch, rows in iterate_test(dataset, CHUNK):
+            for tokens, labels in zip(batch["inputs"][:rows], batch["labels"], strict=False):
+                waiting.append((set_name, labels))
+                yield tokens
+
+    identifiers = np.repeat(dataset.puzzle_identifiers, np.diff(dataset.puzzle_indices))
+    sums: dict[str, dict[str, float]] = {}
+    for solution in solver.solve(inputs(), identifiers):
+        set_name, labels = waiting.popleft()
+        labelled = labels != IGNORE_LABEL
+        right = (solution.answer == labels)[labelled]
+        values = {
+            "count": 1,
+            "accuracy": right.mean() if right.size else 1.0,
+            "exact_accuracy": right.all(),
+            "steps": solution.steps,
+            "trajectories": solution.trajectories,
+            "evaluations": solution.evaluations,
+            "rule_checked": solution.passes is not None,
+        }
+        totals = sums.setdefault(set_name, dict.fromkeys(values, 0.0))
+        for name, value in values.items():
+            totals[name] += float(value)
+        tick(1)
+    return {
+        set_name: {
+            name: total if name == "count" else total / totals["count"]
+            for name, total in totals.items()
+        }
+        for set_name, totals in sums.items()
+    }

@@ -3,7 +3,7 @@
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task
 from trm_mlx.tasks.own_modules import check_known
 from trm_mlx.tasks.registry import (
-    PuzzleText,
+    Question,
     fitting,
     get,
     get_generator,
@@ -15,8 +15,8 @@ from trm_mlx.tasks.registry import (
 __all__ = [
     "BoardInput",
     "BoardStyle",
-    "PuzzleText",
     "Puzzles",
+    "Question",
     "Task",
     "check_known",
     "fitting",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trm_mlx.errors import InputError
-from trm_mlx.tasks.base import BoardStyle
+from trm_mlx.tasks.base import BoardStyle, Task
 
 SIZE = 30  # rows and columns of a canvas
 COLOURS = 10
@@ -237,8 +237,8 @@ _DIGITS = [str(colour) for colour in range(COLOURS)]
 
 
 @dataclass(frozen=True)
-class ARC:
-    """ARC, a `Task` without `generate` and `check`: people make its puzzles, labels decide.
+class ARC(Task):
+    """ARC, without `generate` and `check`: people make its puzzles, labels decide.
 
     It is not registered, as whoever asks the registry for a task may generate and check. Boards
     and their cell values are canvases with the grid at the top left.
@@ -247,6 +247,7 @@ class ARC:
     name = "arc"
     seq_len = SIZE**2
     vocab_size = FIRST_COLOUR + COLOURS
+    has_rules = False
 
     def parse(self, text: str) -> np.ndarray:
         """Read a grid, a line a row, a digit a cell; spaces and commas are ignored.
@@ -289,10 +290,6 @@ class ARC:
         tokens = np.asarray(tokens)
         grids = grids_of(tokens.reshape(-1, SIZE**2))
         return np.stack([canvas_of(grid) for grid in grids]).reshape(tokens.shape)
-
-    def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
-        """Return no cell, as there are no rules."""
-        return np.zeros(np.shape(answer), bool)
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Symmetry:
         """Draw ``count`` independent symmetries, uniformly from the published builder's group."""

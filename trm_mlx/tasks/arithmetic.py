@@ -17,8 +17,7 @@ import numpy as np
 
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import puzzle_text
-from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task
-from trm_mlx.tasks.symmetry import Permutation
+from trm_mlx.tasks.base import BoardInput, BoardStyle, Permutation, Puzzles, Task
 
 SYMBOLS = " 0123456789=+*"
 MOST_DIGITS = 9  # products still fit into 64 bits

@@ -9,6 +9,7 @@ A task derives from `Task`, defines ``name``, ``seq_len``, ``vocab_size``, `pars
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -105,17 +106,40 @@ class Symmetry(Protocol):
         """Return the inverses: ``s.inverse().apply(s.apply(boards)) == boards``."""
 
 
-class Unchanged:
-    """The identity, for tasks without symmetries."""
+@dataclass(frozen=True)
+class Permutation:
+    """N symmetries: each moves the cells of one board and, if it has values, replaces them.
+
+    cells: integers ``[N, seq_len]``; the new board's cell i shows the old board's ``cells[i]``.
+    values: ``[N, V]``, what replaces each of V cell values; None where they stay.
+    """
+
+    cells: np.ndarray
+    values: np.ndarray | None = None
 
     def apply(self, boards: np.ndarray) -> np.ndarray:
-        return boards
+        """Return the images ``[N, seq_len]`` of cell values ``[N, seq_len]`` or ``[seq_len]``."""
+        moved = _gather(np.broadcast_to(boards, self.cells.shape), self.cells)
+        return moved if self.values is None else _gather(self.values, moved)
 
     def move(self, numbers: np.ndarray, boards: np.ndarray) -> np.ndarray:
-        return numbers
+        """Move numbers ``[N, seq_len]`` or ``[seq_len]`` about the cells with those cells."""
+        return _gather(np.broadcast_to(numbers, self.cells.shape), self.cells)
 
-    def inverse(self) -> "Unchanged":
-        return self
+    def inverse(self) -> "Permutation":
+        """Return the inverses: ``s.inverse().apply(s.apply(boards)) == boards``."""
+        values = None if self.values is None else _inverse(self.values)
+        return Permutation(_inverse(self.cells), values)
+
+
+def _gather(tables: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """``tables[n, places[n, i]]`` for every n and i, several times faster than this indexing."""
+    starts = np.arange(len(tables))[:, None] * tables.shape[1]
+    return np.take(tables, starts + places)
+
+
+def _inverse(permutations: np.ndarray) -> np.ndarray:
+    return np.argsort(permutations, axis=1).astype(permutations.dtype)
 
 
 class Task(Protocol):
@@ -137,6 +161,14 @@ class Task(Protocol):
     # As `parse`, of a board's plain cells as ``puzzle_text.py`` finds them; None where a task reads
     # its text by itself.
     from_cells: Callable[[str], np.ndarray] | None = None
+
+    @property
+    def text_name(self) -> str:
+        """The name that `puzzle_text.find_puzzles` looks for; default: `name`.
+
+        A kind alone, such as ``sudoku``, stands for boards of any size.
+        """
+        return self.name
 
     def reads(self, other: "Task") -> bool:
         """Return whether questions of ``other`` are this task's too; default: its own only."""
@@ -160,7 +192,16 @@ class Task(Protocol):
         """Turn tokens of any shape into uint8 cell values; default: padding becomes 0."""
         return (np.maximum(tokens, 1) - 1).astype(np.uint8)
 
+    def outside(self, tokens: np.ndarray) -> np.ndarray:
+        """Return which tokens ``[..., seq_len]`` of a question are no cells, bool; default: none.
+
+        They are the same in every answer, and their labels need not be counted.
+        """
+        return np.zeros(np.shape(tokens), bool)
+
     # Rules
+
+    has_rules = True  # whether `check` can judge an answer; ARC's only its label can
 
     def generate(self, count: int, rng: np.random.Generator) -> Puzzles:
         """Return ``count`` random puzzles, each of them solvable. Puzzles may repeat."""
@@ -170,6 +211,13 @@ class Task(Protocol):
 
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Return which answers solve their questions by the rules, bool ``[...]``."""
+
+    def count_solutions(self, questions: np.ndarray) -> np.ndarray:
+        """Return how many solutions questions ``[N, seq_len]`` have, 2 for several, ``[N]``.
+
+        -1 where a search is given up; default: one each, as `generate` promises.
+        """
+        return np.ones(len(questions), np.int64)
 
     def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Return which cells of an answer break a rule, bool ``[..., seq_len]``; default: none.
@@ -190,7 +238,7 @@ class Task(Protocol):
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Symmetry:
         """Draw ``count`` independent symmetries, uniformly; default: the identity."""
-        return Unchanged()
+        return Permutation(np.tile(np.arange(self.seq_len), (count, 1)))
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
         """Return a key for each puzzle ``[N, seq_len]``; default: its question.
@@ -213,6 +261,13 @@ class Task(Protocol):
         Default: all, as where a key is an image itself.
         """
         return np.ones(len(questions), bool)
+
+    def subsets(self, questions: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the rows of questions ``[N, seq_len]`` that are evaluated apart, by a name.
+
+        They are the sets of a test split; default: all of them, as ``all``.
+        """
+        return {"all": np.arange(len(questions))}
 
     # The board on a screen
 
@@ -246,8 +301,3 @@ class Task(Protocol):
             empty=empty,
             erase=empty,
         )
-
-
-def has_rules(task: Task) -> bool:
-    """Return whether a task can `check` an answer; ARC cannot."""
-    return hasattr(task, "check")

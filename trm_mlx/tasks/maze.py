@@ -12,9 +12,8 @@ import numpy as np
 
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import maze_mixture, maze_solver, puzzle_text
-from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task, WrongCells
+from trm_mlx.tasks.base import BoardInput, BoardStyle, Permutation, Puzzles, Task, WrongCells
 from trm_mlx.tasks.puzzle_cells import SIDES
-from trm_mlx.tasks.symmetry import Permutation
 
 CHARSET = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(len(CHARSET))
@@ -120,6 +119,12 @@ class Maze(Task):
         ).reshape(answer.shape)
         changed = (answer != question) & ~(marked & (question == OPEN))
         return changed | (marked & (neighbours != 2))
+
+    def count_solutions(self, questions: np.ndarray) -> np.ndarray:
+        """Return how many shortest paths questions ``[N, S]`` have, 2 for several, ``[N]``."""
+        ends = ((questions == value).argmax(axis=1) for value in (START, GOAL))
+        passable = np.ascontiguousarray(questions != WALL)
+        return maze_solver.count_paths_batch(passable, *ends, self.side)
 
     def distances(self, boards: np.ndarray) -> np.ndarray:
         """Steps of a shortest path from S to G ``[N]``, -1 where none leads; boards ``[N, S]``."""

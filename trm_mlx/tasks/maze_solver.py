@@ -64,6 +64,26 @@ def distances_batch(passable, starts, goals, side):
     return found
 
 
+@uninterrupted
+@compiled
+def count_paths_batch(passable, starts, goals, side):
+    """Shortest paths in each grid, bool [N, cells], from start to goal; 2 for more than one."""
+    found = np.zeros(len(passable), np.int64)
+    distances = np.empty(side * side, np.int64)
+    queue = np.empty(side * side, np.int64)
+    near = np.empty(4, np.int64)
+    for row in range(len(passable)):
+        reached = search(passable[row], starts[row], side, distances, queue)
+        paths = np.zeros(side * side, np.int64)  # to each cell, at most 2
+        paths[starts[row]] = 1
+        for cell in queue[:reached]:
+            for i in range(_neighbours(cell, side, near)):
+                if distances[near[i]] == distances[cell] + 1:
+                    paths[near[i]] = min(2, paths[near[i]] + paths[cell])
+        found[row] = paths[goals[row]]
+    return found
+
+
 @compiled
 def mark_path(distances, goal, side, path):
     """Sets `path` at the cells strictly between the start and `goal`, of one shortest path."""

@@ -7,7 +7,7 @@ cell, in reading order, or the error that says what is wrong with it.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
@@ -25,13 +25,14 @@ _SEPARATORS = str.maketrans("", "", "|+,;:&\"'`[](){}/\\ \t")  # between cells
 _RULE = re.compile(r"""(?=.*[-=].*[-=])[-=+*|:.'`\s]+""")
 _BARE_RULE = re.compile(r"[-|\s]+")  # it could as well be a row of blanks
 _ROUNDED = re.compile(r"\s*\d([.,]\d+)?E\+?\d+\s*", re.IGNORECASE)
+_WRITE_ALL = "write every cell, blanks as . or 0"
 _EXPORT = "a spreadsheet has rounded it to a number, export that column as text"
 _TOKENS = re.compile(r"""[\s,;:=|&"'`\[\](){}/\\]+""")
 
 Rows = list[str]
 
 
-class Cells(NamedTuple):
+class Board(NamedTuple):
     """A board found in a block of lines: one character a cell, or what is wrong with it.
 
     line: the index of its first line in the block; side: of the board it is, or looks like; 0
@@ -64,48 +65,49 @@ def _has_cells(word: str) -> bool:
     return len(others) < 2 or others <= BLANKS
 
 
+def _is_spaced(row: str) -> bool:
+    """Whether every second character is a space, so that one stands between any two cells."""
+    return not row[1::2].strip()
+
+
 # Sudoku
 
 
-def sudoku_boards(lines: Sequence[str], size: int | None = None) -> list[Cells]:
+def sudoku_boards(lines: Rows, size: int | None = None) -> list[Board]:
     """The Sudokus of a block: lines of one board, or one board a line.
 
     Args:
         size: the side of the boards wanted, for messages about what is none.
     """
     lines = [line.rstrip(" ") for line in lines]
-    if len(lines) == 1 and (fixed := _spaced_out(lines[0])):
-        return [Cells(0, SIDE_OF[len(fixed)], fixed)]
+    fixed = [_fixed_line(line) for line in lines]
+    if len(lines) == 1 and fixed[0]:
+        return _boards(fixed)
     if any(map(whole_boards, lines)):
-        return list(_one_a_line(lines))
-    if problem := _candidates(lines):
-        return [Cells(0, size or 9, "", problem)]
+        return list(_one_a_line(lines, fixed))
+    if problem := _pencil_marks(lines):
+        return [Board(0, size or 9, "", problem)]
     for numbers in _without_borders(lines):
         rows = [lines[number] for number in numbers]
-        for layout in (_written, _delimited, _boxed, _fixed, _fixed_apart):
+        for layout in (_compact, _delimited, _boxed, _fixed_width, _fixed_width_spaced):
             if boards := _boards(layout(rows)):
                 return [board._replace(line=numbers[board.line]) for board in boards]
-    if all(map(_spaced_out, lines)):
-        return [Cells(row, SIDE_OF[len(c)], c) for row, c in enumerate(map(_spaced_out, lines))]
+    if all(fixed):
+        return [Board(number, SIDE_OF[len(cells)], cells) for number, cells in enumerate(fixed)]
     return list(_explain_invalid_sudoku(lines, size))
 
 
-def _one_a_line(lines: Rows) -> Iterator[Cells]:
+def _one_a_line(lines: Rows, fixed: list[str | None]) -> Iterator[Board]:
     """A board a line, such as a collection; lines that hold none keep their places."""
-    boards = [whole_boards(line) for line in lines]
-    side = Counter(SIDE_OF[len(found[0])] for found in boards if found).most_common(1)[0][0]
-    for number, (line, found) in enumerate(zip(lines, boards, strict=True)):
+    found = [whole_boards(line) for line in lines]
+    side = Counter(SIDE_OF[len(boards[0])] for boards in found if boards).most_common(1)[0][0]
+    for number, line in enumerate(lines):
         cells = compact(line)
-        if found:
-            yield from (Cells(number, SIDE_OF[len(board)], board) for board in found)
-        elif fixed := _spaced_out(line):
-            yield Cells(number, SIDE_OF[len(fixed)], fixed)
-        elif len(cells) in SIDE_OF:
-            yield Cells(number, SIDE_OF[len(cells)], cells)
-        elif cells == str(len(lines) - 1):
-            pass  # the number of puzzles, which leads some collections
-        else:
-            yield Cells(number, side, cells, _wrong_count(cells, side, line))
+        boards = found[number] or [board for board in (fixed[number], cells) if board][:1]
+        if found[number] or fixed[number] or len(cells) in SIDE_OF:
+            yield from (Board(number, SIDE_OF[len(board)], board) for board in boards)
+        elif cells != str(len(lines) - 1):  # the number of puzzles leads some collections
+            yield Board(number, side, cells, _wrong_count(cells, side, line))
 
 
 def _without_borders(lines: Rows) -> Iterator[list[int]]:
@@ -113,37 +115,37 @@ def _without_borders(lines: Rows) -> Iterator[list[int]]:
 
     Where a blank is written ``-``, a line of dashes may be a row.
     """
-    rules = [bool(_RULE.fullmatch(line)) for line in lines]
-    bare = [bool(_BARE_RULE.fullmatch(line)) for line in lines]
+    rules = {n for n, line in enumerate(lines) if _RULE.fullmatch(line)}
+    bare = {n for n, line in enumerate(lines) if _BARE_RULE.fullmatch(line)}
     seen = []
-    for left_out in (rules, [r and not b for r, b in zip(rules, bare, strict=True)], [False]):
-        numbers = [n for n in range(len(lines)) if not left_out[n % len(left_out)]]
+    for left_out in (rules, rules - bare, set()):
+        numbers = [n for n in range(len(lines)) if n not in left_out]
         if numbers and numbers not in seen:
             seen.append(numbers)
             yield numbers
-            if len(numbers) > 1 and rules[1] and "|" in lines[1]:
+            if len(numbers) > 1 and 1 in rules and "|" in lines[1]:
                 yield numbers[1:]  # the first line of a Markdown table names its columns
 
 
-def _boards(rows: Rows | None) -> list[Cells]:
+def _boards(rows: Rows | None) -> list[Board]:
     """Boards of rows of cells, if all rows are alike and no cell is left over."""
     if not rows:
         return []
     width, cells = len(rows[0]), "".join(rows)
     alike = all(len(row) == width for row in rows)
     if alike and width in SIDE_OF:
-        return [Cells(number, SIDE_OF[width], row) for number, row in enumerate(rows)]
+        return [Board(number, SIDE_OF[width], row) for number, row in enumerate(rows)]
     if alike and width in BOX_ROWS and len(rows) % width == 0:
         starts = range(0, len(rows), width)
-        return [Cells(start, width, "".join(rows[start : start + width])) for start in starts]
+        return [Board(start, width, "".join(rows[start : start + width])) for start in starts]
     side = SIDE_OF.get(len(cells), 0)
     wrapped = all(len(row) == width for row in rows[:-1]) and len(rows[-1]) <= width
     if side and wrapped and (width == 1 or width > side):
-        return [Cells(0, side, cells)]  # one cell a line, or lines broken at some length
+        return [Board(0, side, cells)]  # one cell a line, or lines broken at some length
     return []
 
 
-def _written(rows: Rows) -> Rows:
+def _compact(rows: Rows) -> Rows:
     """Every cell is a character, whatever stands between them."""
     return [compact(row) for row in rows]
 
@@ -172,43 +174,38 @@ def _boxed(rows: Rows) -> Rows | None:
     for row in rows:
         boxes = row.strip().strip("|").split("|") if "|" in row else []
         widths = set(map(len, boxes[:-1]))
-        if len(widths) != 1:
+        if len(widths) != 1 or not widths <= {2, 3, 5, 7}:
             return None
         width = widths.pop()
         boxes[-1] = boxes[-1].ljust(width)
-        apart = width in (5, 7)
-        if not apart and width not in (2, 3):
-            return None
-        if apart and any(box[::2].strip() for box in boxes):
-            return None
-        found.append("".join(box[1::2] if apart else box for box in boxes).replace(" ", "."))
+        if width > 3:
+            if any(box[::2].strip() for box in boxes):
+                return None
+            boxes = [box[1::2] for box in boxes]
+        found.append("".join(boxes).replace(" ", "."))
     return found
 
 
-def _fixed(rows: Rows) -> Rows | None:
-    """Nine characters a row whose blanks are spaces, those at the end perhaps lost."""
+def _fixed_width(rows: Rows) -> Rows | None:
+    """As many characters as rows, blanks as spaces, those at the end of a row perhaps lost."""
     side = len(rows)
     if side not in BOX_ROWS or set("".join(rows)) - _DIGITS - {" "}:
         return None
-    indent = max(map(len, rows)) - side
-    if indent > 0:
-        if any(row[:indent].strip() for row in rows):
-            return None
-        rows = [row[indent:] for row in rows]
-    return [row.ljust(side).replace(" ", ".") for row in rows]
+    indent = max(0, max(map(len, rows)) - side)
+    if any(row[:indent].strip() for row in rows):
+        return None
+    return [row[indent:].ljust(side).replace(" ", ".") for row in rows]
 
 
-def _fixed_apart(rows: Rows) -> Rows | None:
-    """As `_fixed`, with a space between any two cells."""
+def _fixed_width_spaced(rows: Rows) -> Rows | None:
+    """As `_fixed_width`, with a space between any two cells."""
     margin = min(len(row) - len(row.lstrip(" ")) for row in rows) % 2
     rows = [row[margin:] for row in rows]
-    if any(row[1::2].strip() for row in rows):
-        return None
-    return _fixed([row[::2].rstrip() for row in rows])
+    return _fixed_width([row[::2].rstrip() for row in rows]) if all(map(_is_spaced, rows)) else None
 
 
-def _spaced_out(line: str) -> str | None:
-    """The cells of a board in one line whose blanks are spaces, those at the end perhaps lost."""
+def _fixed_line(line: str) -> str | None:
+    """The cells of a board in one line, blanks as spaces, those at the end perhaps lost."""
     digits = line.replace(" ", "")
     if not digits.isdecimal() or digits == line:
         return None
@@ -220,16 +217,16 @@ def _spaced_out(line: str) -> str | None:
     return None
 
 
-def _candidates(lines: Rows) -> InputError | None:
+def _pencil_marks(lines: Rows) -> InputError | None:
     """What to say of rows whose cells hold several digits, as those of a half solved puzzle."""
     rows = [re.split(r"[\s|,]+", line.strip(" |,")) for line in lines]
     rows = [row for row in rows if "".join(row).isdecimal()]
     counts = set(map(len, rows))
-    if len(counts) != 1 or not counts <= {*BOX_ROWS, *SIDE_OF} or _fixed(lines):
+    if len(counts) != 1 or not counts <= {*BOX_ROWS, *SIDE_OF} or _fixed_width(lines):
         return None
     cells = [cell for row in rows for cell in row]
-    rising = all(list(cell) == sorted(set(cell)) and cell[0] != "0" for cell in cells)
     several = max(cells, key=len)
+    rising = all(list(cell) == sorted(set(cell)) and cell[:1] != "0" for cell in cells)
     if not rising or len(several) == 1:
         return None
     return InputError(
@@ -238,7 +235,7 @@ def _candidates(lines: Rows) -> InputError | None:
     )
 
 
-def _explain_invalid_sudoku(lines: Rows, size: int | None) -> Iterator[Cells]:
+def _explain_invalid_sudoku(lines: Rows, size: int | None) -> Iterator[Board]:
     """What a block that holds no board looks like."""
     numbers = next(_without_borders(lines), [])
     rows = [compact(lines[number]) for number in numbers]
@@ -249,28 +246,26 @@ def _explain_invalid_sudoku(lines: Rows, size: int | None) -> Iterator[Cells]:
         for number, row in zip(numbers, rows, strict=True):
             side = SIDE_OF.get(len(row))
             problem = None if side else _wrong_count(row, SIDE_OF[width], lines[number])
-            yield Cells(number, side or SIDE_OF[width], row, problem)
+            yield Board(number, side or SIDE_OF[width], row, problem)
         return
-    cells = "".join(rows)
+    cells, first = "".join(rows), lines[numbers[0]]
     near = [side for side in BOX_ROWS if abs(len(cells) - side**2) <= side]
     side = size or (width if len(rows) > 1 and width in BOX_ROWS else max(near, default=0))
     if not side:
-        remedy = _EXPORT if _ROUNDED.fullmatch(lines[numbers[0]]) else "blanks as . or 0"
+        remedy = _EXPORT if _ROUNDED.fullmatch(first) else "blanks as . or 0"
         problem = InputError(f"{len(cells)} cells are no Sudoku; write 16, 36 or 81, {remedy}")
     elif len(rows) == side and len(cells) != side**2:
         row, found = next((n, r) for n, r in enumerate(rows) if len(r) != side)
-        problem = WrongCells(
-            f"row {row + 1} has {len(found)} cells where a {side}x{side} Sudoku has {side}; write "
-            "every cell, blanks as . or 0",
-            [side * row + min(len(found), side - 1)],
-        )
+        message = f"row {row + 1} has {len(found)} cells where a {side}x{side} Sudoku has {side}"
+        cell = side * row + min(len(found), side - 1)
+        problem = WrongCells(f"{message}; {_WRITE_ALL}", [cell])
     else:
-        problem = _wrong_count(cells, side, lines[numbers[0]])
-    yield Cells(numbers[0], side, cells, problem)
+        problem = _wrong_count(cells, side, first)
+    yield Board(numbers[0], side, cells, problem)
 
 
 def _wrong_count(cells: str, side: int, line: str) -> WrongCells:
-    remedy = "write every cell, blanks as . or 0"
+    remedy = _WRITE_ALL
     if _ROUNDED.fullmatch(line):
         remedy = _EXPORT
     elif cells.isdecimal() and side**2 - side <= len(cells) < side**2 and "0" in cells:
@@ -284,37 +279,26 @@ def _wrong_count(cells: str, side: int, line: str) -> WrongCells:
 # Mazes
 
 
-def maze_boards(lines: Sequence[str], side: int | None = None) -> list[Cells]:
+def maze_boards(rows: Rows, side: int | None = None) -> list[Board]:
     """The mazes of a block, in the characters ``# SGo``: lines of a board, or one a line.
 
     Args:
         side: of the boards wanted, for messages about what is none.
     """
-    rows = list(lines)
-    for layout in (_plain, _dedented, _apart, _listed):
-        if (laid_out := layout(rows)) and (boards := list(_squares(laid_out))):
-            return [_with_symbols(board) for board in boards]
-    return [_explain_invalid_maze(rows, side)]
-
-
-def _plain(rows: Rows) -> Rows:
-    return rows
-
-
-def _dedented(rows: Rows) -> Rows:
     margin = min(len(row) - len(row.lstrip()) for row in rows)
-    return [row[margin:].rstrip() for row in rows]
+    dedented = [row[margin:].rstrip() for row in rows]
+    for layout in (rows, dedented, _maze_spaced(dedented), _maze_delimited(rows)):
+        if layout and (boards := list(_squares(layout))):
+            return [_with_symbols(board) for board in boards]
+    return [_explain_invalid_maze(rows if len(rows) == 1 else dedented, side)]
 
 
-def _apart(rows: Rows) -> Rows | None:
+def _maze_spaced(rows: Rows) -> Rows | None:
     """A space between any two cells."""
-    rows = _dedented(rows)
-    if any(row[1::2].strip() for row in rows) or not all(map(str.strip, rows)):
-        return None
-    return [row[::2] for row in rows]
+    return [row[::2] for row in rows] if all(row and _is_spaced(row) for row in rows) else None
 
 
-def _listed(rows: Rows) -> Rows | None:
+def _maze_delimited(rows: Rows) -> Rows | None:
     """Cells between commas or tabs."""
     for mark in ",\t":
         if all(mark in row for row in rows):
@@ -325,12 +309,12 @@ def _listed(rows: Rows) -> Rows | None:
     return None
 
 
-def _squares(rows: Rows) -> Iterator[Cells]:
+def _squares(rows: Rows) -> Iterator[Board]:
     """The square boards that rows are cut into, if nothing is left over."""
     sides = [_side_of(row) for row in rows]
     if all(sides) and (len(rows) == 1 or all(map(_has_ends, rows))):
         for number, (row, side) in enumerate(zip(rows, sides, strict=True)):
-            yield Cells(number, side, row[-(side**2) :])
+            yield Board(number, side, row[-(side**2) :])
         return
     width = max(map(len, rows))
     if " " in "".join(rows):  # an editor drops the open cells at the end of a line
@@ -342,7 +326,7 @@ def _squares(rows: Rows) -> Iterator[Cells]:
     boards = ["".join(rows[start : start + width]) for start in range(0, len(rows), width)]
     if len(boards) == 1 or all(map(_has_ends, boards)):
         for number, board in enumerate(boards):
-            yield Cells(number * width, width, board)
+            yield Board(number * width, width, board)
 
 
 def _side_of(row: str) -> int:
@@ -359,51 +343,53 @@ def _has_ends(board: str) -> bool:
     return "S" in letters and bool(letters & set("GE"))
 
 
-def _with_symbols(board: Cells) -> Cells:
+_MAZE_SYMBOLS = {"#": "#", "X": "#", "1": "#", "S": "S", "G": "G", "E": "G", "O": "o"}
+_MAZE_SYMBOLS |= dict.fromkeys(" ._0-", " ")
+
+
+def _with_symbols(board: Board) -> Board:
     """A maze in the characters ``# SGo``; the error names a cell that no maze has."""
-    found = set(board.cells)
-    walls = [marks for marks in ("#", "xX", "1") if found & set(marks)]
+    cells = board.cells
+
+    def place(cell: int) -> str:
+        return f"r{cell // board.side + 1}c{cell % board.side + 1}"
+
+    walls = [marks for marks in ("#", "xX", "1") if set(cells) & set(marks)]
     for first, second in combinations(walls, 2):
-        cell = min(board.cells.index(mark) for mark in second if mark in found)
+        cell = min(cells.index(mark) for mark in second if mark in cells)
         problem = InputError(
-            f"{board.cells[cell]!r} at r{cell // board.side + 1}c{cell % board.side + 1} beside "
-            f"walls of {first[0]!r} could be a wall or not; use # . S G"
+            f"{cells[cell]!r} at {place(cell)} beside walls of {first[0]!r} could be a wall or "
+            "not; use # . S G"
         )
         return board._replace(error=problem)
-    symbols = {"#": "#", "X": "#", "1": "#", "S": "S", "G": "G", "E": "G", "O": "o"}
-    symbols |= dict.fromkeys(" ._0-", " ")
-    cells = []
-    for number, character in enumerate(board.cells):
-        symbol = symbols.get(character.upper())
-        if symbol is None:
+    for cell, character in enumerate(cells):
+        if character.upper() not in _MAZE_SYMBOLS:
             problem = WrongCells(
-                f"character {character!r} at r{number // board.side + 1}c{number % board.side + 1} "
-                "is no maze cell; use # . S G, and o for an answer's path",
-                [number],
+                f"character {character!r} at {place(cell)} is no maze cell; use # . S G, and o "
+                "for an answer's path",
+                [cell],
             )
             return board._replace(error=problem)
-        cells.append(symbol)
-    return board._replace(cells="".join(cells))
+    return board._replace(cells="".join(_MAZE_SYMBOLS[c.upper()] for c in cells))
 
 
-def _explain_invalid_maze(rows: Rows, side: int | None) -> Cells:
+def _explain_invalid_maze(rows: Rows, side: int | None) -> Board:
     """Why a block is no maze."""
-    rows = rows if len(rows) == 1 else _dedented(rows)
     width, cells, remedy = len(rows[0]), sum(map(len, rows)), "open cells as . or space"
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != width:
             columns = side or width
             place = number * columns + min(len(row), columns - 1)
             problem = f"row {number + 1} has {len(row)} cells, row 1 has {width}: make them equal"
-            return Cells(0, columns, "", WrongCells(f"{problem}, {remedy}", [place]))
+            return Board(0, columns, "", WrongCells(f"{problem}, {remedy}", [place]))
     if side is not None:
         whole = len(rows) == 1 or width == side
         place = min(cells, side**2 - 1) if whole else min(width, side - 1)
         problem = f"{cells} cells in {len(rows)} rows where a {side}x{side} maze has {side**2}"
-        return Cells(0, side, "", WrongCells(f"{problem}; write every cell", [place]))
+        return Board(0, side, "", WrongCells(f"{problem}; write every cell", [place]))
     shape = f"{cells} cells" if len(rows) == 1 else f"{len(rows)} rows of {width} cells"
     problem = InputError(
         f"{shape} are no square maze of {SIDES.start}x{SIDES.start} to "
         f"{SIDES[-1]}x{SIDES[-1]}: write every cell, {remedy}"
     )
-    return Cells(0, 0, "", problem)
+    return Board(0, 0, "", problem)

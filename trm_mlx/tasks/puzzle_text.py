@@ -19,7 +19,7 @@ from trm_mlx.tasks.puzzle_cells import (
     MAZE_LETTERS,
     SIDE_OF,
     SIDES,
-    Cells,
+    Board,
     compact,
     maze_boards,
     sudoku_boards,
@@ -30,17 +30,17 @@ _SUM = re.compile(r"\s*([0-9]+)\s*([+*x])\s*([0-9]+)\s*=?[\s?_.]*", re.IGNORECAS
 _LETTERS = MAZE_LETTERS | set("xX")  # that stand in puzzles
 
 
-class Written(NamedTuple):
-    """A puzzle as it is written in a text, in plain characters.
+class FoundPuzzle(NamedTuple):
+    """A puzzle found in a text, in plain characters.
 
-    place: where it stands, such as ``line 3``; text: the lines as they are written; looks: what it
-    looks like, in words; name: its task, where it looks like one; cells: its board, a character a
-    cell, or a sum, for `Task.from_cells`; error: why it is none.
+    place: where it stands, such as ``line 3``; text: its lines; description: what it looks like;
+    name: its task, where it looks like one; cells: its board, a character a cell, or a sum, for
+    `Task.from_cells`; error: why it is none.
     """
 
     place: str
     text: str
-    looks: str
+    description: str
     name: str | None
     cells: str
     error: InputError | None = None
@@ -56,19 +56,20 @@ class Line(NamedTuple):
 Block = list[Line]
 
 
-def find_puzzles(text: str, wanted: str | None = None) -> list[Written]:
+def find_puzzles(text: str, wanted: str | None = None) -> list[FoundPuzzle]:
     """Find the puzzles of a text, in their order; what is none of them has an error.
 
     Args:
-        wanted: the name of a task, if they are to be its puzzles; by default of any kind and size.
+        wanted: the name of a task, if they are to be its puzzles, or a kind such as ``sudoku``; by
+            default of any kind and size.
 
     Raises:
         InputError: nothing in it looks like a puzzle.
     """
-    unit, blocks = _blocks(text)
+    unit, blocks = _split_blocks(text)
     if wanted is not None and not blocks:
         blocks = [[Line(1, text.strip())]]
-    found = [written for block in blocks for written in _read_block(block, unit, wanted)]
+    found = [puzzle for block in blocks for puzzle in _read_block(block, unit, wanted)]
     if not found:
         raise InputError(
             f"{' '.join(text.split())!r} looks like no puzzle: write a Sudoku's cells, . for a "
@@ -111,17 +112,17 @@ def _plain_characters() -> dict[int, str | None]:
 _PLAIN = _plain_characters()
 
 
-def _normalised(text: str) -> str:
+def _normalise(text: str) -> str:
     text = text.translate(_PLAIN)
-    if not text.isascii():
-        digits = {c: str(d) for c in set(text) if (d := unicodedata.decimal(c, None)) is not None}
-        text = text.translate({ord(c): digit for c, digit in digits.items()})
-    return text
+    if text.isascii():
+        return text
+    digits = {ord(c): unicodedata.decimal(c, None) for c in set(text)}
+    return text.translate({code: str(d) for code, d in digits.items() if d is not None})
 
 
-def _blocks(text: str) -> tuple[str, list[Block]]:
+def _split_blocks(text: str) -> tuple[str, list[Block]]:
     """What a number of a line counts, and the blocks of lines that may be puzzles."""
-    text = _normalised(text)
+    text = _normalise(text)
     if text.lstrip()[:1] in ("[", "{", '"'):
         try:
             value = json.loads(text)
@@ -130,10 +131,7 @@ def _blocks(text: str) -> tuple[str, list[Block]]:
         else:
             boards = enumerate(_json_boards(value), start=1)
             return "puzzle", [[Line(n, row) for row in rows] for n, rows in boards]
-    blocks: list[Block] = []
-    for group in _groups(text):
-        blocks += _joined(group)
-    return "line", blocks
+    return "line", [block for section in _sections(text) for block in _split_section(section)]
 
 
 def _json_boards(value: object) -> Iterator[list[str]]:
@@ -141,8 +139,8 @@ def _json_boards(value: object) -> Iterator[list[str]]:
     if isinstance(value, str):
         yield value.splitlines()
     elif isinstance(value, dict):
-        boards = (v for v in value.values() if isinstance(v, list) or _is_long_text(v))
-        board = next(boards, None)
+        members = (v for v in value.values() if isinstance(v, list) or _is_long_text(v))
+        board = next(members, None)
         if board is None:
             raise InputError(
                 f"a JSON object of {', '.join(value) or 'nothing'}: put the puzzle into a member, "
@@ -150,20 +148,17 @@ def _json_boards(value: object) -> Iterator[list[str]]:
             )
         yield from _json_boards(board)
     elif isinstance(value, list) and value:
-        if all(isinstance(cell, int | str | None) for cell in value):
-            strings = [cell for cell in value if isinstance(cell, str) and len(cell) > 1]
-            if any("\n" in string for string in strings):
-                for string in strings:
-                    yield string.splitlines()
-            elif strings:
-                yield list(map(str, value))
+        strings = [member for member in value if isinstance(member, str) and len(member) > 1]
+        if not all(isinstance(member, int | str | None) for member in value):
+            if all(isinstance(row, list) and not any(map(_holds_more, row)) for row in value):
+                yield [_json_row(row) for row in value]
             else:
-                yield [_json_row(value)]
-        elif all(isinstance(row, list) and not any(map(_holds_more, row)) for row in value):
-            yield [_json_row(row) for row in value]
+                for member in value:
+                    yield from _json_boards(member)
+        elif any("\n" in string for string in strings):
+            yield from map(str.splitlines, strings)
         else:
-            for member in value:
-                yield from _json_boards(member)
+            yield list(map(str, value)) if strings else [_json_row(value)]
 
 
 def _holds_more(member: object) -> bool:
@@ -182,30 +177,25 @@ def _is_long_text(value: object) -> bool:
     return isinstance(value, str) and len(value) >= min(SIDE_OF) and not _is_heading(value)
 
 
-def _groups(text: str) -> Iterator[Block]:
+def _sections(text: str) -> Iterator[Block]:
     """Lines between headings, without comments; of a file in sections, those of ``[Puzzle]``."""
-    section, sections = "puzzle", "[puzzle]" in text.lower()
-    group: Block = []
+    section, named = "puzzle", "[puzzle]" in text.lower()
+    lines: Block = []
     for number, raw in enumerate(text.splitlines(), start=1):
-        line = _unquoted(raw)
+        quoted = re.fullmatch(r"""\s*[\[(]?\s*r?(["'])([^"']+)\1\s*[,\])]*\s*""", raw)
+        line = quoted[2] if quoted else raw  # of a list of strings in a program
         header = re.fullmatch(r"\s*\[([A-Za-z ]+)\]\s*", line)
         if header:
             section = header[1].lower()
         line = _without_comment(line)
         if header or line is None or _is_heading(line):
-            yield group
-            group = []
+            yield lines
+            lines = []
         elif re.fullmatch(r"[\s,]*[\[\](){}][\[\](){}\s,]*", line):
             pass  # around a list
-        elif not sections or section == "puzzle":
-            group.append(Line(number, line))
-    yield group
-
-
-def _unquoted(line: str) -> str:
-    """A line without the quotes of a list of strings in a program."""
-    match = re.fullmatch(r"""\s*[\[(]?\s*r?(["'])([^"']+)\1\s*[,\])]*\s*""", line)
-    return match[2] if match else line
+        elif not named or section == "puzzle":
+            lines.append(Line(number, line))
+    yield lines
 
 
 def _foreign(text: str) -> list[str]:
@@ -241,51 +231,43 @@ def _without_comment(line: str) -> str | None:
     return line
 
 
-def _joined(group: Block) -> list[Block]:
-    """The blocks of a group: blank lines part them, unless they part the boxes of one board, or
+def _split_section(section: Block) -> Iterator[Block]:
+    """The blocks of a section: blank lines part them, unless they part the boxes of one board, or
     are rows of one whose blanks are spaces."""
-    whole = [line for line in group if line.text]
+    whole = [line for line in section if line.text]
     if _fills_square(whole):
-        return [whole]
+        yield whole
+        return
     parts: list[Block] = [[]]
-    for line in group:
+    for line in section:
         if line.text.strip() or line.text.count("\t") > 2:  # a row of nothing but blanks
             parts[-1].append(line)
         elif parts[-1]:
             parts.append([])
     parts = [part for part in parts if part]
-    blocks: list[Block] = []
-    start = 0
-    while start < len(parts):
-        stop = start + 1
-        rows = len(parts[start])
-        for side, band in BOX_ROWS.items():
-            bands = parts[start : start + side // band]
-            if rows == band and _are_bands(bands, side, band):
-                stop = start + side // band
-        for end in range(start + 2, min(len(parts), start + SIDES[-1]) + 1):
-            first, last = parts[start][0].number, parts[end - 1][-1].number
+    while parts:
+        count = _bands(parts)
+        block = [line for part in parts[:count] for line in part]
+        for end in range(2, min(len(parts), SIDES[-1]) + 1):
+            first, last = parts[0][0].number, parts[end - 1][-1].number
             if last - first >= SIDES[-1]:
                 break
-            between = [line for line in group if first <= line.number <= last]
+            between = [line for line in section if first <= line.number <= last]
             if _fills_square(between):
-                parts[start], stop = between, end
+                block, count = between, end
                 break
-        else:
-            parts[start] = [line for part in parts[start:stop] for line in part]
-        blocks.append(parts[start])
-        start = stop
-    return blocks
+        yield block
+        del parts[:count]
 
 
-def _are_bands(parts: list[Block], side: int, band: int) -> bool:
-    """Whether parts between blank lines are the bands of boxes of one Sudoku."""
-    lines = [line for part in parts for line in part]
-    return (
-        len(lines) == side
-        and all(len(part) == band for part in parts)
-        and all(len(compact(line.text)) == side for line in lines)
-    )
+def _bands(parts: list[Block]) -> int:
+    """How many parts, from the first, are the bands of boxes of one Sudoku; at least 1."""
+    for side, band in BOX_ROWS.items():
+        bands = parts[: side // band]
+        rows = [compact(line.text) for part in bands for line in part]
+        if [*map(len, bands)] == [band] * (side // band) and {*map(len, rows)} == {side}:
+            return len(bands)
+    return 1
 
 
 def _fills_square(lines: Block) -> bool:
@@ -294,54 +276,58 @@ def _fills_square(lines: Block) -> bool:
     side, width = len(texts), max(map(len, texts), default=0)
     if all(map(str.strip, texts)) or side < 4 or not side - side // 3 <= width <= side:
         return False
-    symbols = set("".join(texts))
-    if side in BOX_ROWS and " " in symbols and symbols <= set("0123456789 "):
-        return True
-    ends = "".join(texts).upper()
-    return " " in symbols and ends.count("S") == 1 and ends.count("G") + ends.count("E") == 1
+    cells = "".join(texts).upper()
+    if side in BOX_ROWS and set(cells) <= set("0123456789 "):
+        return " " in cells
+    ends = cells.count("G") + cells.count("E")
+    return " " in cells and cells.count("S") == 1 and ends == 1
 
 
 # Kinds
 
 
-def _read_block(block: Block, unit: str, wanted: str | None) -> Iterator[Written]:
+def _read_block(block: Block, unit: str, wanted: str | None) -> Iterator[FoundPuzzle]:
     """Find the puzzles of one block."""
     lines = [line.text for line in block]
     places = [f"{unit} {line.number}" for line in block]
-    kind, size = _parts(wanted)
+    kind, size = _kind_and_size(wanted)
     if _are_sums(lines, kind):
         for place, line in zip(places, lines, strict=True):
-            yield _wanted(_read_sum(place, line, wanted), wanted)
+            yield _of_task(_read_sum(place, line, wanted), wanted)
         return
     if _looks_like_maze("".join(lines), kind):
-        noun, boards = "maze", maze_boards(lines, size if kind == "maze" else None)
+        noun, boards = "maze", maze_boards(lines, (size or None) if kind == "maze" else None)
     else:
-        noun, boards = "Sudoku", sudoku_boards(lines, size if kind == "sudoku" else None)
+        noun, boards = "Sudoku", sudoku_boards(lines, (size or None) if kind == "sudoku" else None)
     ends = [*(board.line for board in boards[1:]), len(lines)]
-    for board, end in zip(boards, ends, strict=False):
-        size = f"{board.side}x{board.side}"
-        looks, name = (
-            (f"a {size} {noun}", noun.lower() + size) if board.side else (f"a {noun}", None)
-        )
-        if noun == "Sudoku" and board.error is None:
-            board = _with_blanks(board)
+    for board, end in zip(boards, ends, strict=False):  # there may be no board
+        description, name = f"a {noun}", None
+        if board.side:
+            description = f"a {board.side}x{board.side} {noun}"
+            name = f"{noun.lower()}{board.side}x{board.side}"
+        cells, error = board.cells, board.error
+        if noun == "Sudoku" and error is None:
+            cells, error = _with_blanks(board)
         text = "\n".join(lines[board.line : max(end, board.line + 1)])
-        place = places[board.line]
-        yield _wanted(Written(place, text, looks, name, board.cells, board.error), wanted)
+        found = FoundPuzzle(places[board.line], text, description, name, cells, error)
+        yield _of_task(found, wanted)
 
 
-def _parts(name: str | None) -> tuple[str | None, int]:
-    """The kind and the size in the name of a task."""
-    match = re.match(r"([a-z]+)(\d+)", name or "")
-    return (match[1], int(match[2])) if match else (None, 0)
+def _kind_and_size(name: str | None) -> tuple[str | None, int]:
+    """The kind and the size in the name of a task; 0 where it has none."""
+    match = re.match(r"([a-z]+)(\d*)", name or "")
+    return (match[1], int(match[2] or 0)) if match else (None, 0)
 
 
-def _wanted(found: Written, wanted: str | None) -> Written:
+def _of_task(found: FoundPuzzle, wanted: str | None) -> FoundPuzzle:
     """A puzzle with the error that it is not of the task wanted, if so."""
-    same_kind = found.name is None or _parts(found.name)[0] == _parts(wanted)[0]
-    if wanted in (None, found.name) or (found.error is not None and same_kind):
+    kind, size = _kind_and_size(wanted)
+    same_kind = found.name is None or _kind_and_size(found.name)[0] == kind
+    if wanted in (None, found.name) or (same_kind and (found.error is not None or not size)):
         return found
-    return found._replace(error=InputError(f"looks like {found.looks}, where {wanted} is wanted"))
+    return found._replace(
+        error=InputError(f"looks like {found.description}, where {wanted} is wanted")
+    )
 
 
 def _are_sums(lines: list[str], kind: str | None) -> bool:
@@ -361,7 +347,7 @@ def _are_sums(lines: list[str], kind: str | None) -> bool:
 def _looks_like_maze(text: str, kind: str | None) -> bool:
     symbols = set(text.upper())
     has_start, has_goal = "S" in symbols, bool(symbols & {"G", "E"})
-    has_walls, has_digits = bool(symbols & {"#"}), bool(symbols & set("23456789"))
+    has_walls, has_digits = "#" in symbols, bool(symbols & set("23456789"))
     if has_start and has_goal:
         return has_walls or not has_digits
     if has_digits:
@@ -371,30 +357,29 @@ def _looks_like_maze(text: str, kind: str | None) -> bool:
     return kind == "maze" or (has_walls and ("1" not in symbols or has_start or has_goal))
 
 
-def _with_blanks(board: Cells) -> Cells:
-    """A Sudoku with 0 for a blank. What else stands there is a blank if it is one sign."""
+def _with_blanks(board: Board) -> tuple[str, InputError | None]:
+    """The cells of a Sudoku with 0 for a blank, and what is wrong with them.
+
+    What else than `BLANKS` stands there is a blank if it is one sign.
+    """
     others = set(board.cells) - set("0123456789")
     unknown = others - BLANKS
-    if unknown and (len(others) > 1 or "0" in board.cells):
-        wrong = [number for number, sign in enumerate(board.cells) if sign in unknown]
-        row, column = divmod(wrong[0], board.side)
-        problem = WrongCells(
-            f"r{row + 1}c{column + 1} holds {board.cells[wrong[0]]!r}: write 1 to {board.side}, "
-            "and . or 0 for a blank",
-            wrong,
-        )
-        return board._replace(error=problem)
-    return board._replace(cells=board.cells.translate(dict.fromkeys(map(ord, others), "0")))
+    if not unknown or (len(others) == 1 and "0" not in board.cells):
+        return board.cells.translate(dict.fromkeys(map(ord, others), "0")), None
+    wrong = [number for number, sign in enumerate(board.cells) if sign in unknown]
+    row, column = divmod(wrong[0], board.side)
+    message = f"r{row + 1}c{column + 1} holds {board.cells[wrong[0]]!r}: write 1 to {board.side}"
+    return board.cells, WrongCells(f"{message}, and . or 0 for a blank", wrong)
 
 
-def _read_sum(place: str, text: str, wanted: str | None) -> Written:
+def _read_sum(place: str, text: str, wanted: str | None) -> FoundPuzzle:
     """A line of arithmetic."""
     question = re.sub("[xX]", "*", text).rstrip(" ?_.")
     match = _SUM.fullmatch(text)
     if match is None:
-        return Written(place, text, "no arithmetic", wanted, question)
+        return FoundPuzzle(place, text, "no arithmetic", wanted, question)
     noun = "addition" if match[2] == "+" else "multiplication"
     name = f"{noun}{max(1, *(len(number.lstrip('0')) for number in match.group(1, 3)))}"
-    if _parts(wanted)[0] == noun:
+    if _kind_and_size(wanted)[0] == noun:
         name = wanted
-    return Written(place, text, f"a{'n' * (noun == 'addition')} {noun}", name, question)
+    return FoundPuzzle(place, text, f"a{'n' * (noun == 'addition')} {noun}", name, question)

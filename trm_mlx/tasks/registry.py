@@ -20,31 +20,32 @@ from trm_mlx.tasks.arithmetic import ADDITION, MULTIPLICATION, Arithmetic
 from trm_mlx.tasks.base import Task, WrongCells
 from trm_mlx.tasks.maze import Maze
 from trm_mlx.tasks.own_modules import check_known, remember, search_here
+from trm_mlx.tasks.padded_sudoku import PaddedSudoku
 from trm_mlx.tasks.puzzle_text import find_puzzles
 from trm_mlx.tasks.sudoku import Sudoku
 
 
 class Family(NamedTuple):
-    """Tasks that differ in one number, such as the side of their board.
+    """Tasks that differ in numbers, such as the side of their board.
 
     shown: the names, for messages.
-    pattern: a regular expression for the names, whose group 1 is the number.
-    build: the task with a number; `InputError` where there is none.
-    number_for: the number of the task with a ``seq_len``, if there is one.
+    pattern: a regular expression for the names, whose groups are the numbers.
+    build: the task with these numbers; `InputError` where there is none.
+    numbers_for: those of the task with a ``vocab_size`` and ``seq_len``, if there is one.
     """
 
     shown: str
     pattern: str
-    build: Callable[[int], Task]
-    number_for: Callable[[int], int]
+    build: Callable[..., Task]
+    numbers_for: Callable[[int, int], tuple[int, ...]]
 
     def named(self, name: str) -> Task | None:
         match = re.fullmatch(self.pattern, name)
-        return self.build(int(match[1])) if match else None
+        return self.build(*map(int, match.groups())) if match else None
 
     def fitting(self, vocab_size: int, seq_len: int) -> Task | None:
         try:
-            task = self.build(self.number_for(seq_len))
+            task = self.build(*self.numbers_for(vocab_size, seq_len))
         except InputError:
             return None
         return task if (task.vocab_size, task.seq_len) == (vocab_size, seq_len) else None
@@ -58,11 +59,12 @@ class Sized(Protocol):
     task: str | None
 
 
-class PuzzleText(NamedTuple):
-    """A puzzle of a text.
+class Question(NamedTuple):
+    """A puzzle to solve.
 
     place: where it stands, such as ``line 3``; text: as it is written there; task: the one whose
-    puzzle it is; values: its cell values, uint8 ``[seq_len]``, unless error says why it is none.
+    puzzle it is; values: its cell values, uint8 ``[seq_len]``, unless error says why it is none;
+    identifier and label: of a dataset's puzzle, its embedding and the cell values of its answer.
     """
 
     place: str
@@ -70,23 +72,36 @@ class PuzzleText(NamedTuple):
     task: Task | None
     values: np.ndarray | None
     error: InputError | None = None
+    identifier: int = 0
+    label: np.ndarray | None = None
 
 
 _TASKS: dict[str, Task] = {}
 _FAMILIES = [
-    Family("sudoku4x4, 6x6, 9x9", r"sudoku(\d{1,2})x\1", Sudoku, math.isqrt),
-    Family("maze5x5 to 99x99", r"maze(\d{1,3})x\1", Maze, math.isqrt),
+    Family(
+        "sudoku4x4, 6x6, 9x9",
+        r"sudoku(\d{1,2})x\1",
+        Sudoku,
+        lambda _, length: (math.isqrt(length),),
+    ),
+    Family("maze5x5 to 99x99", r"maze(\d{1,3})x\1", Maze, lambda _, length: (math.isqrt(length),)),
     Family(
         "addition1 to 9",
         r"addition(\d{1,2})",
         partial(Arithmetic, ADDITION),
-        lambda seq_len: (seq_len - 3) // 3,
+        lambda _, length: ((length - 3) // 3,),
     ),
     Family(
         "multiplication1 to 9",
         r"multiplication(\d{1,2})",
         partial(Arithmetic, MULTIPLICATION),
-        lambda seq_len: (seq_len - 2) // 4,
+        lambda _, length: ((length - 2) // 4,),
+    ),
+    Family(
+        "sudoku4in4 to 9in29",
+        r"sudoku(\d{1,2})in(\d{1,2})",
+        PaddedSudoku,
+        lambda vocabulary, length: (vocabulary - 3, math.isqrt(length)),
     ),
 ]
 
@@ -148,7 +163,8 @@ def fitting(vocab_size: int, seq_len: int, name: str | None = None, rules: bool 
         InputError: there is none, or the one named has other sizes.
     """
     if name is not None:
-        check_known(name)
+        if ":" in name:
+            check_known(name)
         task = get(name)
         if (task.vocab_size, task.seq_len) != (vocab_size, seq_len):
             raise InputError(
@@ -207,20 +223,25 @@ def _import(module: str) -> None:
 # By the text of puzzles
 
 
-def read_puzzles(text: str, task: Task | None = None) -> list[PuzzleText]:
+def read_puzzles(text: str, task: Task | None = None) -> list[Question]:
     """Read the puzzles of a text, in their order; those that cannot be read have an error.
 
     Args:
         task: the task expected; by default the kind and size of each puzzle are detected. A task
-            that is not of this package uses its own ``parse``.
+            without ``from_cells`` reads one puzzle a line, if any line is one, or else the whole
+            text as one.
 
     Raises:
         InputError: nothing in it looks like a puzzle.
     """
-    if task is not None and getattr(task, "from_cells", None) is None:
-        return _read_by_task(text, task)
+    if task is not None and task.from_cells is None:
+        lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
+        puzzles = [_parsed(f"line {number}", line, task) for number, line in lines.items()]
+        if len(puzzles) > 1 and any(puzzle.error is None for puzzle in puzzles):
+            return puzzles
+        return [_parsed(f"line {min(lines, default=1)}", text, task)]
     puzzles = []
-    for found in find_puzzles(text, task and task.name):
+    for found in find_puzzles(text, task and task.text_name):
         its_task, values, error = None, None, found.error
         try:
             if error is None:
@@ -229,24 +250,15 @@ def read_puzzles(text: str, task: Task | None = None) -> list[PuzzleText]:
         except InputError as problem:
             error = problem
         if error is not None and task is None:
-            message = f"looks like {found.looks}; {error}"
+            message = f"looks like {found.description}; {error}"
             cells = isinstance(error, WrongCells)
             error = WrongCells(message, error.cells) if cells else InputError(message)
-        puzzles.append(PuzzleText(found.place, found.text, its_task, values, error))
+        puzzles.append(Question(found.place, found.text, its_task, values, error))
     return puzzles
 
 
-def _read_by_task(text: str, task: Task) -> list[PuzzleText]:
-    """Read one puzzle a line, if any line is one, or else the whole text as one."""
-    lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
-    found = [_parsed(f"line {number}", line, task) for number, line in lines.items()]
-    if len(found) > 1 and any(puzzle.error is None for puzzle in found):
-        return found
-    return [_parsed(f"line {min(lines, default=1)}", text, task)]
-
-
-def _parsed(place: str, text: str, task: Task) -> PuzzleText:
+def _parsed(place: str, text: str, task: Task) -> Question:
     try:
-        return PuzzleText(place, text, task, task.parse(text))
+        return Question(place, text, task, task.parse(text))
     except InputError as error:
-        return PuzzleText(place, text, task, None, error)
+        return Question(place, text, task, None, error)

@@ -14,9 +14,8 @@ import numpy as np
 
 from trm_mlx.errors import InputError
 from trm_mlx.tasks import puzzle_text, sudoku_solver
-from trm_mlx.tasks.base import BoardInput, BoardStyle, Puzzles, Task, WrongCells
+from trm_mlx.tasks.base import BoardInput, BoardStyle, Permutation, Puzzles, Task, WrongCells
 from trm_mlx.tasks.puzzle_cells import BLANKS, BOX_ROWS
-from trm_mlx.tasks.symmetry import Permutation, sample_box_symmetries
 
 GRID_COUNT = {4: 288, 6: 28_200_960}  # solved grids there are; 9x9 has 6.7e21
 PATIENCE = 200_000  # dead ends before `count_solutions` gives up, about a second
@@ -189,8 +188,21 @@ class Sudoku(Task):
     # Symmetries and splits
 
     def sample_symmetry(self, rng: np.random.Generator, count: int) -> Permutation:
-        """Draw ``count`` independent symmetries, uniformly from the published builder's group."""
-        return sample_box_symmetries(rng, count, self.box_rows, self.box_columns)
+        """Draw ``count`` independent symmetries, uniformly from the published builder's group.
+
+        Digits are permuted, blanks stay; bands, and rows inside a band, are permuted; so are stacks
+        and columns; the board is transposed with probability 1/2 where its boxes are square.
+        """
+        digits = np.zeros((count, self.size + 1), np.uint8)
+        digits[:, 1:] = _permutations(rng, (count, self.size)) + 1
+        rows = _line_permutations(rng, count, self.box_columns, self.box_rows)[:, :, None]
+        columns = _line_permutations(rng, count, self.box_rows, self.box_columns)[:, None, :]
+        cells = rows * np.uint8(self.size) + columns
+        if self.box_rows == self.box_columns:
+            transposed = rng.random(count) < 0.5
+            flipped = columns * np.uint8(self.size) + rows
+            cells = np.where(transposed[:, None, None], flipped, cells)
+        return Permutation(cells.reshape(count, self.seq_len), digits)
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
         """Return the solutions: puzzles dug from one grid belong together."""
@@ -346,3 +358,15 @@ class Sudoku(Task):
     def _place(self, cell: int) -> str:
         """The name of a cell in messages: r1c5 is the fifth cell of the top row."""
         return f"r{cell // self.size + 1}c{cell % self.size + 1}"
+
+
+def _permutations(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Random permutations of 0..n-1 along the last axis of ``shape``, uint8."""
+    return rng.random(shape).argsort(axis=-1).astype(np.uint8)
+
+
+def _line_permutations(rng: np.random.Generator, count: int, bands: int, lines: int) -> np.ndarray:
+    """Permutations of ``bands`` bands of ``lines`` lines each, ``[count, bands * lines]``."""
+    band = _permutations(rng, (count, bands))[:, :, None]
+    line = _permutations(rng, (count, bands, lines))
+    return (band * np.uint8(lines) + line).reshape(count, bands * lines)

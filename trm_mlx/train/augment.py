@@ -42,7 +42,8 @@ class Augmentation(NamedTuple):
         Raises:
             InputError: a label is to be ignored, which has no image.
         """
-        if (batch["labels"] == IGNORE_LABEL).any():
+        ignored = batch["labels"] == IGNORE_LABEL
+        if (ignored & ~self.task.outside(batch["inputs"])).any():
             raise InputError(
                 f"augment=true: some cells of the {self.task.name} data have no label, and so no "
                 "image; set augment=false"
@@ -63,7 +64,7 @@ class Augmentation(NamedTuple):
         return {
             **batch,
             "inputs": self.task.encode(shown).astype(np.int32),
-            "labels": self.task.encode(solved).astype(np.int32),
+            "labels": np.where(ignored, IGNORE_LABEL, self.task.encode(solved).astype(np.int32)),
         }
 
 

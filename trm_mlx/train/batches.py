@@ -6,6 +6,7 @@ passes an option to the task. Here tasks and data meet.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from trm_mlx.data.dataset import (
     check_numbering,
     known_names,
 )
-from trm_mlx.data.format import SET_NAME, DatasetMetadata
+from trm_mlx.data.format import DatasetMetadata
 from trm_mlx.data.reader import Split, open_split, parent_and_split, split_asked
 from trm_mlx.data.sampler import GeneratedStream, Position, TrainStream, rows_of_rank
 from trm_mlx.distributed import SINGLE, World
@@ -199,9 +200,10 @@ def _generate_test(path: str, count: int) -> Split:
     puzzles = draw_distinct(task, count, np.random.default_rng(0), testing=True, **options)
     inputs, labels = _tokens(task, puzzles)
     found = len(inputs)
-    every = np.arange(found + 1)
-    arrays = SplitArrays(inputs, labels, np.zeros(found, np.int64), every, every)
-    return Split(Path(path), _metadata(text, found), {SET_NAME: arrays})
+    metadata = _metadata(text, found)
+    subsets = task.subsets(puzzles.questions)
+    sets = {name: SplitArrays.of(inputs[rows], labels[rows]) for name, rows in subsets.items()}
+    return Split(Path(path), replace(metadata, sets=[*sets]), sets)
 
 
 def _tokens(task: Task, puzzles: Puzzles) -> tuple[np.ndarray, np.ndarray]:

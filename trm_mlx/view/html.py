@@ -9,7 +9,7 @@ import json
 from importlib import resources
 from pathlib import Path
 
-from trm_mlx.tasks.base import BoardStyle, has_rules
+from trm_mlx.tasks.base import BoardStyle
 from trm_mlx.view.recording import Frame, Recording
 from trm_mlx.view.style import NAMES, cells_of, style_of
 
@@ -30,7 +30,7 @@ def save_html(recording: Recording, path: Path) -> None:
     ]
     data = {
         **layout_data(style),
-        "rules": has_rules(recording.task),
+        "rules": recording.task.has_rules,
         "ending": recording.ending,
         "frames": frames,
     }

@@ -1,10 +1,12 @@
-"""Pictures of a recording, by Pillow: the board with its steps and confidence, an animation."""
+"""Pictures by Pillow: a board with its steps and confidence, an animation, sheets of grids."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from trm_mlx.atomic import output_file
 from trm_mlx.tasks.base import BoardStyle
 from trm_mlx.view.recording import Frame, Mark, Recording
 from trm_mlx.view.style import (
@@ -22,6 +24,7 @@ from trm_mlx.view.style import (
 
 MARGIN = 28
 BOARD = 396  # pixels of the longer side of the final board, about
+SHEET_BOARD, SHEET_TITLE = 180, 22  # pixels, of a grid on a sheet and the words above it
 GAP = 14  # between the boards of the strip
 STRIP = 6  # frames of the strip
 FIRST, LAST, BETWEEN = 900, 2500, 500  # milliseconds of the frames of an animation
@@ -219,3 +222,32 @@ def _ramp(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int) -> Non
 
 def _font(size: float) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(max(size, 6))
+
+
+# Sheets of grids
+
+Labelled = tuple[str, np.ndarray]  # a grid and what is written above it
+
+
+def save_sheet(rows: Sequence[Sequence[Labelled]], fills: Sequence[str], path: Path) -> None:
+    """Save rows of labelled grids as a PNG file, a cell in the colour of its value.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    across, down = SHEET_BOARD + MARGIN, SHEET_BOARD + MARGIN + SHEET_TITLE
+    size = max(map(len, rows)) * across + MARGIN, len(rows) * down + MARGIN
+    image = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(image)
+    for row, boards in enumerate(rows):
+        for column, (label, grid) in enumerate(boards):
+            x, y = MARGIN + column * across, MARGIN + row * down
+            draw.text((x, y), label, INK if "right" in label else QUIET, _font(13))
+            y += SHEET_TITLE
+            cell = max(SHEET_BOARD // max(grid.shape), 3)
+            for (i, j), value in np.ndenumerate(grid):
+                corner = x + j * cell, y + i * cell
+                box = (*corner, corner[0] + cell, corner[1] + cell)
+                draw.rectangle(box, fills[value], LINE)
+    with output_file(path) as unfinished:
+        image.save(unfinished, "PNG")

@@ -7,7 +7,7 @@ import numpy as np
 
 from trm_mlx.solve.scheduler import Solution
 from trm_mlx.solve.search import StepOutput
-from trm_mlx.tasks.base import Task, has_rules
+from trm_mlx.tasks.base import Task
 
 
 class Mark(IntEnum):
@@ -61,7 +61,7 @@ def judged(
     task: Task, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None
 ) -> Verdict | None:
     """The verdict on an answer, all as cell values ``[S]``; None where nothing tells."""
-    if has_rules(task):
+    if task.has_rules:
         right = bool(task.check(question, answer))
         return Verdict(right, f"rules {'satisfied' if right else 'broken'}")
     return None if label is None else matched(label, answer)

@@ -2,10 +2,11 @@
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
-from trm_mlx.atomic import atomic_file
-from trm_mlx.errors import InputError, refusal
+from trm_mlx.atomic import check_target, output_file
+from trm_mlx.errors import InputError
 from trm_mlx.view.recording import Recording
 
 _WRITERS = {
@@ -15,36 +16,32 @@ _WRITERS = {
 }
 
 
-def check_target(path: Path) -> None:
-    """Check that `save` can write a file, before any work.
+def check_picture(path: Path, suffixes: Iterable[str] = tuple(_WRITERS)) -> None:
+    """Check that a picture or page can be written, before any work.
 
     Raises:
-        InputError: the suffix is unknown, the folder is missing, the path is a folder, or Pillow is
-            missing.
+        InputError: the suffix is none of those allowed, the folder or Pillow is missing, or the
+            path is a folder.
     """
-    if path.suffix.lower() not in _WRITERS:
-        raise InputError(f"--save {path}: no such picture; end the name in .png, .gif or .html")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file to write")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    if path.suffix.lower() != ".html" and importlib.util.find_spec("PIL") is None:
-        raise InputError(
-            f"--save {path} needs Pillow: pip install 'trm-mlx[view]', or save .html instead"
-        )
+    *others, last = suffixes
+    suffix = path.suffix.lower()
+    if suffix not in (*others, last):
+        words = f"{', '.join(others)} or {last}" if others else last
+        raise InputError(f"--save {path}: no such picture; end the name in {words}")
+    check_target(path)
+    if suffix != ".html" and importlib.util.find_spec("PIL") is None:
+        instead = ", or save .html instead" if ".html" in (*others, last) else ""
+        raise InputError(f"--save {path} needs Pillow: pip install 'trm-mlx[view]'{instead}")
 
 
 def save(recording: Recording, path: Path) -> None:
     """Write the picture or page that the suffix asks for; the file is whole or absent.
 
     Raises:
-        InputError: as of `check_target`, or the file cannot be written.
+        InputError: as of `check_picture`, or the file cannot be written.
     """
-    check_target(path)
+    check_picture(path)
     module, name = _WRITERS[path.suffix.lower()]
     write = getattr(importlib.import_module(module), name)
-    try:
-        with atomic_file(path) as unfinished:
-            write(recording, unfinished)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {refusal(error)}") from error
+    with output_file(path) as unfinished:
+        write(recording, unfinished)

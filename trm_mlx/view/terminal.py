@@ -15,7 +15,7 @@ import numpy as np
 
 from trm_mlx.errors import InputError
 from trm_mlx.solve.scheduler import StepEvent
-from trm_mlx.tasks.base import Task, has_rules
+from trm_mlx.tasks.base import Task
 from trm_mlx.view.recording import Frame, FrameBuilder, Mark, Recording, first_frame
 from trm_mlx.view.style import cells_of
 
@@ -128,7 +128,7 @@ def heading(context: ScreenContext, frame: Frame, trajectory: int) -> str:
     if frame.step == 0:
         return f"step  0/{context.steps}  the question"
     filled = round(frame.halting * BAR)
-    wrong = f"{int((frame.marks == Mark.WRONG).sum()):3} wrong  " if has_rules(context.task) else ""
+    wrong = f"{int((frame.marks == Mark.WRONG).sum()):3} wrong  " if context.task.has_rules else ""
     line = (
         f"step {frame.step:2}/{context.steps}  {frame.changes:3} changed  {wrong}"
         f"halting [{'#' * filled}{'.' * (BAR - filled)}] {frame.halting:.3f}"

@@ -1,18 +1,35 @@
-"""The options of ``trm solve`` and ``trm eval`` for test-time compute.
+"""Options that several commands share: the model, and the computation of ``solve`` and ``eval``.
 
-An option left out is absent from the parsed arguments: the defaults are those of `Solver` and
-`SearchConfig`, stated there alone. Where none is given, ``trm solve`` uses `DEFAULT_SEARCH`.
+An option of computation left out is absent from the parsed arguments: the defaults are those of
+`Solver` and `SearchConfig`, stated there alone. Without any, ``trm solve`` uses `DEFAULT_SEARCH`.
 """
 
 import argparse
 import dataclasses
 
+from trm_mlx.convert.load import local_folder
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.search import SELECTORS, SearchConfig
 from trm_mlx.solve.solver import HALT_THRESHOLD, Solver
+from trm_mlx.tasks import get
 from trm_mlx.tasks.base import Task
 
 SEARCH = tuple(field.name for field in dataclasses.fields(SearchConfig))
+
+
+def add_task_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--task",
+        metavar="MODULE:NAME",
+        help="import this task of your own; needed once, where a model from elsewhere names it",
+    )
+
+
+def named_model(arguments: argparse.Namespace) -> str | None:
+    """Import ``--task`` and return the folder that ``--checkpoint`` names, fetched if need be."""
+    if arguments.task is not None:
+        get(arguments.task)
+    return arguments.checkpoint and local_folder(arguments.checkpoint)
 
 
 def add_search_arguments(parser: argparse.ArgumentParser, default: SearchConfig) -> None:

@@ -1,13 +1,29 @@
-"""A line on standard error which says that long work goes on."""
+"""Signs on standard error that long work goes on: a bar, or a line."""
 
 import sys
 import threading
 import time
 
-SILENT, APART = 1.0, 0.2  # seconds before the first line, and between two on a terminal
+from tqdm import tqdm
+
+SILENT, APART = 1.0, 0.2  # seconds before a status line, and between two on a terminal
 
 
-class Progress:
+class ProgressBar(tqdm):
+    """``tqdm`` by a clock that is never set back, by default on a terminal only.
+
+    Its monitor thread, which knows the other clock, is not needed: every update looks at the time.
+    """
+
+    monitor_interval = 0
+
+    def __init__(self, *arguments, disable: bool | None = None, **options):
+        super().__init__(*arguments, miniters=0, disable=disable, **options)
+        self._time = time.monotonic
+        self.start_t = self.last_print_t = self._time()
+
+
+class StatusLine:
     """Shows ``text`` once work has lasted over a second: kept up to date on a terminal, else once.
 
     A context manager; assign to ``text`` whenever something new is known, and call `update`.
@@ -20,7 +36,7 @@ class Progress:
         self._timer = threading.Timer(SILENT, self._show)
         self._timer.daemon = True
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "StatusLine":
         self._timer.start()
         return self
 
