@@ -108,8 +108,8 @@ def test_a_puzzle_by_its_name(place, capsys, index):
         assert re.search(
             rf"^step +{number} .* halting {step.confidence:.3f}  {line}$", output, re.M
         )
-    assert "label missed, stopped at step 3 with probability 0.000" in output
-    assert "trajectories 1, network evaluations 3, chosen by q" in output
+    assert "label missed, stopped at step 3, sure it is done 0.0 %" in output
+    assert "attempts 1, network runs 3, answer chosen by q" in output
     assert "rules" not in output
     assert status == 1
 
@@ -141,7 +141,7 @@ def test_an_answer_that_is_the_label(place, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(Solver, "solve", knowing)
     words = ["--data", place / "data", "--name", "ab12", "--save", tmp_path / "out.html"]
     assert solve(place, *words) == 0
-    assert "label matched, halted at step 3 with probability" in capsys.readouterr().out
+    assert "label matched, halted at step 3, sure it is done" in capsys.readouterr().out
     recording = json.loads(
         re.search(r"^const recording = (.*);$", (tmp_path / "out.html").read_text(), re.M)[1]
     )
