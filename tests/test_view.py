@@ -295,7 +295,8 @@ def test_pixels(tmp_path, sudoku):
         fills = [cell(index, left) for index in (0, 2, 1)]  # given, filled, wrong
         expected = [FILLS[mark] for mark in (Mark.GIVEN, Mark.KEPT, Mark.WRONG)]
         assert ["#{:02x}{:02x}{:02x}".format(*fill) for fill in fills] == expected
-        assert cell(5, right) == image.ramp_colour(2 / 3)
+        assert cell(1, right) == image.ramp_colour(2 / 3)
+        assert "#{:02x}{:02x}{:02x}".format(*cell(0, right)) == FILLS[Mark.GIVEN]
 
 
 def test_a_cell_given_back_is_not_filled():
@@ -379,8 +380,8 @@ def test_steps_are_shown_as_they_are_computed(checkpoint, monkeypatch, capsys):
     monkeypatch.setattr(Screen, "_show", spy)
     solve(checkpoint, "--halt-threshold", "none", "--max-steps", 5, "--watch")
     assert seen == [(0, 0, 0), (0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 5), (0, 5, 5)]
-    headings = re.findall(r"^step +(\d)/5", capsys.readouterr().out, re.M)
-    assert headings == ["0", "1", "2", "3", "4", "5"]
+    headings = re.findall(r"^step (\d) of 5", capsys.readouterr().out, re.M)
+    assert headings == ["1", "2", "3", "4", "5"]
 
 
 def test_the_last_frame_is_the_answer(checkpoint, capsys):
@@ -396,7 +397,7 @@ def test_the_last_frame_is_the_answer(checkpoint, capsys):
     assert solution.trajectory < 3
     solve(checkpoint, *words, "--seed", seed, "--watch")
     output = capsys.readouterr().out
-    frames = re.findall(r"^trajectory (\d)/4\nstep +(\d)/3.*\n((?:.+\n)+)", output, re.M)
+    frames = re.findall(r"^attempt (\d) of 4, step (\d) of 3.*\nsure .*\n((?:.+\n)+)", output, re.M)
     order = [(str(t), str(s)) for t in (1, 2, 3, 4) for s in (1, 2, 3)]
     assert [frame[:2] for frame in frames] == [*order, (str(solution.trajectory + 1), "3")]
     values = SUDOKU.decode(solution.answer)
