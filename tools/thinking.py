@@ -1,9 +1,10 @@
 """Draws what happens inside a model while it solves a puzzle, for docs/how_it_thinks.md.
 
-    python tools/thinking.py ".6.3.......5.9.1..4......8...[81 cells]" -o docs/states.png
+python tools/thinking.py ".6.3.......5.9.1..4......8...[81 cells]" -o docs/states.png
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def movement(outputs: tuple[StepOutput, ...], state: str) -> list[float]:
     values = [output.states[state].astype(np.float32) for output in outputs]
     return [
         float(np.linalg.norm(after - before) / np.linalg.norm(after))
-        for before, after in zip(values, values[1:], strict=False)
+        for before, after in itertools.pairwise(values)
     ]
 
 
