@@ -30,6 +30,11 @@ train: $(VENV)/demo.stamp
 
 demo: train
 	$(RUN) single_inference.py --checkpoint checkpoints/demo --data data/sudoku4x4 --index 0 1 2
+	@printf '%s\n' "A step that changes cells is the model correcting itself. Go on with" \
+		"  $(VENV)/bin/trm solve --checkpoint checkpoints/demo ...2.1..3.....2.   a puzzle of yours" \
+		"  $(VENV)/bin/trm demo --checkpoint checkpoints/demo                     on a page in your browser" \
+		"  $(VENV)/bin/trm eval checkpoints/demo --evaluators rules               how many of 500 it solves" \
+		"docs/index.md leads to everything else."
 
 test: $(VENV)/test.stamp
 	$(RUN) -m pytest -rs

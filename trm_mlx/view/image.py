@@ -154,7 +154,8 @@ def _cell(
         draw.ellipse((x + edge, y + edge, x + size - 1 - edge, y + size - 1 - edge), cell.dot)
     if cell.symbol not in style.hidden and size >= 7:
         where = (x + size / 2, y + size / 2)
-        draw.text(where, cell.symbol, cell.ink, _font(size * 0.56), anchor="mm")
+        share = 0.8 if style.fills else 0.56
+        draw.text(where, cell.symbol, cell.ink, _font(size * share), anchor="mm")
     if cell.mark is Mark.WRONG and size >= 12:  # a corner, as colour alone is not enough
         side = size // 4
         corner = [(x + size - 1 - side, y + 1), (x + size - 2, y + 1), (x + size - 2, y + 1 + side)]

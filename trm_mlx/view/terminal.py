@@ -172,7 +172,8 @@ def heading(context: ScreenContext, frame: Frame, trajectory: int) -> str:
         return "the question"
     filled = round(frame.halting * BAR)
     wrong = int((frame.marks == Mark.WRONG).sum())
-    rule = f"  {wrong:3} break a rule" if has_rules(context.task) else ""
+    breaks = "breaks a rule" if wrong == 1 else "break a rule"
+    rule = f"  {wrong:3} {breaks}" if has_rules(context.task) else ""
     several = context.trajectories > 1
     attempt = f"attempt {trajectory + 1} of {context.trajectories}, " if several else ""
     return (
