@@ -544,8 +544,8 @@ def test_solve_an_argument(place, capsys):
         "step  2",
         "step  3",
     ]
-    assert "stopped at step 3 with probability 0.00" in output
-    assert "trajectories 16, network evaluations 48, chosen by rule" in output
+    assert "stopped at step 3, sure it is done 0." in output
+    assert "attempts 16, network runs 48, answer chosen by rule" in output
     assert "label" not in output
 
 
@@ -597,7 +597,7 @@ def test_a_right_answer_exits_with_0(place, capsys, monkeypatch):
 
     monkeypatch.setattr(Solver, "solve", solve)
     assert main(["solve", PUZZLE, "--checkpoint", str(place / "run")]) == 0
-    wanted = "rules satisfied, halted at step 1 with probability 0.900"
+    wanted = "rules satisfied, halted at step 1, sure it is done 90.0 %"
     assert wanted in capsys.readouterr().out
     assert main(["solve", "2" + "." * 15, "--checkpoint", str(place / "run")]) == 1
     assert "rules broken" in capsys.readouterr().out

@@ -102,12 +102,12 @@ def test_steps_and_trajectories(visit, address):
     page.get_by_label("Stop when it is this sure").fill("")
     page.get_by_label("Take the answer by").select_option("residual")
     solve(page)
-    assert page.locator("#number").inner_text() == "8 / 8"
+    assert page.locator("#number").inner_text() == "8 of 8"
     assert page.locator("#evaluations").inner_text() == "16"
     assert page.locator("#trajectories button").count() == 2
     assert page.locator("#trajectories .answer[aria-pressed=true]").count() == 1
     page.locator("#step").fill("3")
-    assert page.locator("#number").inner_text() == "3 / 8"
+    assert page.locator("#number").inner_text() == "3 of 8"
     assert page.locator(".board .filled").count() > 0
     page.get_by_label("Attempts", exact=True).fill("300")
     page.get_by_role("button", name="Solve", exact=True).click()

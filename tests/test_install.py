@@ -117,4 +117,4 @@ def test_the_command_trains_and_solves(site, tmp_path):
     for arguments, expected in ((build, {0}), (train, {0}), (solve, {0, 1})):
         done = run(site, tmp_path, f"from trm_mlx.cli import main\nsys.exit(main({arguments!r}))")
         assert done.returncode in expected, done.stderr
-    assert "network evaluations" in done.stdout
+    assert "network runs" in done.stdout

@@ -1,11 +1,13 @@
 """The Python that the README and the pages of docs/ show runs as it stands."""
 
 import json
+import re
+import runpy
 
 import numpy as np
 import pytest
 from arcs import TASK, save_untrained
-from pages import PAGES, blocks
+from pages import CARDS, CHECKOUT, PAGES, README, blocks
 
 import trm_mlx
 from trm_mlx.config import ModelConfig
@@ -44,3 +46,29 @@ def test_python_blocks_run(page, after_the_demo, capsys):
     for block in blocks(page, "python"):
         exec(block.replace("steps=400", "steps=4"), names)  # a minute of docs/arc.md
     assert capsys.readouterr().out, "a page that prints nothing shows nothing"
+
+
+def test_figures_of_the_models_are_those_of_their_cards():
+    cards = {card.parent.name: card.read_text("utf-8") for card in CARDS}
+    rows = re.findall(r"^\| \[`([\w-]+)`\]\(trm_mlx/\S+\) \|(.*)$", README.read_text(), re.M)
+    assert sorted(name for name, _ in rows) == sorted(cards)
+    for name, row in rows:
+        shares = re.findall(r"(\d+\.\d\d) %", row.replace("*", ""))
+        ways = re.findall(
+            r"^\| (?:\d+ steps|.*\*\*with rule check\*\*) \| (\S+) ", cards[name], re.M
+        )
+        assert len(shares) == 2
+        assert set(shares) <= set(ways), name
+
+
+def test_hours_on_a_mac_are_those_of_the_arithmetic():
+    eflop = runpy.run_path(str(CHECKOUT / "tools" / "mac_hours.py"))["eflop"]
+    found = re.findall(
+        r"^\| `(\w+)` .* \| (\d+) to (\d+) (min|h|days) \|$", README.read_text(), re.M
+    )
+    assert len(found) == 8
+    for experiment, *limits, unit in found:
+        seconds = {"min": 60, "h": 3600, "days": 86400}[unit]
+        for limit, rate in zip(limits, (10e12, 5e12), strict=True):
+            hours = eflop(experiment) * 1e18 / rate / seconds
+            assert int(limit) == pytest.approx(hours, abs=0.51), experiment

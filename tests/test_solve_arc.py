@@ -20,6 +20,7 @@ from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.tasks import get
 from trm_mlx.tasks.arc import ARC, canvas_of, grids_of
+from trm_mlx.view.recording import percent
 
 GRIDS = {"input": [[1, 2, 3], [4, 5, 6]], "output": [[6, 5], [4, 3], [2, 1]]}
 SECOND = {"input": [[7, 8], [9, 0]], "output": [[0]]}
@@ -104,12 +105,10 @@ def test_a_puzzle_by_its_name(place, capsys, index):
         solution.outputs[0].cell_confidence, other.outputs[0].cell_confidence
     ), "the embedding counts"
     for number, step in enumerate(solution.outputs, start=1):
-        line = ARC().line(ARC().decode(step.answer))
-        assert re.search(
-            rf"^step +{number} .* halting {step.confidence:.3f}  {line}$", output, re.M
-        )
-    assert "label missed, stopped at step 3 with probability 0.000" in output
-    assert "trajectories 1, network evaluations 3, chosen by q" in output
+        sure = re.escape(percent(step.confidence))
+        assert re.search(rf"^step +{number} .* sure it is done +{sure}$", output, re.M)
+    assert "label missed, stopped at step 3, sure it is done 0.0 %" in output
+    assert "attempts 1, network runs 3, answer chosen by q" in output
     assert "rules" not in output
     assert status == 1
 
@@ -141,7 +140,7 @@ def test_an_answer_that_is_the_label(place, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(Solver, "solve", knowing)
     words = ["--data", place / "data", "--name", "ab12", "--save", tmp_path / "out.html"]
     assert solve(place, *words) == 0
-    assert "label matched, halted at step 3 with probability" in capsys.readouterr().out
+    assert "label matched, halted at step 3, sure it is done" in capsys.readouterr().out
     recording = json.loads(
         re.search(r"^const recording = (.*);$", (tmp_path / "out.html").read_text(), re.M)[1]
     )
@@ -163,8 +162,8 @@ def test_pictures(place, tmp_path, capsys, suffix):
         image_module = pytest.importorskip("PIL.Image")
     assert solve(place, *words) == 1
     output = capsys.readouterr().out
-    assert re.findall(r"^step +(\d)/3", output, re.M) == ["0", "1", "2", "3"]
-    assert "wrong" not in output  # no rule says so
+    assert re.findall(r"^step (\d) of 3", output, re.M) == ["1", "2", "3"]
+    assert "break a rule" not in output  # there is none
     assert " 1 2 3\n 4 5 6\n" in output
     assert "stopped at step 3, label missed" in output
     if suffix == "html":

@@ -99,7 +99,7 @@ def test_csv_to_csv(checkpoint, puzzles, tmp_path, capsys):
     solved = sum(row["solved"] == "true" for row in rows)
     evaluations = sum(int(row["evaluations"]) for row in rows) / 30
     assert f"{out}: 30 rows, {solved} solved, 0 unreadable; 1.00 trajectories and" in summary
-    assert f"{evaluations:.2f} network evaluations a puzzle, chosen by q" in summary
+    assert f"{evaluations:.2f} network runs a puzzle, answer chosen by q" in summary
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "puzzles.csv"]
 
 
@@ -318,7 +318,7 @@ def test_more_trajectories_alone_differ_as_those_of_the_default_search(checkpoin
     plain = capsys.readouterr().out
     solve(checkpoint, *words, "--trajectories", 2, "--restarts", "--symmetries", "--select", "rule")
     assert capsys.readouterr().out == plain
-    assert "trajectories 2, network evaluations 6, chosen by rule" in plain
+    assert "attempts 2, network runs 6, answer chosen by rule" in plain
 
 
 def test_one_call_from_text_to_text(checkpoint):
@@ -375,7 +375,7 @@ def test_shown_steps_are_those_of_the_chosen_trajectory(checkpoint, capsys):
     (solution,) = solver.solve(TASK.encode(QUESTIONS[:1]))
     steps = [line.split()[-1] for line in output.splitlines() if line.startswith("step")]
     assert steps == [TASK.line(TASK.decode(output.answer)) for output in solution.outputs]
-    assert "trajectories 3, network evaluations 9, chosen by residual" in output
+    assert "attempts 3, network runs 9, answer chosen by residual" in output
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_puzzles_with_embeddings_of_their_own(tmp_path, capsys):
     assert by_name == steps("--index", 1)[0]
     assert by_name != steps("--name", "first")[0]
     del words[2:]
-    assert "trajectories 16, network evaluations 32, chosen by rule" in steps("--name", "second")[1]
+    assert "attempts 16, network runs 32, answer chosen by rule" in steps("--name", "second")[1]
     line = refusal(capsys, tmp_path / "model", *words, "--trajectories", 2, "--symmetries")
     assert line.startswith("puzzle 0: the embedding of puzzle identifier 1 is not one of")
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -25,10 +26,11 @@ from trm_mlx.solve.search import StepOutput
 from trm_mlx.tasks import arc, get
 from trm_mlx.tasks.arc import ARC, canvas_of
 from trm_mlx.tasks.base import Task
+from trm_mlx.tasks.maze import PATH
 from trm_mlx.view import image, terminal
-from trm_mlx.view.recording import Mark, Verdict, recording_of
+from trm_mlx.view.recording import FrameBuilder, Mark, Verdict, recording_of
 from trm_mlx.view.save import save
-from trm_mlx.view.style import FILLS
+from trm_mlx.view.style import FILLS, STRONG_FILLS, cells_of, legend_of, style_of
 from trm_mlx.view.terminal import Screen, ScreenContext
 
 SUDOKU = get("sudoku4x4")
@@ -38,12 +40,12 @@ DRAWN = ["sudoku4x4", "sudoku6x6", "sudoku9x9", "maze9x9", "addition3", "arc"]
 
 
 def record(task, question, boards):
-    """A recording of given boards; the n-th step is sure of its cells by n / steps."""
+    """A recording of given boards; the n-th step is sure of what it fills in by n / steps."""
     outputs = tuple(
         StepOutput(
             task.encode(board).astype(np.int32),
             number / len(boards),
-            np.full(len(board), number / len(boards), np.float32),
+            np.where(board == question, 1, number / len(boards)).astype(np.float32),
             {},
         )
         for number, board in enumerate(boards, start=1)
@@ -108,12 +110,13 @@ def test_plain_frames(sudoku, capsys):
     shown(sudoku, delay=60)  # waits for nobody where nobody looks
     output = capsys.readouterr().out
     assert "\x1b" not in output
-    assert re.findall(r"^step +(\d)/3", output, re.M) == ["0", "1", "2", "3"]
+    assert output.startswith("the question\n")
+    assert re.findall(r"^step (\d) of 3", output, re.M) == ["1", "2", "3"]
     assert " 1+2 | . ." in output
     assert " 1!3 |+2!3" in output
-    assert "halting [#######.............] 0.333" in output
+    assert "sure it is done [#######.............] 33.3 %" in output
     assert "halted at step 3, rules satisfied" in output
-    assert "trajectory" not in output
+    assert "attempt" not in output
 
 
 class Terminal(io.StringIO):
@@ -168,7 +171,7 @@ def test_trajectories_in_turns(capsys):
             screen.on_step(StepEvent(0, trajectory, step, StepOutput(answer, 0.5, np.ones(16), {})))
         screen.finish(record(SUDOKU, QUESTION, [board(STEPS[0]), board(STEPS[1])]), 0)
     output = capsys.readouterr().out
-    headings = re.findall(r"^trajectory (\d)/2\nstep +(\d)/2 +(\d+) changed", output, re.M)
+    headings = re.findall(r"^attempt (\d) of 2, step (\d) of 2 +(\d+) cells", output, re.M)
     assert headings == [
         ("1", "1", "1"), ("2", "1", "14"), ("1", "2", "4"), ("2", "2", "0"), ("1", "2", "4"),
     ]  # fmt: skip
@@ -202,6 +205,49 @@ class Plain(Task):
 
     def render(self, values, givens=None):
         return "<" + " ".join(map(str, values)) + ">"
+
+
+def test_confidence_is_relative_to_that_in_given_cells():
+    """Trained on smoothed labels, a model is sure by 0.8 of what it is given: no doubt, but 1."""
+    output = StepOutput(SUDOKU.encode(board(STEPS[2])), 0.5, np.full(16, 0.4), {})
+    output.cell_confidence[[0, 15]] = 0.75, 0.8  # as in the question
+    frame = FrameBuilder(SUDOKU, QUESTION).next(output)
+    np.testing.assert_allclose(frame.cells[[0, 1, 15]], [0.75 / 0.8, 0.5, 1])
+
+
+def painted_recording():
+    """A maze whose second step gives up the third cell of a path."""
+    task = get("maze5x5")
+    question = task.parse("S..G." + "\n....." * 4)
+    first, second = question.copy(), question.copy()
+    first[[1, 2]] = second[1] = PATH
+    return record(task, question, [first, second])
+
+
+def test_what_is_no_longer_path_is_not_filled():
+    made = painted_recording()
+    style = style_of(made)
+    cells = [cells_of(style, frame.values, frame.marks)[0] for frame in made.frames]
+    assert {cell.fill for cell in cells[1][1:3]} == {STRONG_FILLS[Mark.NEW]}
+    assert cells[2][2].fill == cells[0][2].fill
+    assert cells[2][2].dot == STRONG_FILLS[Mark.CHANGED]
+    assert cells[0][0].fill != cells[0][3].fill  # start and goal
+    words = dict(legend_of(style))
+    assert words["no longer filled"].dot == cells[2][2].dot
+
+
+@pytest.mark.parametrize("lines", [24, 10])
+def test_painted_boards_fit_the_terminal(lines, monkeypatch):
+    """A cell is two characters wide or, where the terminal is too low, half a character."""
+    pytest.importorskip("rich")
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, lines)))
+    made = painted_recording()
+    context = ScreenContext(made.task, made.frames[0].values, 2, 1)
+    text = terminal.styled(context, made.frames[2])
+    board = text.plain.split("\n\n")[1].splitlines()
+    assert board[0] == ("S   ● G   " if lines == 24 else "▀" * 5)
+    assert len(board) == (5 if lines == 24 else 3)
+    assert "no longer filled" in text.plain
 
 
 def test_tasks_of_ones_own(tmp_path):
@@ -249,7 +295,8 @@ def test_pixels(tmp_path, sudoku):
         fills = [cell(index, left) for index in (0, 2, 1)]  # given, filled, wrong
         expected = [FILLS[mark] for mark in (Mark.GIVEN, Mark.KEPT, Mark.WRONG)]
         assert ["#{:02x}{:02x}{:02x}".format(*fill) for fill in fills] == expected
-        assert cell(5, right) == image.ramp_colour(2 / 3)
+        assert cell(1, right) == image.ramp_colour(2 / 3)
+        assert "#{:02x}{:02x}{:02x}".format(*cell(0, right)) == FILLS[Mark.GIVEN]
 
 
 def test_a_cell_given_back_is_not_filled():
@@ -310,7 +357,7 @@ def test_watch_and_save(checkpoint, tmp_path, capsys):
     words = ["--halt-threshold", "none", "--watch", "--save", target]
     assert solve(checkpoint, *words) == 1  # the model is untrained
     output = capsys.readouterr().out
-    assert re.findall(r"^step +(\d)/3", output, re.M) == ["0", "1", "2", "3"]
+    assert re.findall(r"^step (\d) of 3", output, re.M) == ["1", "2", "3"]
     assert "rules broken" in output
     assert target.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
@@ -333,8 +380,8 @@ def test_steps_are_shown_as_they_are_computed(checkpoint, monkeypatch, capsys):
     monkeypatch.setattr(Screen, "_show", spy)
     solve(checkpoint, "--halt-threshold", "none", "--max-steps", 5, "--watch")
     assert seen == [(0, 0, 0), (0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 5), (0, 5, 5)]
-    headings = re.findall(r"^step +(\d)/5", capsys.readouterr().out, re.M)
-    assert headings == ["0", "1", "2", "3", "4", "5"]
+    headings = re.findall(r"^step (\d) of 5", capsys.readouterr().out, re.M)
+    assert headings == ["1", "2", "3", "4", "5"]
 
 
 def test_the_last_frame_is_the_answer(checkpoint, capsys):
@@ -350,7 +397,7 @@ def test_the_last_frame_is_the_answer(checkpoint, capsys):
     assert solution.trajectory < 3
     solve(checkpoint, *words, "--seed", seed, "--watch")
     output = capsys.readouterr().out
-    frames = re.findall(r"^trajectory (\d)/4\nstep +(\d)/3.*\n((?:.+\n)+)", output, re.M)
+    frames = re.findall(r"^attempt (\d) of 4, step (\d) of 3.*\nsure .*\n((?:.+\n)+)", output, re.M)
     order = [(str(t), str(s)) for t in (1, 2, 3, 4) for s in (1, 2, 3)]
     assert [frame[:2] for frame in frames] == [*order, (str(solution.trajectory + 1), "3")]
     values = SUDOKU.decode(solution.answer)
@@ -370,7 +417,7 @@ def test_watching_ends_early(checkpoint, pipe):
         text=True,
     ) as process:
         try:
-            while not process.stdout.readline().startswith("step  2/"):
+            while not process.stdout.readline().startswith("step 2 of "):
                 pass
             if pipe:
                 process.stdout.close()

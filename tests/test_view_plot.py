@@ -59,6 +59,17 @@ def test_panels_legends_and_axes(run):
     assert [len(axes.lines) for axes in figure.axes] == [2, 1, 1, 1]
 
 
+def test_marks_that_coincide_both_show(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 8, "rules/exact_accuracy": 0.5}) + "\n")
+    logs = {run: plot.curves_of(run), tmp_path / "other": plot.curves_of(run)}
+    marks = plot._figure(logs).axes[1].lines
+    assert len({line.get_markersize() for line in marks[:2]}) == 2
+    assert marks[0].get_markersize() != marks[2].get_markersize()
+    assert marks[1].get_markerfacecolor() == "none"
+
+
 def test_many_runs_can_be_told_apart(run, tmp_path):
     pytest.importorskip("matplotlib")
     logs = {tmp_path / str(number) / "same": plot.curves_of(run) for number in range(9)}

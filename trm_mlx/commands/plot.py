@@ -20,6 +20,12 @@ PANELS = (
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")
 LINES = ("-", "--", ":")  # once the colours are used up
 SUFFIXES = (".png", ".svg")
+# Of evaluations, the later ones larger and hollow, so that all show where they coincide.
+MARKS = (
+    {"marker": "o", "markersize": 5},
+    {"marker": "s", "markersize": 9, "markerfacecolor": "none"},
+    {"marker": "D", "markersize": 13, "markerfacecolor": "none"},
+)
 POINTS = 300  # of a training curve, each the mean of the steps it stands for
 
 Curves = dict[tuple[str, str], list[tuple[int, float]]]  # (set, metric) -> (step, value)
@@ -88,7 +94,7 @@ def _figure(logs: dict[Path, Curves]):
             turn, place = divmod(number, len(COLOURS))
             style = {"color": COLOURS[place], "linestyle": LINES[turn % len(LINES)]}
             label = run.name if run.name and names.count(run.name) == 1 else str(run)
-            _draw(axes, label, curves, metric, style)
+            _draw(axes, label, curves, metric, style, number)
         axes.set(xlabel="training step", ylabel=title)
         if logarithmic:
             axes.set_yscale("log")
@@ -101,13 +107,16 @@ def _figure(logs: dict[Path, Curves]):
     return figure
 
 
-def _draw(axes, run: str, curves: Curves, metric: str, style: dict[str, str]) -> None:
-    """A thin line for training, one with dots for every evaluated set."""
+def _draw(axes, run: str, curves: Curves, metric: str, style: dict[str, str], number: int) -> None:
+    """A thin line for training, one with marks for every evaluated set."""
+    sets = sorted({group for group, _ in curves} - {"train"})
     for (group, name), points in curves.items():
         if name != metric:
             continue
         kept = thinned(points) if group == "train" else points
         label = f"{run} · {'train' if group == 'train' else f'evaluation ({group})'}"
-        weight = {"alpha": 0.45} if group == "train" else {"marker": "o", "linewidth": 2}
+        weight = {"alpha": 0.45}
+        if group != "train":
+            weight = {"linewidth": 2, **MARKS[(number + sets.index(group)) % len(MARKS)]}
         if kept:
             axes.plot(*zip(*kept, strict=True), label=label, **style, **weight)

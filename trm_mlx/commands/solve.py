@@ -42,9 +42,11 @@ from trm_mlx.solve.search import DEFAULT_SEARCH, SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task
-from trm_mlx.view.recording import Recording, judged, matched, recording_of
+from trm_mlx.view.recording import Recording, judged, matched, percent, recording_of
 from trm_mlx.view.save import check_picture, save
 from trm_mlx.view.terminal import Screen, ScreenContext, colourful
+
+WIDTH = 100  # characters of an answer that a step's line still shows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -205,12 +207,12 @@ def _solve_shown(
             screen = stack.enter_context(Screen(context, arguments.delay))
             on_step = screen.on_step
         else:
-            limits = f"up to {trajectories} trajectories of {steps} steps a puzzle"
+            limits = f"up to {trajectories} attempts of {steps} steps a puzzle"
             progress = stack.enter_context(StatusLine(f"solving: {limits}"))
 
             def on_step(event: StepEvent) -> None:
                 progress.update(
-                    f"solving puzzle {event.puzzle + 1} of {len(puzzles)}: trajectory "
+                    f"solving puzzle {event.puzzle + 1} of {len(puzzles)}: attempt "
                     f"{event.trajectory + 1}, step {event.step}; {limits}"
                 )
 
@@ -249,9 +251,9 @@ def _solve_table(
     puzzles = max(tally.rows - tally.unreadable, 1)
     print(
         f"{target}: {tally.rows} rows, {tally.solved} solved, {tally.unreadable} unreadable; "
-        f"{tally.trajectories / puzzles:.2f} trajectories and "
-        f"{tally.evaluations / puzzles:.2f} network evaluations a puzzle, "
-        f"chosen by {solver.search.select}"
+        f"{tally.trajectories / puzzles:.2f} attempts and "
+        f"{tally.evaluations / puzzles:.2f} network runs a puzzle, "
+        f"answer chosen by {solver.search.select}"
     )
     return 1 if tally.unreadable else 0
 
@@ -283,10 +285,10 @@ def _print_steps(recording: Recording) -> None:
     task, (first, *frames) = recording.task, recording.frames
     print(f"{task.render(first.values)}\n")
     for frame in frames:
-        print(
-            f"step {frame.step:2}  {frame.changes:3} cells changed  "
-            f"halting {frame.halting:.3f}  {task.line(frame.values)}"
-        )
+        line = task.line(frame.values)
+        words = f"step {frame.step:2}  {frame.changes:3} cells changed  "
+        words += f"sure it is done {percent(frame.halting):>7}"
+        print(f"{words}  {line}" if len(line) <= WIDTH else words)
 
 
 def _print_answer(
@@ -297,12 +299,12 @@ def _print_answer(
     answer = task.decode(solution.answer)
     print(f"\n{task.render(answer, givens=question.values)}\n")
     print(
-        f"{verdict.words}, {'halted' if solution.halted else 'stopped'} at step {solution.steps} "
-        f"with probability {solution.confidence:.3f}"
+        f"{verdict.words}, {'halted' if solution.halted else 'stopped'} at step {solution.steps}, "
+        f"sure it is done {percent(solution.confidence)}"
     )
     print(
-        f"trajectories {solution.trajectories}, network evaluations {solution.evaluations}, "
-        f"chosen by {select}"
+        f"attempts {solution.trajectories}, network runs {solution.evaluations}, "
+        f"answer chosen by {select}"
     )
     if question.label is not None and task.has_rules:
         words = matched(question.label, answer).words

@@ -12,9 +12,9 @@ from trm_mlx.models.checkpoint_files import bundled, find_checkpoint, load, read
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Task, WrongCells
-from trm_mlx.view.html import CellData, board_data, layout_data
+from trm_mlx.view.html import CellData, board_data, layout_data, legend_data
 from trm_mlx.view.recording import Mark, first_frame
-from trm_mlx.view.style import FILLS, NAMES, legend_of
+from trm_mlx.view.style import FILLS, NAMES
 
 
 class TypedBoard(NamedTuple):
@@ -72,7 +72,7 @@ class ModelEntry(NamedTuple):
             "task": self.task.name,
             "max_steps": self.config.halt_max_steps,
             "layout": layout_data(self.style),
-            "legend": legend_of(self.style),
+            "legend": legend_data(self.style),
             "levels": list(self.task.levels),
             **self.input._asdict(),
             "keys": keys,

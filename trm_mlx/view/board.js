@@ -1,5 +1,20 @@
 "use strict";
 // A board of cells, in a saved page and in trm demo. A cell is [symbol, mark, fill, confidence].
+
+// Rounded down: 100.0 % is certainty.
+const percent = probability => `${(Math.floor(1000 * probability + 1e-6) / 10).toFixed(1)} %`;
+
+// Fill a list with what the colours of a board mean.
+function listColours(list, legend) {
+  list.replaceChildren(...legend.map(({ words, mark, fill }) => {
+    const item = document.createElement("li"), swatch = document.createElement("span");
+    swatch.className = mark;
+    swatch.style.background = fill;
+    item.append(swatch, words);
+    return item;
+  }));
+}
+
 class Board {
   // describe(words): called with what the cell under the pointer or with the focus holds, or "".
   constructor(root, layout, describe) {
@@ -60,7 +75,7 @@ class Board {
     if (!this.shown.length) return "";
     const [symbol, mark, , confidence] = this.shown[index], [row, column] = this.place(index);
     const what = symbol ? `${symbol}, ${mark}` : mark === "given" ? "blank" : `blank, ${mark}`;
-    const sure = this.predicted && mark !== "given" ? `, confidence ${(100 * confidence).toFixed(1)} %` : "";
+    const sure = this.predicted && mark !== "given" ? `, confidence ${percent(confidence)}` : "";
     return `Row ${row}, column ${column}: ${what}${sure}`;
   }
   describeFocus() {

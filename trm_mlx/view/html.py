@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trm_mlx.tasks.base import BoardStyle
 from trm_mlx.view.recording import Frame, Recording
-from trm_mlx.view.style import NAMES, cells_of, style_of
+from trm_mlx.view.style import NAMES, Cell, cells_of, legend_of, style_of
 
 CellData = tuple[str, str, str, float]  # symbol, name of the mark, fill, confidence
 
@@ -30,6 +30,7 @@ def save_html(recording: Recording, path: Path) -> None:
     ]
     data = {
         **layout_data(style),
+        "legend": legend_data(style),
         "rules": recording.task.has_rules,
         "ending": recording.ending,
         "frames": frames,
@@ -66,7 +67,22 @@ def layout_data(style: BoardStyle) -> dict:
 def board_data(style: BoardStyle, frame: Frame) -> list[CellData]:
     """Return what ``board.js`` needs to draw the cells of a frame, in reading order."""
     return [
-        (cell.symbol, NAMES[cell.mark], cell.fill, round(float(frame.cells[cell.index]), 3))
+        (cell.symbol, NAMES[cell.mark], background(cell), round(float(frame.cells[cell.index]), 3))
         for row in cells_of(style, frame.values, frame.marks)
         for cell in row
+    ]
+
+
+def background(cell: Cell) -> str:
+    """Return the background of a cell in CSS."""
+    if not cell.dot:
+        return cell.fill
+    return f"radial-gradient(circle closest-side, {cell.dot} 48%, {cell.fill} 56%)"
+
+
+def legend_data(style: BoardStyle) -> list[dict[str, str]]:
+    """Return the entries of a legend: words, class and, of painted boards, background."""
+    return [
+        {"words": words, "mark": NAMES[cell.mark], "fill": background(cell) if style.fills else ""}
+        for words, cell in legend_of(style)
     ]

@@ -1,6 +1,6 @@
 """Pictures by Pillow: a board with its steps and confidence, an animation, sheets of grids."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +8,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from trm_mlx.atomic import output_file
 from trm_mlx.tasks.base import BoardStyle
-from trm_mlx.view.recording import Frame, Mark, Recording
+from trm_mlx.view.recording import Frame, Mark, Recording, percent
 from trm_mlx.view.style import (
     FILLS,
     INK,
-    INKS,
     LINE,
-    NAMES,
     PAPER,
     QUIET,
     Cell,
     cells_of,
+    legend_of,
     style_of,
 )  # fmt: skip
 
@@ -50,10 +49,10 @@ def save_png(recording: Recording, path: Path) -> None:
     final = recording.frames[-1]
     right = across - MARGIN - width
     _title(draw, MARGIN, recording.task.name, recording.ending)
-    _title(draw, right, "confidence per cell", "")
+    _title(draw, right, "confidence per cell", "in percent, of what the model filled in")
     draw_board(draw, style, settled(recording), (MARGIN, top), size)
     draw_confidence(draw, style, final, (right, top), size)
-    _legend(draw, style, (MARGIN, top + height + 14))
+    _legend(draw, style, (MARGIN, top + height + 14), (Mark.GIVEN, Mark.KEPT, Mark.WRONG))
     _ramp(draw, (right, top + height + 14), width)
     for number, frame in enumerate(shown):
         row, column = divmod(number, per_row)
@@ -121,13 +120,18 @@ def draw_board(
 def draw_confidence(
     draw: ImageDraw.ImageDraw, style: BoardStyle, frame: Frame, corner: tuple[int, int], size: int
 ) -> None:
-    """Draw the probability of every cell as a colour, and in percent where there is room."""
+    """Draw the probability of every cell as a colour, and in percent where there is room.
+
+    Cells as in the question have none: the model only repeats them.
+    """
     for row, cells in enumerate(cells_of(style, frame.values, frame.marks)):
         for column, cell in enumerate(cells):
             probability = float(frame.cells[cell.index])
             x, y = corner[0] + column * size, corner[1] + row * size
-            draw.rectangle((x, y, x + size - 1, y + size - 1), ramp_colour(probability))
-            if size >= 26:
+            given = cell.mark is Mark.GIVEN
+            colour = FILLS[Mark.GIVEN] if given else ramp_colour(probability)
+            draw.rectangle((x, y, x + size - 1, y + size - 1), colour)
+            if size >= 26 and not given:
                 ink = PAPER if probability > 0.6 else INK
                 where = (x + size / 2, y + size / 2)
                 draw.text(where, f"{probability:.0%}"[:-1], ink, _font(size * 0.34), anchor="mm")
@@ -147,9 +151,13 @@ def _cell(
     draw: ImageDraw.ImageDraw, style: BoardStyle, cell: Cell, x: int, y: int, size: int
 ) -> None:
     draw.rectangle((x, y, x + size - 1, y + size - 1), cell.fill)
+    if cell.dot:
+        edge = size * 0.27
+        draw.ellipse((x + edge, y + edge, x + size - 1 - edge, y + size - 1 - edge), cell.dot)
     if cell.symbol not in style.hidden and size >= 7:
         where = (x + size / 2, y + size / 2)
-        draw.text(where, cell.symbol, cell.ink, _font(size * 0.56), anchor="mm")
+        share = 0.8 if style.fills else 0.56
+        draw.text(where, cell.symbol, cell.ink, _font(size * share), anchor="mm")
     if cell.mark is Mark.WRONG and size >= 12:  # a corner, as colour alone is not enough
         side = size // 4
         corner = [(x + size - 1 - side, y + 1), (x + size - 2, y + 1), (x + size - 2, y + 1 + side)]
@@ -178,16 +186,17 @@ def _lines(
 
 def _gif_frame(recording: Recording, style: BoardStyle, frame: Frame, size: int) -> Image.Image:
     width, height = style.columns * size, style.rows * size
-    image = Image.new("RGB", (max(width, 300) + 2 * MARGIN, height + 118), PAPER)
+    image = Image.new("RGB", (max(width, 340) + 2 * MARGIN, height + 144), PAPER)
     draw = ImageDraw.Draw(image)
     last = recording.frames[-1]
     label = "question" if frame.step == 0 else f"step {frame.step} of {last.step}"
     draw.text((MARGIN, 16), label, INK, _font(18))
     draw_board(draw, style, frame, ((image.width - width) // 2, 48), size)
-    bar = (MARGIN, height + 88, image.width - MARGIN, height + 98)
-    draw.text((MARGIN, height + 62), f"halting {frame.halting:.2f}", QUIET, _font(14))
+    _legend(draw, style, (MARGIN, height + 60))
+    bar = (MARGIN, height + 114, image.width - MARGIN, height + 124)
+    draw.text((MARGIN, height + 89), f"sure it is done: {percent(frame.halting)}", INK, _font(14))
     if frame is last:
-        ending = (image.width - MARGIN, height + 62)
+        ending = (image.width - MARGIN, 20)
         draw.text(ending, recording.ending, QUIET, _font(14), anchor="ra")
     draw.rectangle(bar, "#e6e9ec")
     if frame.halting > 0:
@@ -200,14 +209,19 @@ def _title(draw: ImageDraw.ImageDraw, x: int, title: str, subtitle: str) -> None
     draw.text((x, 38), subtitle, QUIET, _font(13))
 
 
-def _legend(draw: ImageDraw.ImageDraw, style: BoardStyle, corner: tuple[int, int]) -> None:
-    if style.fills:
-        return
+def _legend(
+    draw: ImageDraw.ImageDraw,
+    style: BoardStyle,
+    corner: tuple[int, int],
+    marks: Collection[Mark] = tuple(Mark),
+) -> None:
     x, y = corner
-    for mark in (Mark.GIVEN, Mark.KEPT, Mark.WRONG):
-        draw.rectangle((x, y, x + 14, y + 14), FILLS[mark], outline=INKS[mark])
-        draw.text((x + 20, y), NAMES[mark], QUIET, _font(13))
-        x += 84
+    for words, cell in legend_of(style):
+        if cell.mark in marks:
+            _cell(draw, style, cell, x, y, 14)
+            draw.rectangle((x - 1, y - 1, x + 14, y + 14), outline=LINE)
+            draw.text((x + 20, y), words, QUIET, _font(13))
+            x += 38 + round(_font(13).getlength(words))
 
 
 def _ramp(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int) -> None:

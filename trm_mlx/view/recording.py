@@ -1,5 +1,9 @@
-"""The solution of a puzzle as frames: the value and the mark of every cell after every step."""
+"""The solution of a puzzle as frames: the value and the mark of every cell after every step.
 
+The words here are those of the terminal, the pictures and the page alike.
+"""
+
+import math
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -24,7 +28,8 @@ class Frame(NamedTuple):
     """A board after a supervision step; step 0 is the question.
 
     values: cell values uint8 ``[S]``; marks: `Mark` ``[S]``; changes: cells that the step changed;
-    cells: confidence of each cell ``[S]``; halting: the probability of being right.
+    cells: confidence of each cell ``[S]``, 1 being that of the surest cell that the question gives;
+    halting: the probability of being right.
     """
 
     step: int
@@ -73,6 +78,11 @@ def matched(label: np.ndarray, answer: np.ndarray) -> Verdict:
     return Verdict(right, f"label {'matched' if right else 'missed'}")
 
 
+def percent(probability: float) -> str:
+    """``99.3 %``, rounded down: 100.0 % is certainty, and a threshold shows as reached if it is."""
+    return f"{math.floor(1000 * probability + 1e-6) / 10:.1f} %"
+
+
 def ending(steps: int, halted: bool, verdict: Verdict | None) -> str:
     """How a trajectory ended, in words."""
     words = f", {verdict.words}" if verdict else ""
@@ -95,7 +105,7 @@ class FrameBuilder:
             values,
             _marks(self._task, self._question, before.values, values),
             int((values != before.values).sum()),
-            output.cell_confidence,
+            _relative(output.cell_confidence, values == self._question),
             output.confidence,
         )
         return frame
@@ -119,6 +129,15 @@ def first_frame(question: np.ndarray) -> Frame:
     """The board before the first step."""
     marks = np.full(len(question), Mark.GIVEN)
     return Frame(0, question, marks, 0, np.zeros(len(question)), 0.0)
+
+
+def _relative(confidence: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Measure confidence ``[S]`` by that in the ``given`` cells, where nothing is in doubt.
+
+    A model trained on smoothed labels never says more than 0.82, say, which would read as doubt.
+    """
+    most = confidence.max(where=given, initial=0.0)
+    return np.minimum(confidence / most, 1) if most else confidence
 
 
 def _marks(task: Task, question: np.ndarray, before: np.ndarray, values: np.ndarray) -> np.ndarray:

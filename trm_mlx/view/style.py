@@ -29,8 +29,8 @@ FILLS = {
 }
 # Of boards whose cells are coloured by their values.
 STRONG_FILLS = {
-    Mark.KEPT: "#56b4e9",
-    Mark.NEW: "#56b4e9",
+    Mark.KEPT: "#7cc4ee",
+    Mark.NEW: "#0072b2",
     Mark.CHANGED: "#e69f00",
     Mark.WRONG: "#d55e00",
 }
@@ -41,16 +41,22 @@ NAMES = {
     Mark.CHANGED: "changed",
     Mark.WRONG: "wrong",
 }
+LEGEND = {**NAMES, Mark.WRONG: "breaks a rule"}
+ERASED = "no longer filled"  # a changed cell that is open again, where colours tell
 
 
 class Cell(NamedTuple):
-    """What a cell shows: its index on the board, its symbol, "" for a blank, and two colours."""
+    """What a cell shows: its index on the board, its symbol, "" for a blank, and two colours.
+
+    dot: the colour of a dot on it; "" for none.
+    """
 
     index: int
     symbol: str
     ink: str
     fill: str
     mark: Mark
+    dot: str = ""
 
 
 def style_of(recording: Recording) -> BoardStyle:
@@ -75,13 +81,22 @@ def _cell(style: BoardStyle, index: int, value: int, mark: Mark) -> Cell:
     if not style.fills:
         fill = PAPER if mark is Mark.GIVEN and not symbol else FILLS[mark]
         return Cell(index, symbol, INKS[mark], fill, mark)
-    marked = style.shows_marks and mark is not Mark.GIVEN
-    return Cell(index, symbol, INK, STRONG_FILLS[mark] if marked else style.fills[value], mark)
+    fill = style.fills[value]
+    if not style.shows_marks or mark is Mark.GIVEN:
+        return Cell(index, symbol, INK, fill, mark)
+    if mark is Mark.CHANGED and not symbol:  # filled before: a dot, as a fill would read as filled
+        return Cell(index, symbol, INK, fill, mark, STRONG_FILLS[mark])
+    return Cell(index, symbol, INK, STRONG_FILLS[mark], mark)
 
 
-def legend_of(style: BoardStyle) -> list[dict[str, str]]:
-    """Return the marks that a board may show, by name and colour; "" for that of `FILLS`."""
-    if style.fills:
-        marks = (Mark.NEW, Mark.CHANGED, Mark.WRONG) if style.shows_marks else ()
-        return [{"name": NAMES[mark], "fill": STRONG_FILLS[mark]} for mark in marks]
-    return [{"name": name, "fill": ""} for mark, name in NAMES.items() if mark is not Mark.KEPT]
+def legend_of(style: BoardStyle) -> list[tuple[str, Cell]]:
+    """Return what a legend has to explain: words, and a cell that looks so."""
+    if not style.fills:
+        return [(LEGEND[mark], Cell(0, "", INKS[mark], FILLS[mark], mark)) for mark in Mark]
+    if not style.shows_marks:
+        return []
+    blank = style.fills[[symbol.strip() for symbol in style.symbols].index("")]
+    marks = (Mark.KEPT, Mark.NEW, Mark.WRONG)
+    known = [(LEGEND[mark], Cell(0, "", INK, STRONG_FILLS[mark], mark)) for mark in marks]
+    erased = Cell(0, "", INK, blank, Mark.CHANGED, STRONG_FILLS[Mark.CHANGED])
+    return [*known[:2], (ERASED, erased), known[2]]

@@ -1,14 +1,19 @@
 """The steps of a puzzle on the terminal: in colour by Rich, or plain, without an escape code.
 
-Of several trajectories it shows what the page of ``trm demo`` does: the newest step, whichever it
-belongs to, and at the end the answer that was chosen.
+A board whose cells are coloured by their values is drawn in these colours, two rows of it in one of
+text where the terminal is too low for more. Of several trajectories it shows what the page of
+``trm demo`` does: the newest step, whichever it belongs to, and at the end the answer that was
+chosen.
 """
 
 import importlib.util
 import os
+import shutil
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +21,8 @@ import numpy as np
 from trm_mlx.errors import InputError
 from trm_mlx.solve.scheduler import StepEvent
 from trm_mlx.tasks.base import Task
-from trm_mlx.view.recording import Frame, FrameBuilder, Mark, Recording, first_frame
-from trm_mlx.view.style import cells_of
+from trm_mlx.view.recording import Frame, FrameBuilder, Mark, Recording, first_frame, percent
+from trm_mlx.view.style import LEGEND, Cell, cells_of, legend_of
 
 SIGNS = {Mark.GIVEN: " ", Mark.KEPT: " ", Mark.NEW: "+", Mark.CHANGED: "*", Mark.WRONG: "!"}
 STYLES = {
@@ -27,8 +32,9 @@ STYLES = {
     Mark.CHANGED: "bold black on bright_yellow",
     Mark.WRONG: "bold white on red",
 }
-LEGEND = "+ new  * changed  ! breaks a rule"
+SIGNS_SHOWN = "  ".join(f"{SIGNS[mark]} {LEGEND[mark]}" for mark in SIGNS if SIGNS[mark] != " ")
 BAR = 20
+HEADING = 6  # lines of a frame that are not the board
 
 Piece = tuple[str, Mark | None]  # text, and the mark of the cell it shows
 
@@ -77,7 +83,7 @@ class Screen:
         if self._shown != (trajectory, last.step):
             self._show(trajectory, last)
         self._stack.close()
-        print(f"{recording.ending}   ({LEGEND})")
+        print(recording.ending)
 
     def _show(self, trajectory: int, frame: Frame) -> None:
         time.sleep(max(self._until - time.monotonic(), 0))
@@ -106,7 +112,8 @@ def colourful() -> bool:
 def plain(context: ScreenContext, frame: Frame, trajectory: int = 0) -> str:
     """One frame as text: a line about the step, then the board."""
     board = "\n".join("".join(text for text, _ in line) for line in pieces(context, frame))
-    return f"{heading(context, frame, trajectory)}\n{board}"
+    legend = f"   ({SIGNS_SHOWN})" if frame.step else ""
+    return f"{heading(context, frame, trajectory)}{legend}\n{board}"
 
 
 def styled(context: ScreenContext, frame: Frame, trajectory: int = 0):
@@ -115,26 +122,64 @@ def styled(context: ScreenContext, frame: Frame, trajectory: int = 0):
 
     text = Text(heading(context, frame, trajectory) + "\n\n", no_wrap=True, overflow="crop")
     text.highlight_regex(r"\[#+", "bright_green")
+    style = context.task.board_style(frame.values[None])
+    if style.fills:
+        for row in _painted(cells_of(style, frame.values, frame.marks), style.hidden):
+            for piece, look in row:
+                text.append(piece, look)
+            text.append("\n")
+        text.append("\n")
+        for words, cell in legend_of(style):
+            text.append(*_square(cell))
+            text.append(f" {words}   ")
+        return text
     for line in pieces(context, frame):
         for piece, mark in line:
             text.append(piece, "dim" if mark is None else STYLES[mark])
         text.append("\n")
+    text.append(f"\n{SIGNS_SHOWN}", "dim")
     return text
 
 
+def _painted(cells: list[list[Cell]], hidden: str) -> Iterator[list[tuple[str, str]]]:
+    """Yield the lines of a board in colour, in pieces with a style each.
+
+    A cell is two characters wide; where that is too high for the terminal, half a character.
+    """
+    if len(cells) + HEADING <= shutil.get_terminal_size().lines:
+        for row in cells:
+            yield [_square(cell, hidden) for cell in row]
+        return
+    for upper, lower in zip_longest(cells[::2], cells[1::2]):
+        below = [cell.dot or cell.fill for cell in lower] if lower else ["default"] * len(upper)
+        yield [
+            ("▀", f"{cell.dot or cell.fill} on {fill}")
+            for cell, fill in zip(upper, below, strict=True)
+        ]
+
+
+def _square(cell: Cell, hidden: str = "") -> tuple[str, str]:
+    if cell.dot:
+        return "● ", f"{cell.dot} on {cell.fill}"
+    symbol = "" if cell.symbol in hidden else cell.symbol
+    return symbol.center(2), f"bold {cell.ink} on {cell.fill}"
+
+
 def heading(context: ScreenContext, frame: Frame, trajectory: int) -> str:
-    """``step  2/8    3 changed    0 wrong  halting [####....] 0.412``; where there may be several
-    trajectories, below the number of this one."""
+    """Return two lines: ``step 2 of 8    3 cells changed    0 break a rule`` and ``sure it is done
+    [####....] 41.2 %``, the first with the number of the attempt where there may be several."""
     if frame.step == 0:
-        return f"step  0/{context.steps}  the question"
+        return "the question"
     filled = round(frame.halting * BAR)
-    wrong = f"{int((frame.marks == Mark.WRONG).sum()):3} wrong  " if context.task.has_rules else ""
-    line = (
-        f"step {frame.step:2}/{context.steps}  {frame.changes:3} changed  {wrong}"
-        f"halting [{'#' * filled}{'.' * (BAR - filled)}] {frame.halting:.3f}"
-    )
+    wrong = int((frame.marks == Mark.WRONG).sum())
+    breaks = "breaks a rule" if wrong == 1 else "break a rule"
+    rule = f"  {wrong:3} {breaks}" if context.task.has_rules else ""
     several = context.trajectories > 1
-    return f"trajectory {trajectory + 1}/{context.trajectories}\n{line}" if several else line
+    attempt = f"attempt {trajectory + 1} of {context.trajectories}, " if several else ""
+    return (
+        f"{attempt}step {frame.step} of {context.steps}  {frame.changes:3} cells changed{rule}\n"
+        f"sure it is done [{'#' * filled}{'.' * (BAR - filled)}] {percent(frame.halting)}"
+    )
 
 
 def pieces(context: ScreenContext, frame: Frame) -> list[list[Piece]]:

@@ -16,13 +16,7 @@ function choose(name, text) {
   page.board = new Board(find("board"), model.layout, words => {
     find("cell").textContent = words || PLAIN;
   });
-  find("legend").replaceChildren(...model.legend.map(({ name, fill }) => {
-    const item = document.createElement("li"), swatch = document.createElement("span");
-    swatch.className = fill ? "" : name;
-    swatch.style.background = fill;
-    item.append(swatch, name);
-    return item;
-  }));
+  listColours(find("legend"), model.legend);
   allowSteps();
   begin(text);
 }

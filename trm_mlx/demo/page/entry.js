@@ -15,6 +15,7 @@ export async function begin(text) {
   brush = model.keys[0]?.symbol;
   listKeys();
   find("format").textContent = model.format;
+  find("text").classList.toggle("rows", model.by_rows);
   find("level").replaceChildren(...model.levels.map(name => new Option(name)));
   find("level").parentElement.hidden = !model.levels.length;
   await enter(text ?? model.example ?? model.blank);

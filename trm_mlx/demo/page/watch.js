@@ -98,10 +98,10 @@ function draw(step) {
     cell.setAttribute("aria-invalid", !frame && puzzle.wrong.includes(index));
   }
   const halting = frame ? frame.halting : 0;
-  find("number").textContent = frames.length ? `${step} / ${frames.length}` : "";
+  find("number").textContent = frames.length ? `${step} of ${frames.length}` : "";
   find("attempt").textContent = !frame || +find("options").trajectories.value < 2 ? ""
     : `Attempt ${run + 1} of ${end ? end.trajectories : find("options").trajectories.value}`;
-  find("probability").textContent = frame ? `${Math.floor(100 * halting)} %` : "–";
+  find("probability").textContent = frame ? percent(halting) : "–";
   find("halting").style.width = `${100 * halting}%`;
   listTrajectories();
 }
