@@ -1076,7 +1076,7 @@ def test_verify(tmp_path, capsys, variant):
 def test_failed_verification_leaves_no_folder(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     save_npz(tiny(), tmp_path / "a.npz")
-    monkeypatch.setattr("trm_mlx.models.attention.ROPE_BASE", 9000.0)
+    monkeypatch.setattr("trm_mlx.models.layers.EPSILON", 1e-3)
     assert convert(tmp_path / "a.npz", *WORDS, "seq_len=9", "--verify", "--quiet") == 1
     error = capsys.readouterr().err
     assert error.startswith("error: largest difference from PyTorch: logits ")

@@ -98,7 +98,7 @@ def test_csv_to_csv(checkpoint, puzzles, tmp_path, capsys):
     assert len({row["steps"] for row in rows}) > 1
     solved = sum(row["solved"] == "true" for row in rows)
     evaluations = sum(int(row["evaluations"]) for row in rows) / 30
-    assert f"{out}: 30 rows, {solved} solved, 0 unreadable; 1.00 trajectories and" in summary
+    assert f"{out}: 30 rows, {solved} solved, 0 unreadable; 1.00 attempts and" in summary
     assert f"{evaluations:.2f} network runs a puzzle, answer chosen by q" in summary
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "puzzles.csv"]
 
@@ -304,7 +304,7 @@ def test_long_work_is_seen_to_go_on(checkpoint, capsys, monkeypatch):
     solve(checkpoint, TASK.line(QUESTIONS[0]), "--max-steps", 2, "--trajectories", 1)
     shown = capsys.readouterr()
     assert "solving" not in shown.out
-    assert shown.err.count("up to 1 trajectories of 2 steps a puzzle") == 1
+    assert shown.err.count("up to 1 attempts of 2 steps a puzzle") == 1
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with progress.StatusLine("begun") as line:
         time.sleep(0.1)

@@ -200,12 +200,13 @@ def _threads(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_cores(), thread_name_prefix="loops")
 
 
-# Nothing in a loop may branch or check for division by zero, or it is no longer vectorised; nor may
-# a sum keep its order, but in `_exp`, which rests on it.
-_loop = compiled(error_model="numpy", nogil=True, fastmath={"reassoc", "contract"})
+# Nothing in a loop may branch or check for division by zero, or it is no longer vectorised.
+_loop = compiled(error_model="numpy", nogil=True)
+# Nor may a sum keep its order.
+_summing_loop = compiled(error_model="numpy", nogil=True, fastmath={"reassoc"})
 
 
-@compiled(error_model="numpy", nogil=True)
+@_loop
 def _exp(x):
     """2^n · exp(r) with n = round(x / ln 2), after Cephes' expf; relative error 2e-7."""
     x = np.float32(-87.0) if x < np.float32(-87.0) else x
@@ -239,7 +240,7 @@ def _gated_silu_gradients(start, stop, gate, up, grad, d_gate, d_up, gated):
         d_gate[i] = grad[i] * up[i] * (share + silu * (np.float32(1.0) - share))
 
 
-@_loop
+@_summing_loop
 def _norm_channels(start, stop, x, normed, epsilon):
     columns = x.shape[1]
     for row in range(start, stop):
@@ -251,7 +252,7 @@ def _norm_channels(start, stop, x, normed, epsilon):
             normed[row, column] = x[row, column] * scale
 
 
-@_loop
+@_summing_loop
 def _norm_channels_gradient(start, stop, x, grad, gradient, epsilon):
     columns = x.shape[1]
     for row in range(start, stop):
@@ -339,7 +340,7 @@ def _softmax(start, stop, scores, shares):
             shares[row, column] /= total
 
 
-@_loop
+@_summing_loop
 def _softmax_gradient(start, stop, grad, shares, gradient):
     for row in range(start, stop):
         dot = np.float32(0.0)
