@@ -199,6 +199,13 @@ def boards(draw):
     return task, width, rows_of(task.line(grid).replace("0", "."), side)
 
 
+def test_rows_of_dashes_in_boxes_are_rows():
+    """They are no rule of a Markdown table whose first row would be names."""
+    rows = [".........", ".........", "6........", "....8....", "..6......", "...1764.3"]
+    rows += [".........", ".........", "........5"]
+    assert read_all(boxed()(rows, 3, "-")) == [f"sudoku9x9 {''.join(rows).replace('.', '0')}"]
+
+
 @settings(max_examples=600, deadline=None)
 @given(boards(), st.sampled_from(SPELLINGS), st.sampled_from(BLANKS), st.booleans(), st.booleans())
 def test_any_spelling_of_a_sudoku_is_the_sudoku(board, spell, blank, windows, known):

@@ -24,6 +24,7 @@ _DIGITS = frozenset("0123456789")
 _SEPARATORS = str.maketrans("", "", "|+,;:&\"'`[](){}/\\ \t")  # between cells
 _RULE = re.compile(r"""(?=.*[-=].*[-=])[-=+*|:.'`\s]+""")
 _BARE_RULE = re.compile(r"[-|\s]+")  # it could as well be a row of blanks
+_MARKDOWN_RULE = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?)?\s*")
 _ROUNDED = re.compile(r"\s*\d([.,]\d+)?E\+?\d+\s*", re.IGNORECASE)
 _WRITE_ALL = "write every cell, blanks as . or 0"
 _EXPORT = "a spreadsheet has rounded it to a number, export that column as text"
@@ -123,7 +124,7 @@ def _without_borders(lines: Rows) -> Iterator[list[int]]:
         if numbers and numbers not in seen:
             seen.append(numbers)
             yield numbers
-            if len(numbers) > 1 and 1 in rules and "|" in lines[1]:
+            if len(numbers) > 1 and 1 in rules and _MARKDOWN_RULE.fullmatch(lines[1]):
                 yield numbers[1:]  # the first line of a Markdown table names its columns
 
 
