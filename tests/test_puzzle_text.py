@@ -203,7 +203,10 @@ def test_rows_of_dashes_in_boxes_are_rows():
     """They are no rule of a Markdown table whose first row would be names."""
     rows = [".........", ".........", "6........", "....8....", "..6......", "...1764.3"]
     rows += [".........", ".........", "........5"]
-    assert read_all(boxed()(rows, 3, "-")) == [f"sudoku9x9 {''.join(rows).replace('.', '0')}"]
+    few = ["7.865....", *["........."] * 2, "...9.1...", ".........", "....7..9.", "....3...."]
+    for board in (rows, few + ["........."] * 2):
+        expected = [f"sudoku9x9 {''.join(board).replace('.', '0')}"]
+        assert read_all(boxed()(board, 3, "-")) == expected
 
 
 @settings(max_examples=600, deadline=None)

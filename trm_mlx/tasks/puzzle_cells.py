@@ -141,7 +141,8 @@ def _boards(rows: Rows | None) -> list[Board]:
         return [Board(start, width, "".join(rows[start : start + width])) for start in starts]
     side = SIDE_OF.get(len(cells), 0)
     wrapped = all(len(row) == width for row in rows[:-1]) and len(rows[-1]) <= width
-    if side and wrapped and (width == 1 or width > side):
+    # Four rows of nine are what is left of a 9x9 board whose other rows look like lines.
+    if side and wrapped and (width == 1 or (width > side and width not in BOX_ROWS)):
         return [Board(0, side, cells)]  # one cell a line, or lines broken at some length
     return []
 
