@@ -16,6 +16,7 @@ from trm_mlx.models.attention import Attention
 from trm_mlx.models.blocks import CHANNELS, POSITIONS, residual_swiglu
 from trm_mlx.models.memory import bounded
 from trm_mlx.models.model import build_model
+from trm_mlx.train.optim import AdamATan2
 from trm_mlx.train.step import TrainState
 
 ON_CUDA = mx.cuda.is_available()
@@ -68,11 +69,43 @@ def test_softmax_of_any_scores():
     close(ours, plain, 2e-6)
 
 
-def test_attention_with_loops_and_without():
-    layer, x = Attention(32, 4, rope=True), normal(2, 9, 32, scale=1.0)
-    fast = layer(x, in_grad=False)
+@pytest.mark.parametrize(
+    ("rope", "prefix"), [(True, None), (True, 1), (False, None)], ids=["rope", "board", "none"]
+)
+def test_attention_with_loops_and_without(on_cpu, rope, prefix):
+    layer, x = Attention(32, 4, rope, prefix), normal(2, 10, 32, scale=1.0)
+    grad = normal(2, 10, 32, seed=1)
+
+    def results():
+        values, gradients = mx.vjp(lambda x: layer(x, in_grad=True), [x], [grad])
+        return [*values, *gradients]
+
+    fast = results()
     with kernels_cpu.disabled():
-        close(fast, layer(x, in_grad=False), 1e-6)
+        for ours, plain in zip(fast, results(), strict=True):
+            close(ours, plain, 2e-6)
+
+
+def test_adam_atan2_with_loops_and_without(on_cpu):
+    """Where nothing has ever been learnt nothing moves but the decay."""
+    gradients = [normal(300, 120, seed=seed, scale=10.0 ** -(3 * seed)) for seed in range(3)]
+    gradients = [mx.where(mx.arange(120) < 7, 0.0, gradient) for gradient in gradients]
+
+    def results():
+        optimizer = AdamATan2(1e-2, (0.9, 0.95), weight_decay=0.1)
+        state = {"weight": normal(300, 120, seed=5)}
+        for gradient in gradients:
+            state = optimizer.apply_gradients({"weight": gradient}, state)
+        moments = optimizer.state["weight"]
+        return [state["weight"], moments["m"], moments["v"]]
+
+    fast = results()
+    with kernels_cpu.disabled():
+        for ours, plain in zip(fast, results(), strict=True):
+            close(ours, plain, 1e-6)
+    decayed = normal(300, 120, seed=5) * (1 - 1e-2 * 0.1) ** 3
+    close(fast[0][:, :7], decayed[:, :7], 1e-6)
+    assert not fast[1][:, :7].any()
 
 
 # Written-out gradients

@@ -34,7 +34,7 @@ from trm_mlx.builders.write import (
 from trm_mlx.errors import InputError
 from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
-from trm_mlx.tasks.padded_sudoku import PaddedSudoku
+from trm_mlx.tasks.padded_sudoku import PaddedSudoku, shares
 from trm_mlx.tasks.sudoku import Sudoku
 
 ALL_IMAGES = "all 4x4 grids are images of each other, only larger boards test what is new"
@@ -152,10 +152,9 @@ def _generated(
     """``count`` puzzles of a split, equally many of each size."""
     if count < len(sizes):
         raise InputError(f"{count} puzzles of {len(sizes)} sizes: ask for at least one of each")
-    shares = [len(range(number, count, len(sizes))) for number in range(len(sizes))]
     found = [
         generate_split(Sudoku(size), share, rng, testing, **options)
-        for size, share in zip(sizes, shares, strict=True)
+        for size, share in shares(count, sizes)
     ]
     if isinstance(task, PaddedSudoku):
         found = [task.pad_puzzles(puzzles) for puzzles in found]
@@ -221,12 +220,10 @@ def _among(boards: np.ndarray, others: np.ndarray) -> np.ndarray:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, build_sudoku)
     source = add_source(parser)
+    sizes = {"type": int, "nargs": "+", "choices": (4, 6, 9), "metavar": "SIZE"}
     source.add_argument(
         "--generate",
-        type=int,
-        nargs="+",
-        choices=(4, 6, 9),
-        metavar="SIZE",
+        **sizes,
         help="make 4x4, 6x6 or 9x9, or several sizes",
     )
     add_counts(parser)
@@ -237,10 +234,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--test-sizes",
-        type=int,
-        nargs="+",
-        choices=(4, 6, 9),
-        metavar="SIZE",
+        **sizes,
         help="of the generated test puzzles (default: as --generate)",
     )
     parser.add_argument(

@@ -183,25 +183,26 @@ def _moves(turns: Turns, length: int) -> tuple[Callable, Callable]:
 
     Heads are ``[B, H, L, D]``, queries scaled by 1 / √D; merged they are ``[B, L, H, D]``.
     """
-    turning = [np.array(array) for array in turns.rotation(length)]
-    still = np.ones_like(turning[0]), np.zeros_like(turning[1])
-    scale = turns.head_dims**-0.5
+    cosines, sines = (np.array(array) for array in turns.rotation(length))
+    scale = np.float32(turns.head_dims**-0.5)
+    still = np.ones_like(cosines), np.zeros_like(sines)
+    of_parts = (cosines * scale, sines * scale), (cosines, sines), still
 
     @mx.custom_function
     def split(tokens: mx.array) -> list[mx.array]:
-        return kernels_cpu.split_heads(tokens, *turning, scale)
+        return kernels_cpu.split_heads(tokens, of_parts)
 
     @split.vjp
     def _(_tokens, cotangents, _outputs):
-        return kernels_cpu.merge_heads(cotangents, *turning, scale)
+        return kernels_cpu.merge_heads(cotangents, of_parts)
 
     @mx.custom_function
     def merge(heads: mx.array) -> mx.array:
-        return kernels_cpu.merge_heads([heads], *still, 1.0).squeeze(2)
+        return kernels_cpu.merge_heads([heads], [still]).squeeze(2)
 
     @merge.vjp
     def _(_heads, cotangent, _output):
-        return kernels_cpu.split_heads(cotangent[:, :, None], *still, 1.0)[0]
+        return kernels_cpu.split_heads(cotangent[:, :, None], [still])[0]
 
     return split, merge
 

@@ -22,6 +22,8 @@ from trm_mlx.numba_jit import compiled, uninterrupted
 # Elements below which a second core costs more than it brings.
 PART = 2**15
 
+Turn = tuple[np.ndarray, np.ndarray]  # cosines and sines [L, D / 2] of a rotary encoding
+
 _enabled = True
 
 
@@ -90,37 +92,29 @@ def norm_positions_gradient(x: mx.array, cotangent: mx.array, epsilon: float) ->
     return gradient
 
 
-def split_heads(
-    tokens: mx.array, cosines: np.ndarray, sines: np.ndarray, scale: float
-) -> list[mx.array]:
-    """The parts of ``tokens [B, L, parts, H, D]``, each ``[B, H, L, D]``.
-
-    All but the third get the rotary encoding of ``cosines`` and ``sines [L, D / 2]``; the first is
-    multiplied by ``scale`` after it.
-    """
+def split_heads(tokens: mx.array, turns: Sequence[Turn]) -> list[mx.array]:
+    """The parts of ``tokens [B, L, parts, H, D]``, each ``[B, H, L, D]`` and turned by its turn."""
     batch, length, parts, heads, dims = tokens.shape
     results = [mx.zeros((batch, heads, length, dims)) for _ in range(parts)]
-    _move(_split_heads, tokens, results, cosines, sines, scale)
+    _move_heads(tokens, results, turns, merges=False)
     return results
 
 
-def merge_heads(
-    parts: Sequence[mx.array], cosines: np.ndarray, sines: np.ndarray, scale: float
-) -> mx.array:
+def merge_heads(parts: Sequence[mx.array], turns: Sequence[Turn]) -> mx.array:
     """The transpose of `split_heads`: ``[B, H, L, D]`` each to ``[B, L, parts, H, D]``."""
     batch, heads, length, dims = parts[0].shape
     tokens = mx.zeros((batch, length, len(parts), heads, dims))
-    _move(_merge_heads, tokens, parts, cosines, -sines, scale)
+    _move_heads(tokens, parts, [(cosines, -sines) for cosines, sines in turns], merges=True)
     return tokens
 
 
-def _move(loop: Callable, tokens: mx.array, parts, cosines, sines, scale: float) -> None:
+def _move_heads(
+    tokens: mx.array, parts: Sequence[mx.array], turns: Sequence[Turn], merges: bool
+) -> None:
     outside = _values(tokens)
-    for i, part in enumerate(parts):
-        factor, turn = np.float32(1.0 if i else scale), (cosines, sines)
-        if i == 2:
-            turn = np.ones_like(cosines), np.zeros_like(sines)
-        _share(loop, len(part), part.size, outside, _values(part), i, *turn, factor)
+    for number, (part, turn) in enumerate(zip(parts, turns, strict=True)):
+        arrays = outside, _values(part), *turn
+        _share(_turn, len(part), part.size, number, merges, *arrays)
 
 
 def softmax(scores: mx.array) -> mx.array:
@@ -177,16 +171,13 @@ def _share(loop: Callable, count: int, size: int, *arguments) -> None:
     """
     cores = min(_cores(), count, max(1, size // PART))
     bounds = [count * i // cores for i in range(cores + 1)]
-    if cores > 1:
-        # Compiled here, before two threads would do the same.
-        loop.dispatcher(0, 0, *arguments)
-        rest = [
-            _threads(os.getpid()).submit(loop.dispatcher, *bounds[i : i + 2], *arguments)
-            for i in range(1, cores)
-        ]
-    loop(bounds[0], bounds[1], *arguments)
-    for i in range(1, cores):
-        rest[i - 1].result()
+    others = [
+        _threads(os.getpid()).submit(loop.dispatcher, *bounds[i : i + 2], *arguments)
+        for i in range(1, cores)
+    ]
+    loop(*bounds[:2], *arguments)
+    for other in others:
+        other.result()
 
 
 @functools.cache
@@ -298,31 +289,17 @@ def _norm_positions_gradient(start, stop, x, grad, gradient, epsilon):
 
 
 @_loop
-def _split_heads(start, stop, tokens, heads, part, cosines, sines, factor):
+def _turn(start, stop, part, merges, tokens, heads, cosines, sines):
     half = cosines.shape[1]
     for sample in range(start, stop):
         for row in range(tokens.shape[1]):
             for head in range(tokens.shape[3]):
+                outside, inside = tokens[sample, row, part, head], heads[sample, head, row]
+                source, target = (inside, outside) if merges else (outside, inside)
                 for i in range(half):
-                    low = tokens[sample, row, part, head, i]
-                    high = tokens[sample, row, part, head, half + i]
-                    c, s = cosines[row, i] * factor, sines[row, i] * factor
-                    heads[sample, head, row, i] = low * c - high * s
-                    heads[sample, head, row, half + i] = high * c + low * s
-
-
-@_loop
-def _merge_heads(start, stop, tokens, heads, part, cosines, sines, factor):
-    half = cosines.shape[1]
-    for sample in range(start, stop):
-        for row in range(tokens.shape[1]):
-            for head in range(tokens.shape[3]):
-                for i in range(half):
-                    low = heads[sample, head, row, i]
-                    high = heads[sample, head, row, half + i]
-                    c, s = cosines[row, i] * factor, sines[row, i] * factor
-                    tokens[sample, row, part, head, i] = low * c - high * s
-                    tokens[sample, row, part, head, half + i] = high * c + low * s
+                    low, high, c, s = source[i], source[half + i], cosines[row, i], sines[row, i]
+                    target[i] = low * c - high * s
+                    target[half + i] = high * c + low * s
 
 
 @_loop

@@ -6,9 +6,10 @@ row below it where there is one, 2 for a blank, digit d is d + 2. Labels outside
 Cell values are those of ``sudoku.py``; two more stand for the end and for what is outside.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from trm_mlx.tasks.sudoku import EXAMPLES, Sudoku
 
 PAD, END, FIRST = 0, 1, 2  # tokens; FIRST is that of a blank
 MOST = 29  # positions a side; 30 are an ARC canvas
+Size = TypeVar("Size")
 
 
 @dataclass(frozen=True)
@@ -147,16 +149,14 @@ class PaddedSudoku(Task):
         Raises:
             InputError: a size that the task has not; or as `Sudoku.generate`.
         """
-        chosen = [*self.boards] if sizes is None else str(sizes).split("+")
+        known = {str(size): board for size, board in self.boards.items()}
+        chosen = [*known] if sizes is None else str(sizes).split("+")
+        options = {"min_rating": min_rating, "extra_givens": extra_givens}
         found = []
-        for number, size in enumerate(chosen):
-            board = {str(size): board for size, board in self.boards.items()}.get(str(size))
-            if board is None:
-                known = "+".join(map(str, self.boards))
-                raise InputError(f"sizes={sizes}: {self.name} has the sizes {known}")
-            share = (count + len(chosen) - 1 - number) // len(chosen)
-            options = {"min_rating": min_rating, "extra_givens": extra_givens}
-            found.append(self.pad_puzzles(board.generate(share, rng, **options)))
+        for size, share in shares(count, chosen):
+            if size not in known:
+                raise InputError(f"sizes={sizes}: {self.name} has the sizes {'+'.join(known)}")
+            found.append(self.pad_puzzles(known[size].generate(share, rng, **options)))
         every = Puzzles(*map(np.concatenate, zip(*found, strict=True)))
         return every.take(rng.permutation(count))
 
@@ -275,6 +275,12 @@ class PaddedSudoku(Task):
         values = np.tile(np.arange(self._outside + 1, dtype=np.uint8), (count, 1))
         values[:, : size + 1] = permutation.values
         return Permutation(lifted, values)
+
+
+def shares(count: int, sizes: Sequence[Size]) -> Iterator[tuple[Size, int]]:
+    """Yield the sizes, each with its equal share of ``count`` puzzles; the first take the rest."""
+    for number, size in enumerate(sizes):
+        yield size, len(range(number, count, len(sizes)))
 
 
 @dataclass(frozen=True)
