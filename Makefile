@@ -28,11 +28,10 @@ train: $(VENV)/demo.stamp
 	rm -rf checkpoints/demo
 	$(RUN) pretrain.py experiment=sudoku4x4 checkpoint_path=checkpoints/demo
 
-# Of the puzzles held out, three with few givens, on which the first step does not suffice.
-HARD = 78 111 263
-
+# Of the puzzles held out, three on which the first step does not suffice: this model's own.
 demo: train
-	$(RUN) single_inference.py --checkpoint checkpoints/demo --data data/sudoku4x4 --index $(HARD)
+	$(RUN) single_inference.py --checkpoint checkpoints/demo --data data/sudoku4x4 \
+		--index $$($(RUN) tools/hardest.py checkpoints/demo data/sudoku4x4)
 	@printf '%s\n' "A step that changes cells is the model correcting itself. Go on with" \
 		"  $(VENV)/bin/trm solve --checkpoint checkpoints/demo ...2.1..3.....2.   a puzzle of yours" \
 		"  $(VENV)/bin/trm demo --checkpoint checkpoints/demo                     on a page in your browser" \
