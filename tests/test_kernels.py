@@ -8,10 +8,11 @@ import pytest
 import stand_ins
 from mlx.utils import tree_flatten
 
+from trm_mlx import device
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config, load_config
 from trm_mlx.evaluate.evaluate import EvaluationStep
-from trm_mlx.models import attention, blocks, kernels_cpu, layers
+from trm_mlx.models import attention, batched_blas, blocks, kernels_cpu, layers
 from trm_mlx.models.attention import Attention
 from trm_mlx.models.blocks import CHANNELS, POSITIONS, residual_swiglu
 from trm_mlx.models.memory import bounded
@@ -60,21 +61,13 @@ def test_loops_read_what_lies_scattered_in_memory():
     assert mx.array_equal(blocks.gated_silu(product), expected)
 
 
-def test_softmax_of_any_scores():
-    scores = mx.concatenate([normal(2, 5, 33), normal(2, 5, 33, scale=200.0)])
-    close(attention.softmax(scores), mx.softmax(scores, axis=-1), 1e-6)
-    grad = normal(4, 5, 33, seed=1)
-    _, (ours,) = mx.vjp(attention.softmax, [scores], [grad])
-    _, (plain,) = mx.vjp(lambda x: mx.softmax(x, axis=-1), [scores], [grad])
-    close(ours, plain, 2e-6)
-
-
+@pytest.mark.parametrize("scale", [1.0, 30.0], ids=["", "large scores"])
 @pytest.mark.parametrize(
     ("rope", "prefix"), [(True, None), (True, 1), (False, None)], ids=["rope", "board", "none"]
 )
-def test_attention_with_loops_and_without(on_cpu, rope, prefix):
-    layer, x = Attention(32, 4, rope, prefix), normal(2, 10, 32, scale=1.0)
-    grad = normal(2, 10, 32, seed=1)
+def test_attention_with_loops_and_without(on_cpu, rope, prefix, scale):
+    layer, x = Attention(32, 4, rope, prefix), normal(3, 10, 32, scale=scale)
+    grad = normal(3, 10, 32, seed=1)
 
     def results():
         values, gradients = mx.vjp(lambda x: layer(x, in_grad=True), [x], [grad])
@@ -84,6 +77,21 @@ def test_attention_with_loops_and_without(on_cpu, rope, prefix):
     with kernels_cpu.disabled():
         for ours, plain in zip(fast, results(), strict=True):
             close(ours, plain, 2e-6)
+
+
+@pytest.mark.parametrize("library", [None, device.blas()], ids=["NumPy", "MKL"])
+def test_products_of_matrices_however_they_lie(monkeypatch, library):
+    monkeypatch.setattr(batched_blas, "blas", lambda: library)
+    rng = np.random.default_rng(0)
+    tokens, heads = rng.normal(size=(2, 7, 3, 4, 5)), rng.normal(size=(2, 4, 7, 5))
+    tokens, heads = tokens.astype(np.float32), heads.astype(np.float32)
+    values, scores = tokens[:, :, 2].swapaxes(1, 2), np.zeros((2, 4, 7, 7), np.float32)
+    batched_blas.multiply_all(heads, values.swapaxes(2, 3), scores)
+    np.testing.assert_allclose(scores, heads @ values.swapaxes(2, 3), rtol=1e-5, atol=1e-6)
+    mixed = np.zeros((2, 7, 4, 5), np.float32)
+    batched_blas.multiply_all(scores.swapaxes(2, 3), values, mixed.swapaxes(1, 2))
+    expected = scores.swapaxes(2, 3) @ values
+    np.testing.assert_allclose(mixed.swapaxes(1, 2), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_adam_atan2_with_loops_and_without(on_cpu):

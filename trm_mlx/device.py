@@ -29,23 +29,25 @@ _REMEDY = (
 
 
 @functools.cache
-def preload_blas() -> str | None:
-    """Make the BLAS calls of MLX's CPU back end resolve to a tuned library.
+def blas() -> ctypes.CDLL | None:
+    """The tuned library that the BLAS calls of MLX's CPU back end resolve to, once it is loaded.
 
-    Returns:
-        The library's file name, or None where none was found, none is needed (macOS), or MLX was
-        imported first.
+    None where none was found, none is needed (macOS), or MLX was imported first.
     """
     if sys.platform != "linux" or _TOO_LATE:
         return None
     installed = Path(sysconfig.get_path("data"), "lib").glob("libmkl_rt.so*")
     for candidate in [*map(str, sorted(installed)), *_SYSTEM_LIBRARIES]:
         try:
-            ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
+            return ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
         except OSError:
             continue
-        return Path(candidate).name
     return None
+
+
+def preload_blas() -> str | None:
+    """Load that library, if there is one, and return its file name."""
+    return None if (library := blas()) is None else Path(library._name).name
 
 
 def warn_if_late() -> None:

@@ -56,9 +56,7 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         qkv = self.qkv_proj(x).reshape(batch, length, 3, self._heads, self._head_dims)
         if kernels_cpu.usable(qkv) and self._head_dims % 2 == 0:
-            split, merge = _moves(self._turns, length)
-            query, key, value = split(qkv)
-            mixed = merge(softmax(query @ key.swapaxes(2, 3)) @ value)
+            mixed, *_ = _attend_in_loops(self._turns, length)(qkv)
             return self._output(x, mixed, dropout)
         query, key, value = self._heads_of(qkv, in_grad)
         padded = query.shape[1]
@@ -166,45 +164,22 @@ def _attend(query: mx.array, key: mx.array, value: mx.array, mask: mx.array | No
     return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=mask)
 
 
-@mx.custom_function
-def softmax(scores: mx.array) -> mx.array:
-    """Softmax over the last axis."""
-    return kernels_cpu.softmax(scores)
-
-
-@softmax.vjp
-def _softmax_gradient(_scores: mx.array, cotangent: mx.array, shares: mx.array) -> mx.array:
-    return kernels_cpu.softmax_gradient(cotangent, shares)
-
-
 @functools.cache
-def _moves(turns: Turns, length: int) -> tuple[Callable, Callable]:
-    """The loops of the CPU that split ``[B, L, 3, H, D]`` into turned heads, and merge the result.
-
-    Heads are ``[B, H, L, D]``, queries scaled by 1 / √D; merged they are ``[B, L, H, D]``.
-    """
+def _attend_in_loops(turns: Turns, length: int) -> Callable:
+    """Attention of ``[B, L, 3, H, D]`` by the CPU's loops; the first result is ``[B, L, H, D]``."""
     cosines, sines = (np.array(array) for array in turns.rotation(length))
     scale = np.float32(turns.head_dims**-0.5)
-    still = np.ones_like(cosines), np.zeros_like(sines)
-    of_parts = (cosines * scale, sines * scale), (cosines, sines), still
+    both = (cosines * scale, sines * scale), (cosines, sines)
 
     @mx.custom_function
-    def split(tokens: mx.array) -> list[mx.array]:
-        return kernels_cpu.split_heads(tokens, of_parts)
+    def attend(qkv: mx.array) -> list[mx.array]:
+        return kernels_cpu.attend(qkv, both)
 
-    @split.vjp
-    def _(_tokens, cotangents, _outputs):
-        return kernels_cpu.merge_heads(cotangents, of_parts)
+    @attend.vjp
+    def _(qkv, cotangents, outputs):
+        return kernels_cpu.attend_gradient(qkv, cotangents[0], outputs[1:], both)
 
-    @mx.custom_function
-    def merge(heads: mx.array) -> mx.array:
-        return kernels_cpu.merge_heads([heads], [still]).squeeze(2)
-
-    @merge.vjp
-    def _(_heads, cotangent, _output):
-        return kernels_cpu.split_heads(cotangent[:, :, None], [still])[0]
-
-    return split, merge
+    return attend
 
 
 def _mask(length: int, padded: int, dtype: mx.Dtype) -> mx.array:

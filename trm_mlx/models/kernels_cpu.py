@@ -17,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from trm_mlx.device import device_kind
+from trm_mlx.models.batched_blas import multiply_all
 from trm_mlx.numba_jit import compiled, uninterrupted
 
 # Elements below which a second core costs more than it brings.
@@ -92,45 +93,58 @@ def norm_positions_gradient(x: mx.array, cotangent: mx.array, epsilon: float) ->
     return gradient
 
 
-def split_heads(tokens: mx.array, turns: Sequence[Turn]) -> list[mx.array]:
-    """The parts of ``tokens [B, L, parts, H, D]``, each ``[B, H, L, D]`` and turned by its turn."""
-    batch, length, parts, heads, dims = tokens.shape
-    results = [mx.zeros((batch, heads, length, dims)) for _ in range(parts)]
-    _move_heads(tokens, results, turns, merges=False)
+def attend(qkv: mx.array, turns: Sequence[Turn]) -> list[mx.array]:
+    """Attention of every head of ``qkv [B, L, 3, H, D]``, without the scaling of its scores.
+
+    Args:
+        turns: of queries and of keys.
+
+    Returns:
+        The result ``[B, L, H, D]``, and what `attend_gradient` wants: turned queries and keys
+        ``[B, H, L, D]`` and what each position takes of the others, ``[B, H, L, L]``.
+    """
+    batch, length, _, heads, dims = qkv.shape
+    in_heads = batch, heads, length
+    shapes = (batch, length, heads, dims), (*in_heads, dims), (*in_heads, dims), (*in_heads, length)
+    results = [mx.zeros(shape) for shape in shapes]
+    arrays = [_values(x) for x in (qkv, *results)]
+    _share(_attend, batch, results[-1].size, arrays, turns)
     return results
 
 
-def merge_heads(parts: Sequence[mx.array], turns: Sequence[Turn]) -> mx.array:
-    """The transpose of `split_heads`: ``[B, H, L, D]`` each to ``[B, L, parts, H, D]``."""
-    batch, heads, length, dims = parts[0].shape
-    tokens = mx.zeros((batch, length, len(parts), heads, dims))
-    _move_heads(tokens, parts, [(cosines, -sines) for cosines, sines in turns], merges=True)
-    return tokens
-
-
-def _move_heads(
-    tokens: mx.array, parts: Sequence[mx.array], turns: Sequence[Turn], merges: bool
-) -> None:
-    outside = _values(tokens)
-    for number, (part, turn) in enumerate(zip(parts, turns, strict=True)):
-        arrays = outside, _values(part), *turn
-        _share(_turn, len(part), part.size, number, merges, *arrays)
-
-
-def softmax(scores: mx.array) -> mx.array:
-    """See ``attention.softmax``."""
-    shares = mx.zeros(scores.shape)
-    arrays = _in_rows(scores), _in_rows(shares)
-    _share(_softmax, len(arrays[0]), scores.size, *arrays)
-    return shares
-
-
-def softmax_gradient(cotangent: mx.array, shares: mx.array) -> mx.array:
-    """The gradient of `softmax` where its result is ``shares``."""
-    gradient = mx.zeros(shares.shape)
-    arrays = _in_rows(cotangent), _in_rows(shares), _in_rows(gradient)
-    _share(_softmax_gradient, len(arrays[0]), shares.size, *arrays)
+def attend_gradient(
+    qkv: mx.array, cotangent: mx.array, kept: Sequence[mx.array], turns: Sequence[Turn]
+) -> mx.array:
+    """The gradient ``[B, L, 3, H, D]`` of `attend` at ``qkv``; ``kept`` are its other results."""
+    gradient = mx.zeros(qkv.shape)
+    arrays = [_values(x) for x in (qkv, cotangent, *kept, gradient)]
+    back = [(cosines, -sines) for cosines, sines in turns]
+    _share(_attend_gradient, len(qkv), kept[-1].size, arrays, back)
     return gradient
+
+
+def _attend(start: int, stop: int, arrays: Sequence[np.ndarray], turns: Sequence[Turn]) -> None:
+    tokens, mixed, query, key, shares = (array[start:stop] for array in arrays)
+    for part, (heads, turn) in enumerate(zip((query, key), turns, strict=True)):
+        _turn(part, False, tokens, heads, *turn)
+    multiply_all(query, key.swapaxes(2, 3), shares)
+    _softmax(shares.reshape(-1, shares.shape[3]))
+    multiply_all(shares, tokens[:, :, 2].swapaxes(1, 2), mixed.swapaxes(1, 2))
+
+
+def _attend_gradient(
+    start: int, stop: int, arrays: Sequence[np.ndarray], back: Sequence[Turn]
+) -> None:
+    tokens, grad, query, key, shares, target = (array[start:stop] for array in arrays)
+    grad, length = grad.swapaxes(1, 2), shares.shape[3]
+    scores, heads = np.empty_like(shares), np.empty_like(query)
+    multiply_all(shares.swapaxes(2, 3), grad, target[:, :, 2].swapaxes(1, 2))
+    multiply_all(grad, tokens[:, :, 2].transpose(0, 2, 3, 1), scores)
+    _softmax_gradient(shares.reshape(-1, length), scores.reshape(-1, length))
+    multiply_all(scores, key, heads)
+    _turn(0, True, target, heads, *back[0])
+    multiply_all(scores.swapaxes(2, 3), query, heads)
+    _turn(1, True, target, heads, *back[1])
 
 
 def adam_atan2(
@@ -158,10 +172,6 @@ def _values(x: mx.array) -> np.ndarray:
     return np.array(x, copy=False)
 
 
-def _in_rows(x: mx.array) -> np.ndarray:
-    return _values(x).reshape(-1, x.shape[-1])
-
-
 @uninterrupted
 def _share(loop: Callable, count: int, size: int, *arguments) -> None:
     """Run ``loop(start, stop, *arguments)`` over ``count`` items, on all cores.
@@ -172,8 +182,7 @@ def _share(loop: Callable, count: int, size: int, *arguments) -> None:
     cores = min(_cores(), count, max(1, size // PART))
     bounds = [count * i // cores for i in range(cores + 1)]
     others = [
-        _threads(os.getpid()).submit(loop.dispatcher, *bounds[i : i + 2], *arguments)
-        for i in range(1, cores)
+        _threads(os.getpid()).submit(loop, *bounds[i : i + 2], *arguments) for i in range(1, cores)
     ]
     loop(*bounds[:2], *arguments)
     for other in others:
@@ -191,10 +200,11 @@ def _threads(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_cores(), thread_name_prefix="loops")
 
 
-# Nothing in a loop may branch or check for division by zero, or it is no longer vectorised.
-_loop = compiled(error_model="numpy", nogil=True)
+# Nothing in a loop may branch or check for division by zero, or it is no longer vectorised. Nor may
+# an index that counts from a variable: it could be negative, and mean an element from the end.
+_loop = compiled(error_model="numpy", nogil=True, fastmath={"contract"})
 # Nor may a sum keep its order.
-_summing_loop = compiled(error_model="numpy", nogil=True, fastmath={"reassoc"})
+_summing_loop = compiled(error_model="numpy", nogil=True, fastmath={"contract", "reassoc"})
 
 
 @_loop
@@ -217,13 +227,16 @@ def _exp(x):
 
 @_loop
 def _gated_silu(start, stop, gate, up, gated):
-    for i in range(start, stop):
+    gate, up, gated = gate[start:stop], up[start:stop], gated[start:stop]
+    for i in range(len(gate)):
         gated[i] = gate[i] / (np.float32(1.0) + _exp(-gate[i])) * up[i]
 
 
 @_loop
 def _gated_silu_gradients(start, stop, gate, up, grad, d_gate, d_up, gated):
-    for i in range(start, stop):
+    gate, up, grad = gate[start:stop], up[start:stop], grad[start:stop]
+    d_gate, d_up, gated = d_gate[start:stop], d_up[start:stop], gated[start:stop]
+    for i in range(len(gate)):
         bottom = np.float32(1.0) + _exp(-gate[i])
         share, silu = np.float32(1.0) / bottom, gate[i] / bottom
         gated[i] = silu * up[i]
@@ -259,39 +272,41 @@ def _norm_channels_gradient(start, stop, x, grad, gradient, epsilon):
 
 @_loop
 def _norm_positions(start, stop, x, normed, epsilon):
-    rows = x.shape[0]
     scale = np.zeros(stop - start, np.float32)
-    for row in range(rows):
-        for i in range(stop - start):
-            scale[i] += x[row, start + i] * x[row, start + i]
-    for i in range(stop - start):
-        scale[i] = np.float32(1.0) / np.sqrt(scale[i] / np.float32(rows) + epsilon)
-    for row in range(rows):
-        for i in range(stop - start):
-            normed[row, start + i] = x[row, start + i] * scale[i]
+    for row in range(len(x)):
+        values = x[row, start:stop]
+        for i in range(len(scale)):
+            scale[i] += values[i] * values[i]
+    for i in range(len(scale)):
+        scale[i] = np.float32(1.0) / np.sqrt(scale[i] / np.float32(len(x)) + epsilon)
+    for row in range(len(x)):
+        values, target = x[row, start:stop], normed[row, start:stop]
+        for i in range(len(scale)):
+            target[i] = values[i] * scale[i]
 
 
 @_loop
 def _norm_positions_gradient(start, stop, x, grad, gradient, epsilon):
-    rows = x.shape[0]
     scale, dot = np.zeros(stop - start, np.float32), np.zeros(stop - start, np.float32)
-    for row in range(rows):
-        for i in range(stop - start):
-            scale[i] += x[row, start + i] * x[row, start + i]
-            dot[i] += x[row, start + i] * grad[row, start + i]
-    for i in range(stop - start):
-        scale[i] = np.float32(1.0) / np.sqrt(scale[i] / np.float32(rows) + epsilon)
-        dot[i] *= scale[i] * scale[i] * scale[i] / np.float32(rows)
-    for row in range(rows):
-        for i in range(stop - start):
-            value = grad[row, start + i] * scale[i] - x[row, start + i] * dot[i]
-            gradient[row, start + i] = value
+    for row in range(len(x)):
+        values, slopes = x[row, start:stop], grad[row, start:stop]
+        for i in range(len(scale)):
+            scale[i] += values[i] * values[i]
+            dot[i] += values[i] * slopes[i]
+    for i in range(len(scale)):
+        scale[i] = np.float32(1.0) / np.sqrt(scale[i] / np.float32(len(x)) + epsilon)
+        dot[i] *= scale[i] * scale[i] * scale[i] / np.float32(len(x))
+    for row in range(len(x)):
+        values, slopes = x[row, start:stop], grad[row, start:stop]
+        target = gradient[row, start:stop]
+        for i in range(len(scale)):
+            target[i] = slopes[i] * scale[i] - values[i] * dot[i]
 
 
 @_loop
-def _turn(start, stop, part, merges, tokens, heads, cosines, sines):
+def _turn(part, merges, tokens, heads, cosines, sines):
     half = cosines.shape[1]
-    for sample in range(start, stop):
+    for sample in range(len(tokens)):
         for row in range(tokens.shape[1]):
             for head in range(tokens.shape[3]):
                 outside, inside = tokens[sample, row, part, head], heads[sample, head, row]
@@ -302,29 +317,30 @@ def _turn(start, stop, part, merges, tokens, heads, cosines, sines):
                     target[half + i] = high * c + low * s
 
 
-@_loop
-def _softmax(start, stop, scores, shares):
-    for row in range(start, stop):
+@_summing_loop
+def _softmax(scores):
+    """In place of the scores."""
+    for row in range(len(scores)):
         top = scores[row, 0]
         for column in range(scores.shape[1]):
             top = max(top, scores[row, column])
-        for column in range(scores.shape[1]):
-            shares[row, column] = _exp(scores[row, column] - top)
         total = np.float32(0.0)
         for column in range(scores.shape[1]):
-            total += shares[row, column]
+            scores[row, column] = _exp(scores[row, column] - top)
+            total += scores[row, column]
         for column in range(scores.shape[1]):
-            shares[row, column] /= total
+            scores[row, column] /= total
 
 
 @_summing_loop
-def _softmax_gradient(start, stop, grad, shares, gradient):
-    for row in range(start, stop):
+def _softmax_gradient(shares, grad):
+    """In place of the gradient of the shares."""
+    for row in range(len(shares)):
         dot = np.float32(0.0)
         for column in range(shares.shape[1]):
             dot += shares[row, column] * grad[row, column]
         for column in range(shares.shape[1]):
-            gradient[row, column] = shares[row, column] * (grad[row, column] - dot)
+            grad[row, column] = shares[row, column] * (grad[row, column] - dot)
 
 
 @_loop
@@ -350,7 +366,9 @@ def _arctan2(y, x):
 def _adam_atan2(
     start, stop, grad, parameter, m, v, changed, new_m, new_v, gain_m, gain_v, bias, length, kept
 ):
-    for i in range(start, stop):
+    grad, parameter, changed = grad[start:stop], parameter[start:stop], changed[start:stop]
+    m, v, new_m, new_v = m[start:stop], v[start:stop], new_m[start:stop], new_v[start:stop]
+    for i in range(len(grad)):
         new_m[i] = m[i] + gain_m * (grad[i] - m[i])
         new_v[i] = v[i] + gain_v * (grad[i] * grad[i] - v[i])
         angle = _arctan2(new_m[i], np.sqrt(new_v[i]) / bias)
