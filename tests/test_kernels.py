@@ -61,11 +61,17 @@ def test_loops_read_what_lies_scattered_in_memory():
     assert mx.array_equal(blocks.gated_silu(product), expected)
 
 
-@pytest.mark.parametrize("scale", [1.0, 30.0], ids=["", "large scores"])
+@pytest.mark.parametrize("cached", [4, 2**17])
+@pytest.mark.parametrize(
+    ("scale", "tolerance"), [(1.0, 2e-6), (10.0, 2e-4)], ids=["", "large scores"]
+)
 @pytest.mark.parametrize(
     ("rope", "prefix"), [(True, None), (True, 1), (False, None)], ids=["rope", "board", "none"]
 )
-def test_attention_with_loops_and_without(on_cpu, rope, prefix, scale):
+def test_attention_with_loops_and_without(
+    monkeypatch, on_cpu, rope, prefix, scale, tolerance, cached
+):
+    monkeypatch.setattr(kernels_cpu, "CACHED", cached)
     layer, x = Attention(32, 4, rope, prefix), normal(3, 10, 32, scale=scale)
     grad = normal(3, 10, 32, seed=1)
 
@@ -76,22 +82,22 @@ def test_attention_with_loops_and_without(on_cpu, rope, prefix, scale):
     fast = results()
     with kernels_cpu.disabled():
         for ours, plain in zip(fast, results(), strict=True):
-            close(ours, plain, 2e-6)
+            close(ours, plain, tolerance)
 
 
 @pytest.mark.parametrize("library", [None, device.blas()], ids=["NumPy", "MKL"])
-def test_products_of_matrices_however_they_lie(monkeypatch, library):
+def test_products_of_many_matrices(monkeypatch, library):
     monkeypatch.setattr(batched_blas, "blas", lambda: library)
     rng = np.random.default_rng(0)
-    tokens, heads = rng.normal(size=(2, 7, 3, 4, 5)), rng.normal(size=(2, 4, 7, 5))
-    tokens, heads = tokens.astype(np.float32), heads.astype(np.float32)
-    values, scores = tokens[:, :, 2].swapaxes(1, 2), np.zeros((2, 4, 7, 7), np.float32)
-    batched_blas.multiply_all(heads, values.swapaxes(2, 3), scores)
-    np.testing.assert_allclose(scores, heads @ values.swapaxes(2, 3), rtol=1e-5, atol=1e-6)
-    mixed = np.zeros((2, 7, 4, 5), np.float32)
-    batched_blas.multiply_all(scores.swapaxes(2, 3), values, mixed.swapaxes(1, 2))
-    expected = scores.swapaxes(2, 3) @ values
-    np.testing.assert_allclose(mixed.swapaxes(1, 2), expected, rtol=1e-4, atol=1e-5)
+    left, right = (rng.normal(size=(3, 8, 7)).astype(np.float32) for _ in range(2))
+    result = np.ones((3, 10, 8), np.float32)
+    batched_blas.multiply_all(left, right.swapaxes(1, 2), result[:, 2:])
+    np.testing.assert_allclose(result[:, 2:], left @ right.swapaxes(1, 2), rtol=1e-5, atol=1e-6)
+    assert (result[:, :2] == 1).all()
+    square = np.ones((3, 7, 7), np.float32)
+    batched_blas.multiply_all(left[:, 2:].swapaxes(1, 2), right[:, :6], square, adds=True)
+    expected = 1 + left[:, 2:].swapaxes(1, 2) @ right[:, :6]
+    np.testing.assert_allclose(square, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_adam_atan2_with_loops_and_without(on_cpu):

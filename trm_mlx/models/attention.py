@@ -56,8 +56,7 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         qkv = self.qkv_proj(x).reshape(batch, length, 3, self._heads, self._head_dims)
         if kernels_cpu.usable(qkv) and self._head_dims % 2 == 0:
-            mixed, *_ = _attend_in_loops(self._turns, length)(qkv)
-            return self._output(x, mixed, dropout)
+            return self._output(x, _attend_in_loops(self._turns, length)(qkv), dropout)
         query, key, value = self._heads_of(qkv, in_grad)
         padded = query.shape[1]
         heads = [part.swapaxes(1, 2) for part in (query, key, value)]
@@ -166,18 +165,19 @@ def _attend(query: mx.array, key: mx.array, value: mx.array, mask: mx.array | No
 
 @functools.cache
 def _attend_in_loops(turns: Turns, length: int) -> Callable:
-    """Attention of ``[B, L, 3, H, D]`` by the CPU's loops; the first result is ``[B, L, H, D]``."""
+    """Attention ``[B, L, H, D]`` of ``[B, L, 3, H, D]`` by the loops of the CPU."""
     cosines, sines = (np.array(array) for array in turns.rotation(length))
     scale = np.float32(turns.head_dims**-0.5)
-    both = (cosines * scale, sines * scale), (cosines, sines)
+    still = np.ones_like(cosines), np.zeros_like(sines)
+    of_parts = (cosines * scale, sines * scale), (cosines, sines), still
 
     @mx.custom_function
-    def attend(qkv: mx.array) -> list[mx.array]:
-        return kernels_cpu.attend(qkv, both)
+    def attend(qkv: mx.array) -> mx.array:
+        return kernels_cpu.attend(qkv, of_parts)
 
     @attend.vjp
-    def _(qkv, cotangents, outputs):
-        return kernels_cpu.attend_gradient(qkv, cotangents[0], outputs[1:], both)
+    def _(qkv, cotangent, _output):
+        return kernels_cpu.attend_gradient(qkv, cotangent, of_parts)
 
     return attend
 

@@ -3,7 +3,7 @@
 MLX asks for them one by one, and each call of the BLAS wakes all cores for some microseconds' work.
 """
 
-from ctypes import Array, c_float, c_int, c_void_p
+from ctypes import c_float, c_int64, c_void_p
 
 import numpy as np
 
@@ -12,43 +12,34 @@ from trm_mlx.device import blas
 ROWS_FIRST, PLAIN, TRANSPOSED = 101, 111, 112  # of cblas.h
 
 
-def multiply_all(left: np.ndarray, right: np.ndarray, result: np.ndarray) -> None:
-    """Write ``left [..., M, K] @ right [..., K, N]``, both float32, into ``result [..., M, N]``.
+def multiply_all(
+    left: np.ndarray, right: np.ndarray, result: np.ndarray, adds: bool = False
+) -> None:
+    """Write ``left [N, M, K] @ right [N, K, P]``, both float32, into ``result [N, M, P]``.
 
     The elements of a row of each, or of a column of left and right, lie together in memory.
     Without MKL, NumPy multiplies.
+
+    Args:
+        adds: to what the result holds.
     """
     library = blas()
     if not hasattr(library, "MKL_Set_Num_Threads_Local"):
-        np.matmul(left, right, out=result)
+        result[:] = left @ right + result if adds else left @ right
         return
-    (left_order, left_step), (right_order, right_step) = _layout(left), _layout(right)
-    rows, columns, inner = *result.shape[-2:], left.shape[-1]
-
-    def of_group(value: int) -> Array:  # one group of matrices, each with the same sizes
-        return (c_int * 1)(value)
-
+    sizes = *result.shape[1:], left.shape[2]
+    (left_order, *left_place), (right_order, *right_place) = _layout(left), _layout(right)
+    result_place = _layout(result)[1:]
     before = library.MKL_Set_Num_Threads_Local(1)
-    library.cblas_sgemm_batch(
-        *(ROWS_FIRST, of_group(left_order), of_group(right_order)),
-        *map(of_group, (rows, columns, inner)),
-        *((c_float * 1)(1), _addresses(left), of_group(left_step)),
-        *(_addresses(right), of_group(right_step)),
-        *((c_float * 1)(0), _addresses(result), of_group(_layout(result)[1])),
-        *(1, of_group(result[..., 0, 0].size)),
+    library.cblas_sgemm_batch_strided(
+        *(ROWS_FIRST, left_order, right_order, *sizes),
+        *(c_float(1), *left_place, *right_place, c_float(adds), *result_place, len(result)),
     )
     library.MKL_Set_Num_Threads_Local(before)
 
 
-def _layout(matrices: np.ndarray) -> tuple[int, int]:
-    """Whether each is to be transposed, and the elements from a row (or column) to the next."""
-    row, column = (stride // matrices.itemsize for stride in matrices.strides[-2:])
-    return (PLAIN, row) if column == 1 else (TRANSPOSED, column)
-
-
-def _addresses(matrices: np.ndarray) -> Array:
-    """Where each matrix begins."""
-    addresses = np.asarray(matrices.ctypes.data)
-    for size, stride in zip(matrices.shape[:-2], matrices.strides[:-2], strict=True):
-        addresses = addresses[..., None] + np.arange(size) * stride
-    return (c_void_p * addresses.size)(*addresses.ravel().tolist())
+def _layout(matrices: np.ndarray) -> tuple[int, c_void_p, int, c_int64]:
+    """The order of each, where the first begins, and how far on the next line and matrix do."""
+    next_matrix, row, column = (stride // matrices.itemsize for stride in matrices.strides)
+    order, line = (PLAIN, row) if column == 1 else (TRANSPOSED, column)
+    return order, c_void_p(matrices.ctypes.data), line, c_int64(next_matrix)

@@ -22,6 +22,7 @@ from trm_mlx.numba_jit import compiled, uninterrupted
 
 # Elements below which a second core costs more than it brings.
 PART = 2**15
+CACHED = 2**17  # scores that a core works on at a time, in elements
 
 Turn = tuple[np.ndarray, np.ndarray]  # cosines and sines [L, D / 2] of a rotary encoding
 
@@ -93,58 +94,87 @@ def norm_positions_gradient(x: mx.array, cotangent: mx.array, epsilon: float) ->
     return gradient
 
 
-def attend(qkv: mx.array, turns: Sequence[Turn]) -> list[mx.array]:
-    """Attention of every head of ``qkv [B, L, 3, H, D]``, without the scaling of its scores.
+def attend(qkv: mx.array, turns: Sequence[Turn]) -> mx.array:
+    """Attention ``[B, L, H, D]`` of every head of ``qkv [B, L, 3, H, D]``, its scores not scaled.
 
     Args:
-        turns: of queries and of keys.
-
-    Returns:
-        The result ``[B, L, H, D]``, and what `attend_gradient` wants: turned queries and keys
-        ``[B, H, L, D]`` and what each position takes of the others, ``[B, H, L, L]``.
+        turns: of queries, keys and values.
     """
     batch, length, _, heads, dims = qkv.shape
-    in_heads = batch, heads, length
-    shapes = (batch, length, heads, dims), (*in_heads, dims), (*in_heads, dims), (*in_heads, length)
-    results = [mx.zeros(shape) for shape in shapes]
-    arrays = [_values(x) for x in (qkv, *results)]
-    _share(_attend, batch, results[-1].size, arrays, turns)
-    return results
+    mixed = mx.zeros((batch, length, 1, heads, dims))
+    count, arrays = batch * heads, (_values(qkv), _values(mixed))
+    _share(_attend, count, count * length**2, *arrays, turns)
+    return mixed.squeeze(2)
 
 
-def attend_gradient(
-    qkv: mx.array, cotangent: mx.array, kept: Sequence[mx.array], turns: Sequence[Turn]
-) -> mx.array:
-    """The gradient ``[B, L, 3, H, D]`` of `attend` at ``qkv``; ``kept`` are its other results."""
+def attend_gradient(qkv: mx.array, cotangent: mx.array, turns: Sequence[Turn]) -> mx.array:
+    """The gradient ``[B, L, 3, H, D]`` of `attend` at ``qkv``."""
+    batch, length, _, heads, _ = qkv.shape
     gradient = mx.zeros(qkv.shape)
-    arrays = [_values(x) for x in (qkv, cotangent, *kept, gradient)]
-    back = [(cosines, -sines) for cosines, sines in turns]
-    _share(_attend_gradient, len(qkv), kept[-1].size, arrays, back)
+    count, arrays = batch * heads, map(_values, (qkv, cotangent[:, :, None], gradient))
+    _share(_attend_gradient, count, count * length**2, *arrays, turns)
     return gradient
 
 
-def _attend(start: int, stop: int, arrays: Sequence[np.ndarray], turns: Sequence[Turn]) -> None:
-    tokens, mixed, query, key, shares = (array[start:stop] for array in arrays)
-    for part, (heads, turn) in enumerate(zip((query, key), turns, strict=True)):
-        _turn(part, False, tokens, heads, *turn)
-    multiply_all(query, key.swapaxes(2, 3), shares)
-    _softmax(shares.reshape(-1, shares.shape[3]))
-    multiply_all(shares, tokens[:, :, 2].swapaxes(1, 2), mixed.swapaxes(1, 2))
+def _attend(
+    start: int, stop: int, tokens: np.ndarray, mixed: np.ndarray, turns: Sequence[Turn]
+) -> None:
+    for heads in _in_cache(start, stop, tokens.shape[1]):
+        query, key, value = _split(tokens, heads, turns)
+        for rows, shares in _attention(query, key):
+            multiply_all(shares, value, query[:, rows])  # nobody else needs these queries
+        _turn(heads.start, 0, True, mixed, query, *turns[2])
 
 
 def _attend_gradient(
-    start: int, stop: int, arrays: Sequence[np.ndarray], back: Sequence[Turn]
+    start: int,
+    stop: int,
+    tokens: np.ndarray,
+    cotangent: np.ndarray,
+    gradient: np.ndarray,
+    turns: Sequence[Turn],
 ) -> None:
-    tokens, grad, query, key, shares, target = (array[start:stop] for array in arrays)
-    grad, length = grad.swapaxes(1, 2), shares.shape[3]
-    scores, heads = np.empty_like(shares), np.empty_like(query)
-    multiply_all(shares.swapaxes(2, 3), grad, target[:, :, 2].swapaxes(1, 2))
-    multiply_all(grad, tokens[:, :, 2].transpose(0, 2, 3, 1), scores)
-    _softmax_gradient(shares.reshape(-1, length), scores.reshape(-1, length))
-    multiply_all(scores, key, heads)
-    _turn(0, True, target, heads, *back[0])
-    multiply_all(scores.swapaxes(2, 3), query, heads)
-    _turn(1, True, target, heads, *back[1])
+    for heads in _in_cache(start, stop, tokens.shape[1]):
+        query, key, value = _split(tokens, heads, turns)
+        (grad,) = _split(cotangent, heads, turns[2:])
+        gradients = [np.zeros_like(query) for _ in range(3)]
+        for rows, shares in _attention(query, key):
+            multiply_all(shares.swapaxes(1, 2), grad[:, rows], gradients[2], adds=True)
+            scores = np.empty_like(shares)
+            multiply_all(grad[:, rows], value.swapaxes(1, 2), scores)
+            _softmax_gradient(shares, scores)
+            multiply_all(scores, key, gradients[0][:, rows])
+            multiply_all(scores.swapaxes(1, 2), query[:, rows], gradients[1], adds=True)
+        for part, (array, (cosines, sines)) in enumerate(zip(gradients, turns, strict=True)):
+            _turn(heads.start, part, True, gradient, array, cosines, -sines)
+
+
+def _in_cache(start: int, stop: int, length: int) -> Iterator[range]:
+    """So many heads at a time that the scores stay in a core's cache."""
+    step = max(1, CACHED // length**2)
+    for first in range(start, stop, step):
+        yield range(first, min(first + step, stop))
+
+
+def _split(tokens: np.ndarray, heads: range, turns: Sequence[Turn]) -> list[np.ndarray]:
+    """The parts ``[heads, L, D]`` of ``tokens [B, L, parts, H, D]``, each turned by its turn."""
+    parts = []
+    for part, turn in enumerate(turns):
+        parts.append(np.empty((len(heads), tokens.shape[1], tokens.shape[4]), np.float32))
+        _turn(heads.start, part, False, tokens, parts[-1], *turn)
+    return parts
+
+
+def _attention(query: np.ndarray, key: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """What the positions of some rows take of each position, ``[heads, rows, L]``."""
+    count, length, _ = query.shape
+    step = max(1, CACHED // (count * length))
+    for first in range(0, length, step):
+        rows = slice(first, first + step)
+        shares = np.empty((count, query[:, rows].shape[1], length), np.float32)
+        multiply_all(query[:, rows], key.swapaxes(1, 2), shares)
+        _softmax(shares)
+        yield rows, shares
 
 
 def adam_atan2(
@@ -304,43 +334,47 @@ def _norm_positions_gradient(start, stop, x, grad, gradient, epsilon):
 
 
 @_loop
-def _turn(part, merges, tokens, heads, cosines, sines):
+def _turn(first, part, merges, tokens, heads, cosines, sines):
     half = cosines.shape[1]
-    for sample in range(len(tokens)):
+    for number in range(len(heads)):
+        sample, head = (first + number) // tokens.shape[3], (first + number) % tokens.shape[3]
         for row in range(tokens.shape[1]):
-            for head in range(tokens.shape[3]):
-                outside, inside = tokens[sample, row, part, head], heads[sample, head, row]
-                source, target = (inside, outside) if merges else (outside, inside)
-                for i in range(half):
-                    low, high, c, s = source[i], source[half + i], cosines[row, i], sines[row, i]
-                    target[i] = low * c - high * s
-                    target[half + i] = high * c + low * s
+            outside, inside = tokens[sample, row, part, head], heads[number, row]
+            source, target = (inside, outside) if merges else (outside, inside)
+            for i in range(half):
+                low, high, c, s = source[i], source[half + i], cosines[row, i], sines[row, i]
+                target[i] = low * c - high * s
+                target[half + i] = high * c + low * s
 
 
 @_summing_loop
 def _softmax(scores):
     """In place of the scores."""
-    for row in range(len(scores)):
-        top = scores[row, 0]
-        for column in range(scores.shape[1]):
-            top = max(top, scores[row, column])
-        total = np.float32(0.0)
-        for column in range(scores.shape[1]):
-            scores[row, column] = _exp(scores[row, column] - top)
-            total += scores[row, column]
-        for column in range(scores.shape[1]):
-            scores[row, column] /= total
+    for head in range(scores.shape[0]):
+        for row in range(scores.shape[1]):
+            shares = scores[head, row]
+            top = shares[0]
+            for i in range(len(shares)):
+                top = max(top, shares[i])
+            total = np.float32(0.0)
+            for i in range(len(shares)):
+                shares[i] = _exp(shares[i] - top)
+                total += shares[i]
+            for i in range(len(shares)):
+                shares[i] /= total
 
 
 @_summing_loop
 def _softmax_gradient(shares, grad):
     """In place of the gradient of the shares."""
-    for row in range(len(shares)):
-        dot = np.float32(0.0)
-        for column in range(shares.shape[1]):
-            dot += shares[row, column] * grad[row, column]
-        for column in range(shares.shape[1]):
-            grad[row, column] = shares[row, column] * (grad[row, column] - dot)
+    for head in range(shares.shape[0]):
+        for row in range(shares.shape[1]):
+            share, slope = shares[head, row], grad[head, row]
+            dot = np.float32(0.0)
+            for i in range(len(share)):
+                dot += share[i] * slope[i]
+            for i in range(len(share)):
+                slope[i] = share[i] * (slope[i] - dot)
 
 
 @_loop
