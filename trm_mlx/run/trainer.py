@@ -1,6 +1,7 @@
 """A training run as an object: build a `Trainer`, then `fit`."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -106,6 +107,7 @@ class Trainer:
         compiled = device.compiles(config.compile)
         self.evaluation = EvaluationStep(self.model, config.loss, compiled)
         self.carries: dict[int, Carry] = {}  # by the cells of their boards
+        self._flop = cache(partial(flop, self.model))
         if self.resumed is not None:
             self._restore()
         elif config.load_checkpoint is not None:
@@ -257,7 +259,7 @@ class Trainer:
         self.carries[cells], metrics = self.state.step(carry, batch, key, recursion)
         self.progress.step += 1
         rows = len(carry.steps) * self.world.size
-        operations = rows * flop(self.model, recursion or self.model.recursion, cells)
+        operations = rows * self._flop(recursion or self.model.recursion, cells)
         # Everything the next step reads, or its graph would grow from step to step.
         mx.async_eval(self.state.arrays, self.carries[cells], metrics)
         return metrics | {"pflop": mx.array(operations / 1e15)}

@@ -169,8 +169,3 @@ def shared_sign_descent(
     used = uses.sum(axis=1, keepdims=True) > 0
     moved = table * (1 - rates * weight_decay) - rates * mx.sign(uses @ gradients)
     return mx.where(used, moved, table)
-
-
-def moving_average(average: mx.array, value: mx.array, rate: float) -> mx.array:
-    """One update of an exponential moving average: ``rate`` of the old, the rest of the new."""
-    return rate * average + (1 - rate) * value

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -20,7 +19,6 @@ from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights,
 from trm_mlx.train.memory import even_rows, plan
 from trm_mlx.train.optim import (
     build_optimizer,
-    moving_average,
     shared_sign_descent,
     sign_descent,
     warmup_cosine,
@@ -157,11 +155,11 @@ class TrainState:
 
     def _rows(self, carry: Carry) -> int:
         """The rows of a pass: the plan's, of its own choice more of a canvas that is smaller."""
-        if self.config.batch_size != "auto":
-            return self.plan.rows
-        batch, config = len(carry.steps), self.model.config
+        config = self.model.config
         length = config.prefix + carry.batch["inputs"].shape[1]
-        return even_rows(batch, self.plan.rows * config.length // length)
+        if self.config.batch_size != "auto" or length == config.length:
+            return self.plan.rows
+        return even_rows(len(carry.steps), self.plan.rows * config.length // length)
 
     def _draw(self, carry: Carry, key: mx.array) -> dict:
         """Draw the randomness of a step for every row, as in the global batch."""
@@ -229,8 +227,9 @@ class TrainState:
             )
         self.optimizer.update(model, gradients)
         if config.ema:
-            average = partial(moving_average, rate=config.ema_rate)
-            self.average.update(tree_map(average, self.average, model.trainable_parameters()))
+            kept, weights = config.ema_rate, model.trainable_parameters()
+            moved = tree_map(lambda old, new: kept * old + (1 - kept) * new, self.average, weights)
+            self.average.update(moved)
         return metrics | {"lr": self.optimizer.learning_rate}
 
     def _maybe_compile(self, function: Callable, recursion: Recursion | None = None) -> Callable:
