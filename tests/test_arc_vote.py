@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from arcs import random_grid, random_puzzles
 
-from trm_mlx.atomic import atomic_file
 from trm_mlx.cli import main
 from trm_mlx.config import EvaluatorConfig
 from trm_mlx.config_io import load_config, to_dict, train_config
@@ -17,6 +16,7 @@ from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate import build_evaluators
 from trm_mlx.evaluate.arc import ArcEvaluator, leading, packed, ranked, score, unpacked
+from trm_mlx.files import atomic_file
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.run import checkpoint
 from trm_mlx.run.trainer import Trainer

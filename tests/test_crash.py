@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import ARCH
 
-from trm_mlx import InputError, atomic
+from trm_mlx import InputError, files
 from trm_mlx.cli import main
 from trm_mlx.config_io import load_config
 from trm_mlx.evaluate import evaluate
@@ -122,7 +122,7 @@ def kills(run, places, monkeypatch):
         rmtree(folder, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(atomic, "_sync", before(atomic._sync))
+        patched.setattr(files, "_sync", before(files._sync))
         patched.setattr(Path, "rename", before(Path.rename))
         patched.setattr(shutil, "rmtree", halfway)
         yield snapshots
@@ -263,7 +263,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
 FILL = """
 import sys, time
 from pathlib import Path
-from trm_mlx.atomic import atomic_folder
+from trm_mlx.files import atomic_folder
 with atomic_folder(Path(sys.argv[1])) as finished:
     print(finished, flush=True)
     time.sleep(60)
@@ -287,12 +287,12 @@ def test_what_killed_builders_leave_is_cleared_away_and_what_others_fill_is_not(
         for number in (0, 2):
             builders[number].kill()
             builders[number].wait()
-        with atomic.atomic_folder(tmp_path / "data") as finished:
+        with files.atomic_folder(tmp_path / "data") as finished:
             assert not killed.exists()
             (finished / "file").write_text("whole")
         assert living.exists()
         assert other.exists(), "it was to have another name"
-        with atomic.atomic_folder(tmp_path / "data[1]"):
+        with files.atomic_folder(tmp_path / "data[1]"):
             assert not other.exists()
     finally:
         for builder in builders:
@@ -441,7 +441,7 @@ def test_a_step_that_cannot_be_deleted_is_warned_of(whole, tmp_path, capsys, mon
 
 @pytest.mark.parametrize("moment", ["open", "flock"])
 def test_a_folder_swept_away_before_it_is_locked_is_made_anew(tmp_path, monkeypatch, moment):
-    module = {"open": os, "flock": atomic.fcntl}[moment]
+    module = {"open": os, "flock": files.fcntl}[moment]
     function = getattr(module, moment)
 
     def late(*arguments):
@@ -451,7 +451,7 @@ def test_a_folder_swept_away_before_it_is_locked_is_made_anew(tmp_path, monkeypa
         return function(*arguments)
 
     monkeypatch.setattr(module, moment, late)
-    with atomic.atomic_folder(tmp_path / "data") as finished:
+    with files.atomic_folder(tmp_path / "data") as finished:
         (finished / "file").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert (tmp_path / "data" / "file").exists()

@@ -19,33 +19,32 @@ ALLOWED = {
     "__main__": {"cli"},
     "device": set(),
     "errors": set(),
-    "atomic": {"errors"},
-    "regular_files": set(),
+    "files": {"errors"},
     "numba_jit": set(),
     "progress": set(),
     "config": {"errors"},
     "config_io": {"config", "errors"},
     "distributed": {"device", "errors"},
     "tasks": {"numba_jit", "errors"},
-    "data": {"errors", "atomic"},
+    "data": {"errors", "files"},
     "builders": {"tasks", "data", "errors", "progress"}
     | {"config_io"},  # for options that are paths
-    "models": {"device", "numba_jit", "config", "config_io", "errors", "regular_files"},
+    "models": {"device", "numba_jit", "config", "config_io", "errors", "files"},
     "train": {"models", "tasks", "data", "config", "device", "distributed", "errors"},
-    "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "atomic"},
+    "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "files"},
     "run": {"train", "evaluate", "models", "tasks", "data", "config", "config_io", "distributed"}
-    | {"device", "errors", "atomic", "regular_files", "progress"},
+    | {"device", "errors", "files", "progress"},
     "adaptation": {"builders", "run", "evaluate", "train", "models", "tasks", "data", "config"}
-    | {"config_io", "device", "errors", "atomic"},
+    | {"config_io", "device", "errors", "files"},
     "bench": {"models", "train", "run", "evaluate", "solve", "data", "config", "device", "errors"}
     | {"distributed"},
-    "solve": {"models", "convert", "data", "tasks", "config", "device", "errors", "atomic"},
-    "view": {"tasks", "solve", "errors", "atomic"},
+    "solve": {"models", "convert", "data", "tasks", "config", "device", "errors", "files"},
+    "view": {"tasks", "solve", "errors", "files"},
     "demo": {"tasks", "models", "solve", "view", "config", "errors"},
-    "convert": {"models", "config", "config_io", "errors", "atomic", "regular_files"},
+    "convert": {"models", "config", "config_io", "errors", "files"},
     "commands": {"bench", "builders", "convert", "train", "run", "evaluate", "solve", "view"}
     | {"adaptation", "models", "data", "tasks", "demo", "config", "config_io", "device"}
-    | {"distributed", "errors", "atomic", "progress", "__init__"},  # its version
+    | {"distributed", "errors", "files", "progress", "__init__"},  # its version
     "cli": {"errors", "__init__"},  # and, by name, the module of the verb asked for
 }
 

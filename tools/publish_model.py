@@ -22,7 +22,7 @@ import mlx.core as mx
 from accuracy import RATINGS, add_arguments, measured
 from mlx.utils import tree_flatten
 
-from trm_mlx.atomic import atomic_folder
+from trm_mlx.files import atomic_folder
 from trm_mlx.models.checkpoint_files import PRETRAINED, save_model
 from trm_mlx.run.log import METRICS_FILE, read_log
 from trm_mlx.solve.solver import HALT_THRESHOLD

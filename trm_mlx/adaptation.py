@@ -23,7 +23,6 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.atomic import output_file
 from trm_mlx.builders.arc import write_puzzles
 from trm_mlx.builders.arc_files import Puzzle, find_subsets, read_subset
 from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
@@ -33,6 +32,7 @@ from trm_mlx.device import device_kind
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.evaluate.arc import NO_ANSWER, ArcEvaluator, attempts, ranked
 from trm_mlx.evaluate.evaluate import evaluate
+from trm_mlx.files import write_text
 from trm_mlx.models.checkpoint_files import (
     assign_weights,
     find_checkpoint,
@@ -436,13 +436,3 @@ def _loss_of(source: Path) -> str:
     if not (source / STATE_FILE).exists():
         return "softmax_cross_entropy"
     return train_config(read_state(source)[2]).loss
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is whole or absent.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    with output_file(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")

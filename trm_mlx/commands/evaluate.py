@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 from trm_mlx import device
-from trm_mlx.atomic import check_target
 from trm_mlx.commands.options import (
     add_search_arguments,
     add_task_argument,
@@ -31,6 +30,7 @@ from trm_mlx.evaluate.evaluate import (
     write_files,
     write_outputs,
 )
+from trm_mlx.files import check_target
 from trm_mlx.models.checkpoint_files import find_checkpoint, load
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.progress import ProgressBar

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from trm_mlx import device
-from trm_mlx.atomic import check_target
 from trm_mlx.commands.options import (
     add_search_arguments,
     add_task_argument,
@@ -25,6 +24,7 @@ from trm_mlx.config_io import path_text, path_type
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.reader import split_asked
 from trm_mlx.errors import InputError, located
+from trm_mlx.files import check_target
 from trm_mlx.models.checkpoint_files import load
 from trm_mlx.progress import ProgressBar, StatusLine
 from trm_mlx.solve.csv_files import solve_table

@@ -9,12 +9,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from trm_mlx.atomic import atomic_folder
 from trm_mlx.convert.infer import infer_config
 from trm_mlx.convert.read import read_checkpoint, read_published_config
 from trm_mlx.convert.sources import Source, download
 from trm_mlx.convert.verify import VerificationFailed, compare
 from trm_mlx.errors import InputError, located, refusal
+from trm_mlx.files import atomic_folder
 from trm_mlx.models.checkpoint_files import assign_weights, read_config, save_model
 from trm_mlx.models.model import build_model
 

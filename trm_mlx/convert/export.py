@@ -6,10 +6,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from trm_mlx.atomic import atomic_file
 from trm_mlx.config import ModelConfig
 from trm_mlx.convert.torch_files import write_torch
 from trm_mlx.errors import InputError, refusal
+from trm_mlx.files import atomic_file
 from trm_mlx.models.checkpoint_files import (
     EMA_FILE,
     MODEL_FILE,

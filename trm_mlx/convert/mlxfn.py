@@ -7,8 +7,8 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from trm_mlx.atomic import atomic_file
 from trm_mlx.errors import InputError, refusal
+from trm_mlx.files import atomic_file
 from trm_mlx.models.act import halting_logit
 from trm_mlx.models.checkpoint_files import load
 from trm_mlx.models.layers import plain_functions

@@ -27,8 +27,8 @@ from trm_mlx.convert import nano_trm
 from trm_mlx.convert.families import check_family
 from trm_mlx.convert.torch_files import read_torch
 from trm_mlx.errors import InputError
+from trm_mlx.files import open_regular, read_text
 from trm_mlx.models.variants import VARIANTS
-from trm_mlx.regular_files import open_regular, read_text
 
 # Four times the largest published checkpoint, ARC's with its table of puzzles.
 LARGEST_BYTES = 8 * 2**30

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from trm_mlx.errors import InputError
-from trm_mlx.regular_files import read_text
+from trm_mlx.files import read_text
 
 # What holds weights, and what lies beside them under such an ending.
 WEIGHTS = re.compile(r"step_\d+|.+\.(safetensors|pth|pt|bin|ckpt|npz)")

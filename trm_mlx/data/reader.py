@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_mlx.atomic import recover
 from trm_mlx.data.arrays import SplitArrays, array_path, open_array
 from trm_mlx.data.format import METADATA_FILE, SET_NAME, DatasetMetadata, read_keys
 from trm_mlx.errors import InputError
+from trm_mlx.files import recover
 
 
 class Split(NamedTuple):

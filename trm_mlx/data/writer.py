@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_mlx.atomic import atomic_folder
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, array_path, check_offsets, check_tokens
 from trm_mlx.data.format import IDENTIFIERS_FILE, METADATA_FILE, SET_NAME, DatasetMetadata
 from trm_mlx.data.reader import recovered
 from trm_mlx.data.sampler import prefetch
 from trm_mlx.errors import InputError, refusal
+from trm_mlx.files import atomic_folder
 
 Chunk = tuple[np.ndarray, np.ndarray]  # inputs and labels of the next n examples, [n, S] each
 

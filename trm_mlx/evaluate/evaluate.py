@@ -9,12 +9,12 @@ from typing import NamedTuple, Protocol
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.atomic import atomic_file, output_file
 from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.sampler import iterate_test, prefetch
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError, refusal
+from trm_mlx.files import atomic_file, output_file
 from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, unroll
 from trm_mlx.models.blocks import paced

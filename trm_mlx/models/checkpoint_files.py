@@ -17,8 +17,8 @@ from mlx.utils import tree_flatten, tree_map
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import read_model_config, to_dict
 from trm_mlx.errors import InputError, located
+from trm_mlx.files import open_regular, read_text, sha256
 from trm_mlx.models.model import RecursiveReasoner, build_model
-from trm_mlx.regular_files import open_regular, read_text, sha256
 
 CONFIG_FILE, MODEL_FILE, EMA_FILE = "config.json", "model.safetensors", "ema.safetensors"
 STATE_FILE = "state.json"

@@ -25,11 +25,11 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
-from trm_mlx.atomic import atomic_file, atomic_folder, remove_folder
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import to_dict
 from trm_mlx.data.format import IDENTIFIERS_FILE
 from trm_mlx.errors import InputError, refusal
+from trm_mlx.files import atomic_file, atomic_folder, remove_folder, sha256
 from trm_mlx.models.act import Carry
 from trm_mlx.models.checkpoint_files import (
     STATE_FILE,
@@ -41,7 +41,6 @@ from trm_mlx.models.checkpoint_files import (
     step_folders,
     step_of,
 )
-from trm_mlx.regular_files import sha256
 from trm_mlx.run.folder import recovery_hint
 from trm_mlx.train.step import TrainState
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import mlx.core as mx
 import yaml
 
-from trm_mlx.atomic import atomic_file, remove_stale
 from trm_mlx.config import TrainConfig
 from trm_mlx.config_io import to_dict
 from trm_mlx.distributed import World
 from trm_mlx.errors import InputError
+from trm_mlx.files import atomic_file, is_open_file, remove_stale
 from trm_mlx.models.checkpoint_files import step_folders, step_of
-from trm_mlx.regular_files import is_open_file
 from trm_mlx.train.batches import GENERATE
 
 LOCK_FILE, RUN_CONFIG_FILE = ".lock", "all_config.yaml"

@@ -16,12 +16,11 @@ from pathlib import Path
 import mlx.core as mx
 
 from trm_mlx import device
-from trm_mlx.atomic import atomic_file
 from trm_mlx.config import TrainConfig
 from trm_mlx.config_io import to_dict
 from trm_mlx.errors import InputError
+from trm_mlx.files import atomic_file, is_open_file, open_regular
 from trm_mlx.progress import ProgressBar
-from trm_mlx.regular_files import is_open_file, open_regular
 from trm_mlx.run.folder import recovery_hint
 
 _WINDOW = 100  # steps over which the bar averages, and whose median a loss is compared with

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_mlx.atomic import atomic_file
 from trm_mlx.errors import InputError, refusal
+from trm_mlx.files import atomic_file
 from trm_mlx.solve.scheduler import Solution
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks.base import Task

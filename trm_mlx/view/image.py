@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from trm_mlx.atomic import output_file
+from trm_mlx.files import output_file
 from trm_mlx.tasks.base import BoardStyle
 from trm_mlx.view.recording import Frame, Mark, Recording, percent
 from trm_mlx.view.style import (

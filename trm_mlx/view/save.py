@@ -5,8 +5,8 @@ import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
-from trm_mlx.atomic import check_target, output_file
 from trm_mlx.errors import InputError
+from trm_mlx.files import check_target, output_file
 from trm_mlx.view.recording import Recording
 
 _WRITERS = {

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from trm_mlx.atomic import atomic_file
+from trm_mlx.files import atomic_file
 
 
 def write(path, text="new"):
@@ -77,7 +77,7 @@ def test_a_device_is_written_into(tmp_path):
 @pytest.mark.parametrize("redirected", [False, True], ids=["pipe", "file"])
 def test_standard_output_by_its_name(tmp_path, redirected):
     code = (
-        "from pathlib import Path; from trm_mlx.atomic import atomic_file\n"
+        "from pathlib import Path; from trm_mlx.files import atomic_file\n"
         "with atomic_file(Path('/dev/stdout')) as file: file.write_text('new\\n')\n"
         "print('after')"
     )

@@ -1,26 +1,34 @@
-"""Folders and files that are complete or absent: written aside, flushed to disk, renamed last.
+"""Files and folders on disk: written whole or not at all, and read only if regular.
 
-They are written in a hidden folder beside the final place, which is locked meanwhile. A killed
-process leaves it behind unlocked, and the next one that writes to that place removes it. Between
-the two renames of a replacement the old folder is complete under the hidden name
-``.NAME.replaced``, where `recover` finds it after a kill.
+What is written is filled in a hidden folder beside the final place, which is locked meanwhile, then
+flushed to disk and renamed. A killed process leaves the hidden folder behind unlocked, and the next
+one that writes to that place removes it. Between the two renames of a replacement the old folder is
+complete under the hidden name ``.NAME.replaced``, where `recover` finds it after a kill.
+
+What others have sent may be a device or a named pipe, which would not end, or wait for a writer: it
+is opened as a regular file, within a size, and checked by its checksum.
 """
 
 import errno
 import fcntl
 import glob
+import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from trm_mlx.errors import InputError, refusal
 
 _ASIDE = ".partial-"  # in the names of the folders that are being filled
 # They may be regular files, which keep their inode.
 _OPEN_FILES = ("/dev/fd/", "/dev/std", "/proc/")
+LARGEST_TEXT = 16 * 2**20  # bytes; a config.json or state.json has a few thousand
+_CHUNK = 2**20
 
 
 @contextmanager
@@ -107,6 +115,16 @@ def output_file(final: Path) -> Iterator[Path]:
             yield unfinished
     except OSError as error:
         raise InputError(f"cannot write {final}: {refusal(error)}") from error
+
+
+def write_text(final: Path, text: str) -> None:
+    """Write a text file in UTF-8, which is whole or absent.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with output_file(final) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def check_target(path: Path) -> None:
@@ -206,3 +224,57 @@ def _move_into_place(finished: Path, final: Path) -> None:
     finally:
         if not final.exists() and replaced.exists():
             replaced.rename(final)
+
+
+# Reading
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a symbolic link to one is followed.
+
+    Raises:
+        OSError: it is missing, unreadable, or not a regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is a device or a pipe, not a regular file", str(path))
+
+
+def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
+    """Return the text of a regular file of at most ``most`` bytes, in UTF-8.
+
+    Raises:
+        OSError: it cannot be opened, see `open_regular`, or is larger.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return data.decode("utf-8")
+
+
+def is_open_file(path: Path, descriptor: int) -> bool:
+    """Return whether a path still leads to the file that a descriptor was opened on."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a regular file, in hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK))
+    with open_regular(path) as file:
+        while count := file.readinto(chunk):
+            digest.update(chunk[:count])
+    return digest.hexdigest()
