@@ -9,6 +9,7 @@ from arcs import TASK, TEST, save_untrained
 
 import trm_mlx
 from trm_mlx import adaptation as adapting
+from trm_mlx.adaptation.phases import Clock
 from trm_mlx.cli import main
 from trm_mlx.run.checkpoint import read_state
 from trm_mlx.tasks.arc_rows import SHARED
@@ -123,7 +124,7 @@ def test_structured_rows_keep_what_is_shared(place, tmp_path):
 
 def test_minutes_leave_time_for_the_vote():
     """The training ends where the votes would take what is left."""
-    clock = adapting._Clock(1.0, None, lambda: False, lambda moment: None)
+    clock = Clock(1.0, None, lambda: False, lambda moment: None)
     clock._begun -= 30  # half a minute ago
     assert clock.step("rows", 1, votes=10) == pytest.approx(0.5, abs=0.01)
     clock._second = clock._second[0] - 2, 1  # steps of two seconds

@@ -9,18 +9,17 @@ from pathlib import Path
 from trm_mlx import device
 from trm_mlx.adaptation import (
     ANSWERS,
-    DATA,
     LR,
     MINUTES,
     VERSIONS,
     Adapted,
     Moment,
     adapt,
-    check_adaptable,
     check_time,
     read_tasks,
     resume,
 )
+from trm_mlx.adaptation.prepare import DATA, check_adaptable
 from trm_mlx.config_io import path_text
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError

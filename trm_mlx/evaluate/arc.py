@@ -9,7 +9,7 @@ place in the submission.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +48,7 @@ def score(tests: dict[str, list[Test]], votes: Votes) -> EvalResult:
             for k in PASS_KS:
                 solved[k] += (solution in ranking[:k]) / len(pairs)
             unanswered += not ranking
-            submission[puzzle].append(
-                {
-                    f"attempt_{number}": grid_of_key(answer).tolist()
-                    for number, answer in enumerate(attempts(ranking), start=1)
-                }
-            )
+            submission[puzzle].append(submitted(map(grid_of_key, attempts(ranking))))
     metrics = {f"pass@{k}": value / len(tests) for k, value in solved.items()}
     metrics["unanswered"] = float(unanswered)
     return EvalResult(metrics, {SUBMISSION_FILE: json.dumps(submission)})
@@ -160,6 +155,11 @@ def attempts(ranking: list[bytes]) -> list[bytes]:
     """Return the answers to one question that are submitted, `ATTEMPTS` of them."""
     first = ranking[:ATTEMPTS] or [NO_ANSWER]
     return first + first[:1] * (ATTEMPTS - len(first))
+
+
+def submitted(grids: Iterable[np.ndarray]) -> dict[str, list]:
+    """Return the answers to one question in the form of Kaggle's competitions."""
+    return {f"attempt_{number}": grid.tolist() for number, grid in enumerate(grids, start=1)}
 
 
 def ranked(answers: Answers) -> list[bytes]:

@@ -272,17 +272,19 @@ class Trainer:
         check_numbers(step, metrics, self.run)
         report.train(step, metrics)
 
-    def _evaluate(self, report: Report, should_stop: Callable[[], bool]) -> Results:
-        """Evaluate the averaged weights, report the results and write what evaluators write."""
-        step, examples = self.progress.step, int(self.test_data.puzzle_indices[-1])
+    def evaluate(
+        self, tick: Callable[[int], object] = lambda rows: None
+    ) -> tuple[Results, dict[str, np.ndarray]]:
+        """Evaluate the averaged weights on the test split; ask ``evaluators`` for their results.
 
-        def tick(rows: int) -> None:
-            bar.update(rows)
-            if should_stop():
-                raise StopTraining
+        Args:
+            tick: called with the number of examples done after each batch.
 
-        with averaged(self.state), report.evaluating(examples) as bar:
-            results, outputs = evaluate(
+        Returns:
+            ``{set: {metric: mean}}``, and the arrays of ``eval_save_outputs`` by name.
+        """
+        with averaged(self.state):
+            return evaluate(
                 self.evaluation,
                 self.test_data,
                 save=self.config.eval_save_outputs,
@@ -291,6 +293,18 @@ class Trainer:
                 world=self.world,
                 max_steps=self.config.eval_max_steps,
             )
+
+    def _evaluate(self, report: Report, should_stop: Callable[[], bool]) -> Results:
+        """Evaluate, report the results and write what evaluators write."""
+        step, examples = self.progress.step, int(self.test_data.puzzle_indices[-1])
+
+        def tick(rows: int) -> None:
+            bar.update(rows)
+            if should_stop():
+                raise StopTraining
+
+        with report.evaluating(examples) as bar:
+            results, outputs = self.evaluate(tick)
         report.evaluation(step, results)
         if self.world.is_main:
             if outputs:
