@@ -8,11 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trm_mlx import tasks
+from trm_mlx.commands.train import describe_options
 from trm_mlx.config import ArchConfig, ModelConfig, TrainConfig
 from trm_mlx.config_io import (
     arch_config,
     config_folder,
-    describe_options,
     load_config,
     read_model_config,
     read_yaml,

@@ -23,12 +23,11 @@ ALLOWED = {
     "numba_jit": set(),
     "progress": set(),
     "config": {"errors"},
-    "config_io": {"config", "errors"},
+    "config_io": {"config", "errors", "files"},
     "distributed": {"device", "errors"},
     "tasks": {"numba_jit", "errors"},
     "data": {"errors", "files"},
-    "builders": {"tasks", "data", "errors", "progress"}
-    | {"config_io"},  # for options that are paths
+    "builders": {"tasks", "data", "errors", "files", "progress"},
     "models": {"device", "numba_jit", "config", "config_io", "errors", "files"},
     "train": {"models", "tasks", "data", "config", "device", "distributed", "errors"},
     "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "files"},

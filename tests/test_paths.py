@@ -9,7 +9,8 @@ from tiny import TINY
 
 from trm_mlx import InputError
 from trm_mlx.cli import VERBS, main
-from trm_mlx.config_io import expand_path, load_config, path_text, path_type
+from trm_mlx.config_io import load_config
+from trm_mlx.files import expand_path, path_text, path_type
 
 PATHS = {
     "checkpoint", "data", "file", "output", "output_dir", "save", "runs", "reference", "config",

@@ -11,8 +11,8 @@ import numpy as np
 
 from trm_mlx import Solver, load
 from trm_mlx.bench.mlx_bench import read_puzzles
-from trm_mlx.config_io import path_text
 from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.files import path_text
 
 
 def main() -> None:

@@ -5,12 +5,9 @@ The dataclasses of ``config.py`` hold the defaults, the YAML files under ``confi
 for one recipe. An unknown key is an error that names the nearest one.
 """
 
-import argparse
 import dataclasses
 import difflib
 import math
-import os
-import re
 import types
 import typing
 from pathlib import Path
@@ -20,6 +17,7 @@ import yaml
 
 from trm_mlx.config import ArchConfig, EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.errors import InputError, located
+from trm_mlx.files import expand_path
 
 
 def config_folder() -> Path:
@@ -27,38 +25,6 @@ def config_folder() -> Path:
     package = Path(__file__).parent
     installed = package / "_config"
     return installed if installed.is_dir() else package.parent / "config"
-
-
-def expand_path(text: str) -> str:
-    """A path with ``~`` and ``$VAR`` replaced, as shells do, but not inside ``key=value``.
-
-    What exists under this very name stays as it is.
-
-    Raises:
-        InputError: a variable that is not set, or a user that is not known.
-    """
-    if not (text.startswith("~") or "$" in text) or os.path.lexists(text):
-        return text
-    path = os.path.expanduser(os.path.expandvars(text))
-    unset = re.search(r"\$\w+|\$\{\w+\}", path)
-    if unset:
-        raise InputError(f"{text}: the variable {unset[0]} is not set: set it, or write the path")
-    if path.startswith("~"):
-        raise InputError(f"{text}: no user of this name: write the path, or ./{text} for a folder")
-    return path
-
-
-def path_text(text: str) -> str:
-    """The ``type`` of an option of ``argparse`` that is a path: see `expand_path`."""
-    try:
-        return expand_path(text)
-    except InputError as error:  # argparse would leave out the words of a ValueError
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def path_type(text: str) -> Path:
-    """`path_text` as a ``Path``."""
-    return Path(path_text(text))
 
 
 def load_config(overrides: typing.Sequence[str] = (), base: dict | None = None) -> TrainConfig:
@@ -137,45 +103,12 @@ def read_model_config(values: dict) -> ModelConfig:
     return _build(ModelConfig, values, "")
 
 
-def describe_options() -> str:
-    """The text of ``--help``: every option with its meaning, type and default."""
-    lines = []
-    for prefix, declared in (("", TrainConfig), ("arch.", ArchConfig)):
-        kinds = typing.get_type_hints(declared)
-        for item in dataclasses.fields(declared):
-            if item.name == "arch":
-                continue
-            choices = item.metadata.get("choices", ())
-            kind = " | ".join(choices) or _type_name(kinds[item.name])
-            default = _shown(item.default)
-            lines.append(
-                f"  {prefix + item.name:28} {item.metadata['help']}  [{kind}; default {default}]"
-            )
-    return "\n".join(lines)
-
-
-def describe_recipes() -> str:
-    """The text of ``--help``: every recipe with the first line of its file."""
-    files = sorted((config_folder() / "experiment").glob("*.yaml"))
-    firsts = [file.read_text("utf-8").partition("\n")[0].removeprefix("# ") for file in files]
-    return "\n".join(f"  {f.stem:28} {line}" for f, line in zip(files, firsts, strict=True))
-
-
-def known_words() -> list[str]:
-    """Every word that ``trm train`` can begin with, for completion."""
-    groups = ("experiment", "arch")
-    files = [(group, path.stem) for group in groups for path in (config_folder() / group).iterdir()]
-    keys = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "arch"]
-    keys += [f"arch.{field.name}" for field in dataclasses.fields(ArchConfig)]
-    return [*(f"{group}={name}" for group, name in files), *(f"{key}=" for key in keys), "resume="]
-
-
-def _shown(value: Any) -> str:
-    """A value as one types it."""
+def shown(value: Any) -> str:
+    """Return a value as one types it."""
     if value is None:
         return "null"
     if isinstance(value, tuple):
-        return f"[{','.join(map(_shown, value))}]"
+        return f"[{','.join(map(shown, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -271,15 +204,16 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         if math.isfinite(number):
             return number
     elif wanted is str and isinstance(value, bool | int | float):
-        return _shown(value)
+        return shown(value)
     elif type(value) is wanted and not (wanted is float and not math.isfinite(value)):
         return value
-    raise InputError(f"{key}={value!r}: expected {_type_name(kind)}")
+    raise InputError(f"{key}={value!r}: expected {type_name(kind)}")
 
 
-def _type_name(kind: Any) -> str:
+def type_name(kind: Any) -> str:
+    """Return the type of an option in words."""
     if isinstance(kind, types.UnionType):
-        return " or ".join(_type_name(option) for option in typing.get_args(kind))
+        return " or ".join(type_name(option) for option in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return "a list like [a,b]"
     names = {

@@ -1,4 +1,4 @@
-"""Files and folders on disk: written whole or not at all, and read only if regular.
+"""Files and folders: written whole or not at all, read only if regular; paths as people type them.
 
 What is written is filled in a hidden folder beside the final place, which is locked meanwhile, then
 flushed to disk and renamed. A killed process leaves the hidden folder behind unlocked, and the next
@@ -9,11 +9,13 @@ What others have sent may be a device or a named pipe, which would not end, or w
 is opened as a regular file, within a size, and checked by its checksum.
 """
 
+import argparse
 import errno
 import fcntl
 import glob
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -278,3 +280,38 @@ def sha256(path: Path) -> str:
         while count := file.readinto(chunk):
             digest.update(chunk[:count])
     return digest.hexdigest()
+
+
+# Paths
+
+
+def expand_path(text: str) -> str:
+    """A path with ``~`` and ``$VAR`` replaced, as shells do, but not inside ``key=value``.
+
+    What exists under this very name stays as it is.
+
+    Raises:
+        InputError: a variable that is not set, or a user that is not known.
+    """
+    if not (text.startswith("~") or "$" in text) or os.path.lexists(text):
+        return text
+    path = os.path.expanduser(os.path.expandvars(text))
+    unset = re.search(r"\$\w+|\$\{\w+\}", path)
+    if unset:
+        raise InputError(f"{text}: the variable {unset[0]} is not set: set it, or write the path")
+    if path.startswith("~"):
+        raise InputError(f"{text}: no user of this name: write the path, or ./{text} for a folder")
+    return path
+
+
+def path_text(text: str) -> str:
+    """The ``type`` of an option of ``argparse`` that is a path: see `expand_path`."""
+    try:
+        return expand_path(text)
+    except InputError as error:  # argparse would leave out the words of a ValueError
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def path_type(text: str) -> Path:
+    """`path_text` as a ``Path``."""
+    return Path(path_text(text))

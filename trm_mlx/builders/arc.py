@@ -24,9 +24,9 @@ from trm_mlx.builders.write import (
     check_options,
     left_out,
 )
-from trm_mlx.config_io import path_text
 from trm_mlx.data.writer import Chunk, SplitStream, write_dataset
 from trm_mlx.errors import InputError
+from trm_mlx.files import path_text
 from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.arc import ARC, PUZZLES_FILE, Symmetry, grid_key
 

@@ -15,7 +15,6 @@ import numpy as np
 from trm_mlx.builders.tables import (
     Columns,
     add_source,
-    check_one_source,
     count_ambiguous,
     each,
     leaks,
@@ -86,7 +85,6 @@ def build_maze(
         raise InputError(f"kind={kind}: choose one of {', '.join(KINDS)}")
     rng, warnings = np.random.default_rng(seed), []
     if generate is not None:
-        check_one_source(generate, input)
         task = Maze(generate)
         options = {"kind": kind, "min_path_length": min_path_length}
         train, test = generate_splits(task, num_train, num_test, rng, workers, **options)

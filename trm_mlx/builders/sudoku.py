@@ -15,7 +15,6 @@ from trm_mlx.builders.tables import (
     Columns,
     add_source,
     ambiguous,
-    check_one_source,
     each,
     leaks,
     read_sources,
@@ -88,7 +87,6 @@ def build_sudoku(
     check_options(locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
     rng, warnings, remedy = np.random.default_rng(seed), [], LEAKED
     if generate is not None:
-        check_one_source(generate, input)
         sizes = [generate] if isinstance(generate, int) else [*dict.fromkeys(generate)]
         held_out = sizes if test_sizes is None else [*dict.fromkeys(test_sizes)]
         task = _task_of([*sizes, *held_out], max_grid_size)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.builders.write import Boards, left_out, skip_or_raise
-from trm_mlx.config_io import path_text
 from trm_mlx.data.tables import read_rows
 from trm_mlx.errors import InputError, located
+from trm_mlx.files import path_text
 from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.registry import read_puzzles
@@ -55,16 +55,6 @@ def add_source(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGr
     for role in ("question", "answer"):
         parser.add_argument(f"--{role}-column", metavar="NAME", help=f"of --input, of {role}s")
     return source
-
-
-def check_one_source(generate: int, input: str | Path | None) -> None:
-    """Check that puzzles are not both generated and read.
-
-    Raises:
-        InputError: they are.
-    """
-    if input is not None:
-        raise InputError(f"generate={generate} with input={input}: give one of them")
 
 
 def read_sources(

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trm_mlx.config_io import path_text
 from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.writer import SplitStream, check_replaceable, write_dataset
 from trm_mlx.errors import InputError
+from trm_mlx.files import path_text
 from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.holdout import draw_distinct
@@ -38,7 +38,7 @@ class BuiltDataset(NamedTuple):
 
 
 def check_options(values: dict[str, Any], **least: int) -> None:
-    """Check a builder's keywords: that counts have their least value, and the folder is free.
+    """Check a builder's keywords: their least values, that the source is one, the folder free.
 
     Args:
         values: the keywords by name; None passes for a count.
@@ -50,6 +50,9 @@ def check_options(values: dict[str, Any], **least: int) -> None:
     for name, smallest in {"seed": 0, **least}.items():
         if values[name] is not None and values[name] < smallest:
             raise InputError(f"{name}={values[name]}: must be at least {smallest}")
+    generate, read = values.get("generate"), values.get("input")
+    if generate is not None and read is not None:
+        raise InputError(f"generate={generate} with input={read}: give one of them")
     check_replaceable(Path(values["output_dir"]), values["overwrite"])
 
 

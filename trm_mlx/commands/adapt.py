@@ -20,10 +20,9 @@ from trm_mlx.adaptation import (
     resume,
 )
 from trm_mlx.adaptation.prepare import DATA, check_adaptable
-from trm_mlx.config_io import path_text
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError
-from trm_mlx.files import check_target, write_text
+from trm_mlx.files import check_target, path_text, write_text
 from trm_mlx.models.checkpoint_files import find_checkpoint
 from trm_mlx.progress import ProgressBar
 from trm_mlx.run.signals import stop_signal

@@ -17,8 +17,9 @@ import numpy as np
 from trm_mlx import device
 from trm_mlx.bench.reference_process import Reference
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.config_io import load_config, path_text
+from trm_mlx.config_io import load_config
 from trm_mlx.errors import InputError
+from trm_mlx.files import path_text
 
 GIBIBYTE = 2**30
 SIZES = ("seq_len", "vocab_size", "num_puzzle_identifiers")

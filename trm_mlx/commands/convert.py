@@ -5,11 +5,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from trm_mlx.config_io import path_text, typed_overrides
+from trm_mlx.config_io import typed_overrides
 from trm_mlx.convert.convert import convert
 from trm_mlx.convert.sources import ADDRESS, checkpoints_below, find_source, is_repository
 from trm_mlx.convert.verify import VerificationFailed
 from trm_mlx.errors import InputError
+from trm_mlx.files import path_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

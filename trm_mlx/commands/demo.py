@@ -5,12 +5,12 @@ import threading
 import webbrowser
 
 from trm_mlx.commands.options import add_task_argument, named_model
-from trm_mlx.config_io import path_text
 from trm_mlx.demo.compile_tasks import compiling
 from trm_mlx.demo.jobs import warm_up
 from trm_mlx.demo.registry import ModelRegistry
 from trm_mlx.demo.server import Server
 from trm_mlx.errors import InputError
+from trm_mlx.files import path_text
 
 PORT = 8642
 

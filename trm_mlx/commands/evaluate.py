@@ -17,7 +17,7 @@ from trm_mlx.commands.options import (
     named_model,
 )
 from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
-from trm_mlx.config_io import path_text, train_config
+from trm_mlx.config_io import train_config
 from trm_mlx.data.dataset import check_labelled
 from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError, located
@@ -30,7 +30,7 @@ from trm_mlx.evaluate.evaluate import (
     write_files,
     write_outputs,
 )
-from trm_mlx.files import check_target
+from trm_mlx.files import check_target, path_text
 from trm_mlx.models.checkpoint_files import find_checkpoint, load
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.progress import ProgressBar

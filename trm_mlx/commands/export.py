@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from trm_mlx.config_io import path_text
 from trm_mlx.errors import InputError
+from trm_mlx.files import path_text
 
 # Options by the format that has them.
 OPTIONS = {"torch": ("prefix", "ema"), "mlxfn": ("batch_size", "device")}

@@ -5,9 +5,8 @@ import importlib.util
 import math
 from pathlib import Path
 
-from trm_mlx.config_io import path_type
 from trm_mlx.errors import InputError
-from trm_mlx.files import check_target, output_file
+from trm_mlx.files import check_target, output_file, path_type
 from trm_mlx.run.log import METRICS_FILE, read_log
 
 # The metric of each panel, its title, and whether its axis is logarithmic.

@@ -20,11 +20,10 @@ from trm_mlx.commands.options import (
     build_solver,
     named_model,
 )
-from trm_mlx.config_io import path_text, path_type
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.reader import split_asked
 from trm_mlx.errors import InputError, located
-from trm_mlx.files import check_target
+from trm_mlx.files import check_target, path_text, path_type
 from trm_mlx.models.checkpoint_files import load
 from trm_mlx.progress import ProgressBar, StatusLine
 from trm_mlx.solve.csv_files import solve_table

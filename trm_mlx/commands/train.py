@@ -1,21 +1,19 @@
 """``pretrain.py`` and ``trm train``: train a model from ``key=value`` options."""
 
 import argparse
+import dataclasses
 import shlex
 import signal
 import sys
+import typing
 from pathlib import Path
 
 from trm_mlx import device
-from trm_mlx.config_io import (
-    describe_options,
-    describe_recipes,
-    expand_path,
-    known_words,
-    load_config,
-)
+from trm_mlx.config import ArchConfig, TrainConfig
+from trm_mlx.config_io import config_folder, load_config, shown, type_name
 from trm_mlx.distributed import connect
 from trm_mlx.errors import InputError, located
+from trm_mlx.files import expand_path
 from trm_mlx.models.variants import deepenings
 from trm_mlx.run.checkpoint import read_state
 from trm_mlx.run.signals import SIGNALS, stop_signal
@@ -34,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "\n  resume                       run folder (or a step_* in it) to continue"
         )
         + "\n\nrecipes, as experiment=NAME:\n"
-        + describe_recipes()
+        + _describe_recipes()
     )
     overrides = parser.add_argument(
         "overrides",
@@ -42,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="for example: arch=trm data_paths=[data/sudoku] arch.L_cycles=4 ema=true",
     )
-    overrides.completer = lambda **_typed: known_words()
+    overrides.completer = lambda **_typed: _known_words()
     parser.add_argument(
         "--task",
         metavar="MODULE:NAME",
@@ -115,3 +113,39 @@ def _resume_hint(trainer: Trainer) -> str:
     module = [sys.executable, "-m", "trm_mlx", "train"]
     words = [*launchers.get(Path(sys.argv[0]).name, module), f"resume={trainer.run}"]
     return f"stopped at step {trainer.progress.step}; to go on: {shlex.join(words)}"
+
+
+# Help
+
+
+def describe_options() -> str:
+    """Return the text of ``--help``: every option with its meaning, type and default."""
+    lines = []
+    for prefix, declared in (("", TrainConfig), ("arch.", ArchConfig)):
+        kinds = typing.get_type_hints(declared)
+        for item in dataclasses.fields(declared):
+            if item.name == "arch":
+                continue
+            choices = item.metadata.get("choices", ())
+            kind = " | ".join(choices) or type_name(kinds[item.name])
+            default = shown(item.default)
+            lines.append(
+                f"  {prefix + item.name:28} {item.metadata['help']}  [{kind}; default {default}]"
+            )
+    return "\n".join(lines)
+
+
+def _describe_recipes() -> str:
+    """The text of ``--help``: every recipe with the first line of its file."""
+    files = sorted((config_folder() / "experiment").glob("*.yaml"))
+    firsts = [file.read_text("utf-8").partition("\n")[0].removeprefix("# ") for file in files]
+    return "\n".join(f"  {f.stem:28} {line}" for f, line in zip(files, firsts, strict=True))
+
+
+def _known_words() -> list[str]:
+    """Every word that ``trm train`` can begin with, for completion."""
+    groups = ("experiment", "arch")
+    files = [(group, path.stem) for group in groups for path in (config_folder() / group).iterdir()]
+    keys = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "arch"]
+    keys += [f"arch.{field.name}" for field in dataclasses.fields(ArchConfig)]
+    return [*(f"{group}={name}" for group, name in files), *(f"{key}=" for key in keys), "resume="]
