@@ -29,7 +29,7 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.convert import read
 from trm_mlx.convert.infer import expansion_of, infer_config
-from trm_mlx.convert.read import published_names
+from trm_mlx.convert.names import published_names
 from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import assign_weights, read_weights, save_model
 from trm_mlx.models.model import build_model

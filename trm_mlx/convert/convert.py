@@ -1,8 +1,5 @@
 """Converts a file of weights to a model folder: read, infer, assign strictly, write whole."""
 
-import hashlib
-import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +8,11 @@ import mlx.core as mx
 
 from trm_mlx.convert.infer import infer_config
 from trm_mlx.convert.read import read_checkpoint, read_published_config
-from trm_mlx.convert.sources import Source, download
+from trm_mlx.convert.sources import Source
 from trm_mlx.convert.verify import VerificationFailed, compare
 from trm_mlx.errors import InputError, located, refusal
 from trm_mlx.files import atomic_folder
-from trm_mlx.models.checkpoint_files import assign_weights, read_config, save_model
+from trm_mlx.models.checkpoint_files import assign_weights, save_model
 from trm_mlx.models.model import build_model
 
 
@@ -73,32 +70,3 @@ def convert(
     except OSError as error:
         raise InputError(f"cannot write {output}: {refusal(error)}") from error
     report(f"{output}: {sum(array.size for array in stored.values()):,} values, {dtype}")
-
-
-def model_folder(named: str) -> str:
-    """Return the local model folder of the Hugging Face repository ``named``.
-
-    A repository with a model folder of this package is taken as it is; other weights are converted
-    into the cache, ``$XDG_CACHE_HOME/trm-mlx``.
-
-    Raises:
-        InputError: the repository cannot be read, or its model not be converted without being told
-            more.
-    """
-    source = download(named)
-    if source.config is not None and source.weights.name == "model.safetensors":
-        try:
-            read_config(source.weights.parent)
-            return str(source.weights.parent)
-        except InputError:
-            pass  # another package's config.json
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    # The folder in the hub's own cache is named after the revision.
-    version = hashlib.sha256(str(source.weights).encode()).hexdigest()[:16]
-    folder = cache / "trm-mlx" / f"{named.rpartition('/')[2]}-{version}"
-    if not folder.exists():
-        try:
-            convert(source, folder, {}, report=lambda line: print(line, file=sys.stderr))
-        except InputError as error:
-            raise InputError(f"{error}; say it to trm convert {named}") from error
-    return str(folder)

@@ -12,7 +12,6 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, NamedTuple
@@ -23,8 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import parse_yaml
-from trm_mlx.convert import nano_trm
-from trm_mlx.convert.families import check_family
+from trm_mlx.convert.names import check_family, published_names
 from trm_mlx.convert.torch_files import read_torch
 from trm_mlx.errors import InputError
 from trm_mlx.files import open_regular, read_text
@@ -263,64 +261,3 @@ def read_published_config(path: Path) -> dict[str, Any]:
     if match and match[1] in VARIANTS:
         chosen["name"] = match[1]
     return chosen
-
-
-# Prefixes of torch.compile, data parallelism, the loss head and the ACT wrapper.
-PREFIX = re.compile(r"^(?:(?:_orig_mod|module|model|inner)\.)+")
-# Buffers of one batch and rotary tables: rebuilt with every model.
-RUNTIME = re.compile(r"^(puzzle_emb\.local_(weights|ids)|rotary_emb\.(cos|sin)_cached)$")
-
-
-def published_names(
-    arrays: Mapping[str, mx.array], beside: Mapping[str, Any], source: str
-) -> tuple[dict[str, mx.array], dict[str, Any], list[str]]:
-    """Rename arrays to their published names.
-
-    Args:
-        arrays: arrays by their name in the file.
-        beside: what a PyTorch file holds besides them.
-        source: the file, for messages.
-
-    Returns:
-        The arrays by published name, the settings that the file states, and notes, a line each.
-
-    Raises:
-        InputError: two arrays have one name, or the model has no counterpart here.
-    """
-    notes = []
-    weights = _without_prefix(arrays, source)
-    average = _without_prefix(beside.get("average") or {}, source)
-    if average:
-        name, key = beside["average_key"], beside["key"]
-        if lost := sorted(average.keys() - weights.keys()):
-            raise InputError(
-                f"{source}: {name} averages {lost[0]}, which {key} has not: choose one with "
-                f"--key {name} or --key {key}"
-            )
-        weights |= average
-        notes.append(
-            f"averaged weights of {name} taken for {len(average)} of {len(weights)} arrays; for "
-            f"the last ones, --key {key}"
-        )
-    prefixes = sorted({match[0] for match in map(PREFIX.match, arrays) if match})
-    if prefixes:
-        notes.append(f"prefix {' and '.join(prefixes)} taken off {len(arrays)} names")
-    dropped = [name for name in weights if RUNTIME.match(name)]
-    if dropped:
-        notes.append(f"left out, rebuilt whenever needed: {', '.join(dropped)}")
-    weights = {name: array for name, array in weights.items() if name not in dropped}
-    settings: dict[str, Any] = {}
-    if nano_trm.recognised(weights):
-        weights, settings = nano_trm.published(weights, beside, source)
-        notes.append(nano_trm.NOTE)
-    return weights, settings, notes
-
-
-def _without_prefix(arrays: Mapping[str, mx.array], source: str) -> dict[str, mx.array]:
-    weights: dict[str, mx.array] = {}
-    for name, array in arrays.items():
-        short = PREFIX.sub("", name)
-        if short in weights:
-            raise InputError(f"{source} holds {short} twice, under two prefixes: keep one")
-        weights[short] = array
-    return weights
