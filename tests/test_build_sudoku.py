@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from trm_mlx.builders import sudoku as builder
-from trm_mlx.builders.tables import Columns, read_table
+from trm_mlx.builders.tables import read_table
+from trm_mlx.data.tables import Columns
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Permutation
 from trm_mlx.tasks.sudoku import Sudoku

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from trm_mlx.builders.tables import (
-    Columns,
     add_source,
     count_ambiguous,
     each,
@@ -31,6 +30,7 @@ from trm_mlx.builders.write import (
     generate_splits,
     write_splits,
 )
+from trm_mlx.data.tables import Columns
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import Puzzles
 from trm_mlx.tasks.maze import KINDS, Maze

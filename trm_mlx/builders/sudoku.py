@@ -12,7 +12,6 @@ import numpy as np
 
 from trm_mlx.builders.tables import (
     LEAKED,
-    Columns,
     add_source,
     ambiguous,
     each,
@@ -30,6 +29,7 @@ from trm_mlx.builders.write import (
     generate_split,
     write_splits,
 )
+from trm_mlx.data.tables import Columns
 from trm_mlx.errors import InputError
 from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task

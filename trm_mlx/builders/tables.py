@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.builders.write import Boards, left_out, skip_or_raise
-from trm_mlx.data.tables import read_rows
+from trm_mlx.data.tables import Columns, read_rows
 from trm_mlx.errors import InputError, located
 from trm_mlx.files import path_text
 from trm_mlx.progress import ProgressBar
@@ -27,13 +27,6 @@ AT_ONCE = 4096  # questions between two ticks of a progress bar
 # Given the places for messages and the texts of two columns, the cell values of all questions and
 # answers.
 BoardsOf = Callable[[Task, list[str], Sequence[str], Sequence[str]], Boards]
-
-
-class Columns(NamedTuple):
-    """The names of the columns of questions and answers; None: any of the known names."""
-
-    question: str | None = None
-    answer: str | None = None
 
 
 def add_source(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from tokenize import TokenError
+from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from trm_mlx.data.format import SET_NAME, DatasetMetadata
 from trm_mlx.errors import InputError
 
 IGNORE_LABEL = -100  # the label in a batch that the loss does not count
+INDICES = ("puzzle_identifiers", "puzzle_indices", "group_indices")  # of a `SplitArrays`
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,13 @@ class SplitArrays:
         Raises:
             InputError: a file, which it names, is absent, damaged or inconsistent.
         """
-        arrays = {}
-        for field in fields(cls):
-            arrays[field.name] = open_array(array_path(folder, set_name, field.name))
-        stored = cls(**arrays)
+        stored = cls(*(open_array(array_path(folder, set_name, f.name)) for f in fields(cls)))
         identifiers = metadata.num_puzzle_identifiers
         stored.validate(
             folder, set_name, seq_len=metadata.seq_len, num_puzzle_identifiers=identifiers
         )
-        return replace(
-            stored,
-            puzzle_identifiers=np.array(stored.puzzle_identifiers, np.int64),
-            puzzle_indices=np.array(stored.puzzle_indices, np.int64),
-            group_indices=np.array(stored.group_indices, np.int64),
-        )
+        indices = {field: np.array(getattr(stored, field), np.int64) for field in INDICES}
+        return replace(stored, **indices)
 
     def validate(
         self,
@@ -81,25 +76,19 @@ class SplitArrays:
             require(examples > 0, "holds no examples")
             expected = (examples, seq_len)
             require(array.shape == expected, f"shape {array.shape} is not {expected}")
-        check_offsets(
-            folder,
-            set_name,
-            examples,
-            self.puzzle_identifiers,
-            self.puzzle_indices,
-            self.group_indices,
-            num_puzzle_identifiers,
-        )
+        check_offsets(self, examples, num_puzzle_identifiers, folder, set_name)
+
+
+class Offsets(Protocol):
+    """The index arrays of a `SplitArrays`, or of what has the same ones."""
+
+    puzzle_identifiers: np.ndarray
+    puzzle_indices: np.ndarray
+    group_indices: np.ndarray
 
 
 def check_offsets(
-    folder: str | Path,
-    set_name: str,
-    examples: int,
-    puzzle_identifiers: np.ndarray,
-    puzzle_indices: np.ndarray,
-    group_indices: np.ndarray,
-    num_puzzle_identifiers: int,
+    stored: Offsets, examples: int, num_puzzle_identifiers: int, folder: str | Path, set_name: str
 ) -> None:
     """Check that the index arrays of a set agree.
 
@@ -107,24 +96,22 @@ def check_offsets(
         InputError: they do not; it names the file in ``folder``.
     """
     require = partial(_require, folder, set_name)
-    for field, array in (
-        ("puzzle_identifiers", puzzle_identifiers),
-        ("puzzle_indices", puzzle_indices),
-        ("group_indices", group_indices),
-    ):
+    for field in INDICES:
+        array = getattr(stored, field)
         require(field, array.dtype.kind in "iu", f"holds {array.dtype}, not integers")
         require(field, array.ndim == 1, f"shape {array.shape} is not 1-D")
-    puzzles = len(puzzle_identifiers)
-    for field, offsets, owners, end in (
-        ("puzzle_indices", puzzle_indices, puzzles, examples),
-        ("group_indices", group_indices, max(len(group_indices) - 1, 1), puzzles),
+    puzzles, groups = len(stored.puzzle_identifiers), len(stored.group_indices) - 1
+    for field, owners, end in (
+        ("puzzle_indices", puzzles, examples),
+        ("group_indices", max(groups, 1), puzzles),
     ):
+        offsets = getattr(stored, field)
         length = len(offsets)
         require(field, length == owners + 1, f"has {length} offsets, not {owners + 1}")
         require(field, offsets[0] == 0, f"starts at {offsets[0]}, not 0")
         require(field, not (offsets[1:] < offsets[:-1]).any(), "offsets decrease")
         require(field, offsets[-1] == end, f"ends at {offsets[-1]}, not {end}")
-    lowest, highest = puzzle_identifiers.min(), puzzle_identifiers.max()
+    lowest, highest = stored.puzzle_identifiers.min(), stored.puzzle_identifiers.max()
     require(
         "puzzle_identifiers",
         lowest >= 0 and highest < num_puzzle_identifiers,

@@ -62,10 +62,17 @@ class Row(NamedTuple):
     problem: str | None = None
 
 
-Wanted = tuple[str | None, str | None]  # names of the columns of questions and answers
-
-
 class Columns(NamedTuple):
+    """Names of the columns of questions and answers; None: any of the known names."""
+
+    question: str | None = None
+    answer: str | None = None
+
+
+ANY = Columns()
+
+
+class _Places(NamedTuple):
     """The places of the columns in a row; None for an absent one."""
 
     question: int
@@ -164,7 +171,7 @@ def read_rows(
     Raises:
         InputError: a file that is no table, or has no such column.
     """
-    wanted = question_column, answer_column
+    wanted = Columns(question_column, answer_column)
     if path.suffix.lower() == ".parquet":
         return _parquet_rows(path, wanted)
     if path.suffix.lower() == ".npy":
@@ -194,7 +201,7 @@ class _Lines:
         return chain([self.first], self._file)
 
 
-def _text_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
+def _text_rows(path: Path, wanted: Columns) -> Iterator[Row]:
     with open_text(path) as file:
         lines = _Lines(file)
         if not lines.first:
@@ -203,13 +210,17 @@ def _text_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
         yield from formats.get(lines.first.lstrip()[0], _csv_rows)(path, lines, wanted)
 
 
-def _csv_rows(path: Path, lines: _Lines, wanted: Wanted) -> Iterator[Row]:
+def _csv_rows(path: Path, lines: _Lines, wanted: Columns) -> Iterator[Row]:
     mark = lines.mark or next(
-        (mark for mark in _MARKS if _find_columns(lines.first.split(mark), (wanted[0], None))),
+        (
+            mark
+            for mark in _MARKS
+            if _find_columns(lines.first.split(mark), Columns(wanted.question))
+        ),
         max(_MARKS, key=lines.first.count),
     )
     reader = csv.reader(lines, delimiter=mark)
-    columns: Columns | None = None
+    columns: _Places | None = None
     while True:
         line = lines.number + reader.line_num
         try:
@@ -232,17 +243,17 @@ def _csv_rows(path: Path, lines: _Lines, wanted: Wanted) -> Iterator[Row]:
             yield _row(f"{path} line {line}", line, fields, columns)
 
 
-def _find_columns(names: Sequence[str], wanted: Wanted = (None, None)) -> Columns | None:
+def _find_columns(names: Sequence[str], wanted: Columns = ANY) -> _Places | None:
     """The columns of these names, if one of them is the question."""
     plain = [str(name).strip().strip("\"'").strip().lower() for name in names]
     places = []
     for role, name in zip(NAMES, (*wanted, None, None), strict=True):
         known = NAMES[role] if name is None else (name.strip().lower(),)
         places.append(next((plain.index(name) for name in known if name in plain), None))
-    return None if places[0] is None else Columns(*places)
+    return None if places[0] is None else _Places(*places)
 
 
-def _unnamed_columns(path: Path, fields: Sequence[str], wanted: Wanted) -> Columns:
+def _unnamed_columns(path: Path, fields: Sequence[str], wanted: Columns) -> _Places:
     """The columns of a table without a header: the longest texts of one length are puzzles.
 
     Raises:
@@ -251,7 +262,7 @@ def _unnamed_columns(path: Path, fields: Sequence[str], wanted: Wanted) -> Colum
     question, answer = wanted
     numbers = [int(name) - 1 for name in wanted if name and name.isdecimal()]
     if question and len(numbers) == 1 + bool(answer) and max(numbers) < len(fields):
-        return Columns(*numbers)
+        return _Places(*numbers)
     lengths = [len(field.strip()) for field in fields]
     longest = max(lengths, default=0)
     boards = [place for place, length in enumerate(lengths) if length == longest]
@@ -264,10 +275,10 @@ def _unnamed_columns(path: Path, fields: Sequence[str], wanted: Wanted) -> Colum
             "--question-column and --answer-column"
         )
     published = len(fields) == 4 and boards == [1, 2]  # source,question,answer,rating
-    return Columns(1, 2, 3, 0) if published else Columns(*boards[:2])
+    return _Places(1, 2, 3, 0) if published else _Places(*boards[:2])
 
 
-def _row(place: str, line: int, fields: Sequence[object], columns: Columns) -> Row:
+def _row(place: str, line: int, fields: Sequence[object], columns: _Places) -> Row:
     """The row of some fields, or what is wrong with them."""
     question, answer, rating, source = (
         None if column is None or column >= len(fields) else _text(fields[column])
@@ -308,7 +319,7 @@ def _loads(text: str) -> object:
         return error
 
 
-def _json_lines(path: Path, lines: _Lines, wanted: Wanted) -> Iterator[Row]:
+def _json_lines(path: Path, lines: _Lines, wanted: Columns) -> Iterator[Row]:
     for number, line in enumerate(lines, start=lines.number):
         if line.strip():
             place, value = f"{path} line {number}", _loads(line)
@@ -318,7 +329,7 @@ def _json_lines(path: Path, lines: _Lines, wanted: Wanted) -> Iterator[Row]:
                 yield _record(place, number, value, wanted)
 
 
-def _json_list(path: Path, lines: _Lines, wanted: Wanted) -> Iterator[Row]:
+def _json_list(path: Path, lines: _Lines, wanted: Columns) -> Iterator[Row]:
     records = _loads("".join(lines))
     if isinstance(records, Exception):
         raise InputError(f"{path} is not JSON: {records}")
@@ -326,13 +337,13 @@ def _json_list(path: Path, lines: _Lines, wanted: Wanted) -> Iterator[Row]:
         yield _record(f"{path} record {number}", number, record, wanted)
 
 
-def _record(place: str, number: int, record: object, wanted: Wanted) -> Row:
+def _record(place: str, number: int, record: object, wanted: Columns) -> Row:
     if not isinstance(record, dict):
         return Row(number, problem=f"{place} is no object with a question and an answer")
     columns = _find_columns(list(record), wanted)
     if columns is None:
         names = ", ".join(map(str, record)) or "nothing"
-        problem = f"{place} has no {wanted[0] or 'question'}, it has {names}"
+        problem = f"{place} has no {wanted.question or 'question'}, it has {names}"
         return Row(number, problem=f"{problem}; name yours with --question-column")
     return _row(place, number, list(record.values()), columns)
 
@@ -340,7 +351,7 @@ def _record(place: str, number: int, record: object, wanted: Wanted) -> Row:
 # Binary formats
 
 
-def _parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
+def _parquet_rows(path: Path, wanted: Columns) -> Iterator[Row]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -353,8 +364,9 @@ def _parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
             names = file.schema_arrow.names
             columns = _find_columns(names, wanted)
             if columns is None:
+                wanted_name = wanted.question or "question"
                 raise InputError(
-                    f"{path} has no column {wanted[0] or 'question'}, it has {', '.join(names)}: "
+                    f"{path} has no column {wanted_name}, it has {', '.join(names)}: "
                     "name yours with --question-column and --answer-column"
                 )
             batches = (

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, array_path, check_offsets, check_tokens
+from trm_mlx.data.arrays import (
+    IGNORE_LABEL,
+    INDICES,
+    SplitArrays,
+    array_path,
+    check_offsets,
+    check_tokens,
+)
 from trm_mlx.data.format import IDENTIFIERS_FILE, METADATA_FILE, SET_NAME, DatasetMetadata
 from trm_mlx.data.reader import recovered
 from trm_mlx.data.sampler import prefetch
@@ -150,11 +157,8 @@ def _validated(
     """The set as a stream, after every check that needs no token."""
     if isinstance(arrays, SplitArrays):
         arrays.validate(place, name, seq_len=seq_len, num_puzzle_identifiers=num_puzzle_identifiers)
-        indices = (arrays.puzzle_identifiers, arrays.puzzle_indices, arrays.group_indices)
-        return SplitStream(_chunks(arrays), *indices)
-    indices = (arrays.puzzle_identifiers, arrays.puzzle_indices, arrays.group_indices)
-    examples = int(arrays.puzzle_indices[-1])
-    check_offsets(place, name, examples, *indices, num_puzzle_identifiers)
+        return SplitStream(_chunks(arrays), *(getattr(arrays, field) for field in INDICES))
+    check_offsets(arrays, int(arrays.puzzle_indices[-1]), num_puzzle_identifiers, place, name)
     return arrays
 
 
@@ -208,6 +212,6 @@ def _write_tokens(folder: Path, name: str, chunks: Iterable[Chunk], shape: tuple
 
 
 def _write_indices(folder: Path, name: str, stream: SplitStream) -> None:
-    for field in ("puzzle_identifiers", "puzzle_indices", "group_indices"):
+    for field in INDICES:
         with open(array_path(folder, name, field), "wb") as file:
             np.save(file, np.asarray(getattr(stream, field), np.int32), allow_pickle=False)

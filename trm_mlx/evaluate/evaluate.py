@@ -146,7 +146,9 @@ def evaluate(
     )
     with evaluation_mode(step.model), step.bounded(batch_size):
         for side, set_name, stored, rows in prefetch(batches):
-            batch = {name: mx.array(array) for name, array in cut(stored, side).items()}
+            if arch.smaller_canvases:
+                stored = cut(stored, side)
+            batch = {name: mx.array(array) for name, array in stored.items()}
             outputs, metrics = run_to_halt(step, batch, max_steps)
             outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
             metrics = {name: value[None] for name, value in metrics.items()}
