@@ -3,7 +3,8 @@
     python tools/files_entered.py            all of it
     python tools/files_entered.py --names    with the names of what is counted, files as entered
 
-A file is entered if a function of it is called while the job runs; importing it does not count.
+A file is entered if a function of it is called while the job runs; importing it does not count, nor
+what its import calls.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import trm_mlx
 
@@ -37,11 +39,13 @@ def files_entered(job: Callable[[], object]) -> list[str]:
     They are in the order of their first calls.
     """
     entered: dict[str, None] = {}
+    inside = f"{PACKAGE}{os.sep}"
 
     def record(frame, event: str, _argument: object) -> None:
-        # The bodies of modules and classes, which run when they are imported, have no fast locals.
-        if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
-            entered[frame.f_code.co_filename] = None
+        name = frame.f_code.co_filename
+        fresh = name.startswith(inside) and name not in entered
+        if event == "call" and fresh and not _importing(frame):
+            entered[name] = None
 
     threading.setprofile(record)
     sys.setprofile(record)
@@ -51,8 +55,18 @@ def files_entered(job: Callable[[], object]) -> list[str]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-    inside = (Path(name) for name in entered if name.startswith(f"{PACKAGE}{os.sep}"))
-    return [path.relative_to(PACKAGE).as_posix() for path in inside]
+    return [Path(name).relative_to(PACKAGE).as_posix() for name in entered]
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a frame is the body of a module or class of the package, or called from there."""
+    while frame is not None:
+        # These bodies, which run when they are imported, have no fast locals.
+        optimized = frame.f_code.co_flags & inspect.CO_OPTIMIZED
+        if not optimized and frame.f_code.co_filename.startswith(f"{PACKAGE}{os.sep}"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def jobs(folder: Path) -> Iterator[tuple[str, list[str]]]:

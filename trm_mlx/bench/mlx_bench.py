@@ -21,9 +21,9 @@ from trm_mlx.distributed import SINGLE, World
 from trm_mlx.evaluate.evaluate import EvaluationStep
 from trm_mlx.models.memory import bounded, evaluation_bytes
 from trm_mlx.models.model import RecursiveReasoner, build_model
-from trm_mlx.run.log import mean_metrics
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.solve.solver import HALT_THRESHOLD, Solver
+from trm_mlx.train.losses import mean_metrics
 from trm_mlx.train.step import TrainState
 
 

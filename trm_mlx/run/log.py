@@ -254,24 +254,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
-def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
-    """Return a step's sums as means: losses per row of the batch, the others per reported row.
-
-    Metrics of reported rows are left out where no row halted in this step.
-    """
-    values = {name: value.item() for name, value in sums.items()}
-    count = values["count"]
-    means = {"count": count}
-    for name, value in values.items():
-        if name.endswith("loss"):
-            means[name] = value / rows
-        elif name in ("lr", "grad_norm", "pflop"):
-            means[name] = value
-        elif name != "count" and count:
-            means[name] = value / count
-    return means
-
-
 def _cut_back(path: Path, step: int, evaluated: bool) -> Iterable[float]:
     """Drop the lines of later steps, and an incomplete line that a killed run may have left.
 

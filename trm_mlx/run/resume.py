@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.config_io import train_config
-from trm_mlx.data.dataset import saved_names
+from trm_mlx.data.dataset import PuzzleDataset, check_numbering, saved_names
 from trm_mlx.errors import InputError, located
 from trm_mlx.evaluate.evaluate import Evaluator
 from trm_mlx.models.act import Carry
@@ -26,6 +26,7 @@ from trm_mlx.models.checkpoint_files import (
 from trm_mlx.run.checkpoint import OPTIMIZER_FILE, Progress, carry_file, evaluators_file
 from trm_mlx.run.folder import check_newest
 from trm_mlx.tasks.arc_rows import SHARED, row_names
+from trm_mlx.train.batches import GeneratedPuzzles
 from trm_mlx.train.step import TrainState
 
 # What, besides the architecture, must stay as it was for a run to be the same run.
@@ -35,7 +36,13 @@ FIXED = (
 )  # fmt: skip
 
 
-def check_resumable(folder: Path, progress: Progress, saved: dict, config: TrainConfig) -> None:
+def check_resumable(
+    folder: Path,
+    progress: Progress,
+    saved: dict,
+    config: TrainConfig,
+    data: PuzzleDataset | GeneratedPuzzles,
+) -> None:
     """Refuse to continue a run as another run, or from the middle of its own past.
 
     Raises:
@@ -57,6 +64,12 @@ def check_resumable(folder: Path, progress: Progress, saved: dict, config: Train
             f"{folder} has finished its {config.epochs} epochs: continue with a larger epochs="
         )
     check_newest(Path(config.checkpoint_path), folder)
+    if isinstance(data, PuzzleDataset):
+        remedy = (
+            "resume with the run's own dataset, or start a new run with "
+            f"load_checkpoint={folder}, which keeps the puzzles it knows"
+        )
+        check_numbering(saved_names(folder), folder, data, remedy)
 
 
 def restore(folder: Path, state: TrainState) -> dict[int, Carry]:

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.data.dataset import PuzzleDataset, check_numbering, known_names, saved_names
+from trm_mlx.data.dataset import PuzzleDataset, known_names
 from trm_mlx.data.sampler import prefetch, total_steps
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
@@ -29,11 +29,12 @@ from trm_mlx.models.operations import flop
 from trm_mlx.models.variants import recursion_at
 from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
 from trm_mlx.run.folder import RunFolder, check_newest, fill_names
-from trm_mlx.run.log import Report, check_numbers, check_wandb, mean_metrics
+from trm_mlx.run.log import Report, check_numbers, check_wandb
 from trm_mlx.run.resume import check_resumable, restore, restore_evaluators, start_from
 from trm_mlx.run.signals import StopTraining, synced_stop
 from trm_mlx.tasks.arc_rows import parts_of
 from trm_mlx.train.batches import open_data, train_stream
+from trm_mlx.train.losses import mean_metrics
 from trm_mlx.train.step import TrainState, averaged
 
 Results = dict[str, dict[str, float]]  # {set or evaluator: {metric: mean}}
@@ -65,13 +66,7 @@ class Trainer:
         self.progress, self.resumed = Progress(), None
         if resume is not None:
             self.resumed, self.progress, saved = read_state(resume)
-            check_resumable(self.resumed, self.progress, saved, config)
-            if isinstance(self.data, PuzzleDataset):
-                remedy = (
-                    "resume with the run's own dataset, or start a new run with "
-                    f"load_checkpoint={self.resumed}, which keeps the puzzles it knows"
-                )
-                check_numbering(saved_names(self.resumed), self.resumed, self.data, remedy)
+            check_resumable(self.resumed, self.progress, saved, config, self.data)
         self.names = known_names(self.data) if isinstance(self.data, PuzzleDataset) else None
         check_newest(self.run, self.resumed)
         sizes = self.data.metadata

@@ -159,3 +159,21 @@ def _scored(logits: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
     """Which cells ``[B, S]`` have a label, and which of those are answered correctly."""
     scored = labels != IGNORE_LABEL
     return scored, scored & (mx.argmax(logits, axis=-1) == labels)
+
+
+def mean_metrics(sums: dict[str, mx.array], rows: int) -> dict[str, float]:
+    """Return a step's sums as means: losses per row of the batch, the others per reported row.
+
+    Metrics of reported rows are left out where no row halted in this step.
+    """
+    values = {name: value.item() for name, value in sums.items()}
+    count = values["count"]
+    means = {"count": count}
+    for name, value in values.items():
+        if name.endswith("loss"):
+            means[name] = value / rows
+        elif name in ("lr", "grad_norm", "pflop"):
+            means[name] = value
+        elif name != "count" and count:
+            means[name] = value / count
+    return means
