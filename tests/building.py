@@ -1,7 +1,21 @@
-"""Running a dataset builder: what it wrote, or the line it refuses with."""
+"""Running a dataset builder: the table it reads, what it wrote, or the line it refuses with."""
+
+import csv
 
 from trm_mlx.cli import main
 from trm_mlx.data.dataset import PuzzleDataset
+
+HEADER = "source,question,answer,rating"
+
+
+def write_csv(path, puzzles, text_of):
+    """Write questions, answers and ratings as a table of the published layout."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER.split(","))
+        for question, answer, rating in zip(*puzzles, strict=True):
+            writer.writerow(["test", text_of(question), text_of(answer), rating])
+    return path
 
 
 def build(task, folder, *words):

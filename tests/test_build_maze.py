@@ -1,6 +1,5 @@
 """The maze builder: its sources, what it writes, and what it refuses."""
 
-import csv
 import subprocess
 import sys
 from functools import partial
@@ -9,6 +8,7 @@ from pathlib import Path
 import building
 import numpy as np
 import pytest
+from building import HEADER
 
 from trm_mlx.cli import main
 from trm_mlx.data.writer import SplitStream
@@ -17,25 +17,17 @@ from trm_mlx.tasks.maze import CHARSET, Maze
 build = partial(building.build, "maze")
 refusal = partial(building.refusal, "maze")
 LAUNCHER = Path(__file__).resolve().parents[1] / "dataset" / "build_maze_dataset.py"
-COLUMNS = ("source", "question", "answer", "rating")
-HEADER = ",".join(COLUMNS)
 
 
 def text_of(board):
     return "".join(CHARSET[value] for value in board)
 
 
+write_csv = partial(building.write_csv, text_of=text_of)
+
+
 def mazes(count, side=6, seed=0):
     return Maze(side).generate(count, np.random.default_rng(seed))
-
-
-def write_csv(path, puzzles):
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for question, answer, steps in zip(*puzzles, strict=True):
-            writer.writerow(["test", text_of(question), text_of(answer), steps])
-    return path
 
 
 def boards(dataset):

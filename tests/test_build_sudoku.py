@@ -1,6 +1,5 @@
 """The Sudoku builder: its sources, what it writes, and what it refuses."""
 
-import csv
 import filecmp
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import building
 import numpy as np
 import pytest
+from building import HEADER
 
 from trm_mlx.builders import sudoku as builder
 from trm_mlx.builders.tables import read_table
@@ -22,8 +22,6 @@ from trm_mlx.tasks.sudoku import Sudoku
 build = partial(building.build, "sudoku")
 refusal = partial(building.refusal, "sudoku")
 LAUNCHER = Path(__file__).resolve().parents[1] / "dataset" / "build_sudoku_dataset.py"
-COLUMNS = ("source", "question", "answer", "rating")
-HEADER = ",".join(COLUMNS)
 
 
 def read_csv(path):
@@ -41,15 +39,8 @@ def puzzles_of(size, count, seed=0, **options):
     return task.generate(count, rng, grids=grids, **options)
 
 
-def write_csv(path, puzzles, ratings=None):
-    questions, answers, rated = puzzles
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for row, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            rating = rated[row] if ratings is None else ratings[row]
-            writer.writerow(["test", text_of(question).replace("0", "."), text_of(answer), rating])
-    return path
+def write_csv(path, puzzles):
+    return building.write_csv(path, puzzles, lambda board: text_of(board).replace("0", "."))
 
 
 def split_puzzles(puzzles, at):
@@ -300,8 +291,8 @@ def test_min_difficulty(tmp_path):
     puzzles = puzzles_of(4, 12)
     ratings = np.arange(12) % 3
     train_puzzles, test_puzzles = split_puzzles(puzzles, 6)
-    write_csv(tmp_path / "train.csv", train_puzzles, ratings[:6])
-    write_csv(tmp_path / "test.csv", test_puzzles, ratings[6:])
+    write_csv(tmp_path / "train.csv", (*train_puzzles[:2], ratings[:6]))
+    write_csv(tmp_path / "test.csv", (*test_puzzles[:2], ratings[6:]))
     train, test = build(tmp_path / "d", "--input", tmp_path, "--min-difficulty", 2)
     np.testing.assert_array_equal(boards(train)[0], train_puzzles[0][ratings[:6] == 2])
     np.testing.assert_array_equal(boards(test)[0], test_puzzles[0][ratings[6:] == 2])
@@ -419,7 +410,7 @@ def test_bad_options(tmp_path, capsys, words, expected):
 
 
 def test_nothing_left(tmp_path, capsys):
-    path = write_csv(tmp_path / "p.csv", puzzles_of(4, 6), np.arange(6))
+    path = write_csv(tmp_path / "p.csv", (*puzzles_of(4, 6)[:2], np.arange(6)))
     line = refusal(capsys, tmp_path / "d", "--input", path, "--num-test", 6)
     assert line == "num_test=6 leaves no training puzzle of 6: lower it"
     words = ["--input", path, "--num-test", 2, "--min-difficulty", 40]
