@@ -107,7 +107,7 @@ def atomic_file(final: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_file(final: Path) -> Iterator[Path]:
-    """`atomic_file` for a file that a command line names.
+    """`atomic_file` for a file that a person names; what MLX and PyTorch raise counts too.
 
     Raises:
         InputError: the file cannot be written.
@@ -115,7 +115,7 @@ def output_file(final: Path) -> Iterator[Path]:
     try:
         with atomic_file(final) as unfinished:
             yield unfinished
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise InputError(f"cannot write {final}: {refusal(error)}") from error
 
 

@@ -8,8 +8,8 @@ import mlx.core as mx
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.convert.torch_files import write_torch
-from trm_mlx.errors import InputError, refusal
-from trm_mlx.files import atomic_file
+from trm_mlx.errors import InputError
+from trm_mlx.files import output_file
 from trm_mlx.models.checkpoint_files import (
     EMA_FILE,
     MODEL_FILE,
@@ -74,11 +74,8 @@ def export(
     halved = [name for name in weights if halves and name.endswith("_init")]
     rounded = [n for n in halved if not _survives_bfloat16(weights[n])]
     named = {prefix + name: array for name, array in sorted(weights.items())}
-    try:
-        with atomic_file(output) as unfinished:
-            write_torch(unfinished, named, frozenset(prefix + name for name in halved))
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot write {output}: {refusal(error)}") from error
+    with output_file(output) as unfinished:
+        write_torch(unfinished, named, frozenset(prefix + name for name in halved))
     count = sum(array.size for array in weights.values())
     report(f"{output}: {count:,} values under {prefix or 'no prefix'}")
     if rounded:

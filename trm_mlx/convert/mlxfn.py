@@ -7,8 +7,8 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from trm_mlx.errors import InputError, refusal
-from trm_mlx.files import atomic_file
+from trm_mlx.errors import InputError
+from trm_mlx.files import output_file
 from trm_mlx.models.act import halting_logit
 from trm_mlx.models.checkpoint_files import load
 from trm_mlx.models.layers import plain_functions
@@ -74,11 +74,8 @@ def export_mlxfn(
             "halt_threshold": halt_threshold,
             "task": config.task,
         }
-        try:
-            with atomic_file(output) as unfinished:
-                _write(unfinished, step, model, identifiers, batch_sizes, json.dumps(signature))
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"cannot write {output}: {refusal(error)}") from error
+        with output_file(output) as unfinished:
+            _write(unfinished, step, model, identifiers, batch_sizes, json.dumps(signature))
         report(f"{output}: one supervision step on the {device}, {signature['dtype']}")
         report(json.dumps(signature))
 

@@ -13,8 +13,8 @@ from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.sampler import iterate_test, prefetch
 from trm_mlx.distributed import SINGLE, World
-from trm_mlx.errors import InputError, refusal
-from trm_mlx.files import atomic_file, output_file
+from trm_mlx.errors import InputError
+from trm_mlx.files import output_file, write_text
 from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, unroll
 from trm_mlx.models.blocks import paced
@@ -226,12 +226,8 @@ def write_outputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
     """Write an evaluator's files, if it has any, into a folder that is made for them."""
-    try:
-        for name, text in files.items():
-            with atomic_file(folder / name) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {refusal(error)}") from error
+    for name, text in files.items():
+        write_text(folder / name, text)
 
 
 def _portable(array: mx.array) -> np.ndarray:

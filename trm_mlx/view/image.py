@@ -12,6 +12,7 @@ from trm_mlx.view.recording import Frame, Mark, Recording, percent
 from trm_mlx.view.style import (
     FILLS,
     INK,
+    INKS,
     LINE,
     PAPER,
     QUIET,
@@ -19,7 +20,7 @@ from trm_mlx.view.style import (
     cells_of,
     legend_of,
     style_of,
-)  # fmt: skip
+)
 
 MARGIN = 28
 BOARD = 396  # pixels of the longer side of the final board, about
@@ -161,7 +162,7 @@ def _cell(
     if cell.mark is Mark.WRONG and size >= 12:  # a corner, as colour alone is not enough
         side = size // 4
         corner = [(x + size - 1 - side, y + 1), (x + size - 2, y + 1), (x + size - 2, y + 1 + side)]
-        draw.polygon(corner, "#b34700")
+        draw.polygon(corner, INKS[Mark.WRONG])
 
 
 def _lines(
@@ -200,7 +201,9 @@ def _gif_frame(recording: Recording, style: BoardStyle, frame: Frame, size: int)
         draw.text(ending, recording.ending, QUIET, _font(14), anchor="ra")
     draw.rectangle(bar, "#e6e9ec")
     if frame.halting > 0:
-        draw.rectangle((*bar[:2], bar[0] + (bar[2] - bar[0]) * frame.halting, bar[3]), "#0072b2")
+        draw.rectangle(
+            (*bar[:2], bar[0] + (bar[2] - bar[0]) * frame.halting, bar[3]), INKS[Mark.KEPT]
+        )
     return image
 
 
