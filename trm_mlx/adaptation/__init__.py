@@ -18,13 +18,14 @@ from pathlib import Path
 
 from trm_mlx.adaptation.answers import Adapted, Answer, vote
 from trm_mlx.adaptation.phases import ALL, ROWS, Clock, Moment, train
-from trm_mlx.adaptation.prepare import check_adaptable, loss_of, read_tasks, write_inputs
+from trm_mlx.adaptation.prepare import check_adaptable, read_tasks, write_inputs
 from trm_mlx.builders.arc_files import Puzzle
 from trm_mlx.data.format import read_json
 from trm_mlx.device import device_kind
 from trm_mlx.errors import InputError
 from trm_mlx.files import write_text
 from trm_mlx.models.checkpoint_files import find_checkpoint, step_folders
+from trm_mlx.run.checkpoint import config_of_run
 
 __all__ = ["Adapted", "Answer", "Moment", "adapt", "read_tasks", "resume"]
 
@@ -90,9 +91,10 @@ def adapt(
     if batch_size is None:
         pairs = sum(len(puzzle.train) for puzzle in puzzles)
         batch_size = min(32 if device_kind() == "cpu" else 256, pairs * versions)
+    trained = config_of_run(source)
     settings = {
         "model": str(model),
-        "loss": loss_of(source),
+        "loss": trained.loss if trained else "softmax_cross_entropy",  # that of arc1_fast
         "batch_size": batch_size,
         "lr": lr,
         "seed": seed,

@@ -10,18 +10,15 @@ import numpy as np
 from trm_mlx.builders.arc import write_puzzles
 from trm_mlx.builders.arc_files import Puzzle, find_subsets, read_subset
 from trm_mlx.config import ModelConfig
-from trm_mlx.config_io import train_config
 from trm_mlx.data.format import IDENTIFIERS_FILE, read_json
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.models.checkpoint_files import (
-    STATE_FILE,
     assign_weights,
     read_config,
     read_model_weights,
     save_model,
 )
 from trm_mlx.models.model import build_model
-from trm_mlx.run.checkpoint import read_state
 from trm_mlx.tasks.arc import ARC
 from trm_mlx.tasks.arc_rows import SHARED, parts_of
 
@@ -115,10 +112,3 @@ def _write_start(folder: Path, source: Path, config: ModelConfig, names: list[st
         save_model(folder, model)
     except OSError as error:
         raise InputError(f"cannot write {folder}: {refusal(error)}") from error
-
-
-def loss_of(source: Path) -> str:
-    """Return the loss that a model was trained with; that of arc1_fast where it does not say."""
-    if not (source / STATE_FILE).exists():
-        return "softmax_cross_entropy"
-    return train_config(read_state(source)[2]).loss

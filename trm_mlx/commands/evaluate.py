@@ -16,8 +16,7 @@ from trm_mlx.commands.options import (
     build_solver,
     named_model,
 )
-from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
-from trm_mlx.config_io import train_config
+from trm_mlx.config import EvaluatorConfig, ModelConfig
 from trm_mlx.data.dataset import check_labelled
 from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError, located
@@ -31,10 +30,10 @@ from trm_mlx.evaluate.evaluate import (
     write_outputs,
 )
 from trm_mlx.files import check_target, path_text
-from trm_mlx.models.checkpoint_files import find_checkpoint, load
+from trm_mlx.models.checkpoint_files import load
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.progress import ProgressBar
-from trm_mlx.run.checkpoint import STATE_FILE, read_state
+from trm_mlx.run.checkpoint import config_of_run
 from trm_mlx.solve.questions import check_sizes
 from trm_mlx.solve.search import SearchConfig
 from trm_mlx.solve.solver import Solver, measure
@@ -124,7 +123,10 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
     if arguments.evaluators and not Path(arguments.output_dir).is_dir():
         raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
     arguments.checkpoint = named_model(arguments)
-    trained = _config_of_run(arguments.checkpoint)
+    trained = config_of_run(arguments.checkpoint)
+    if trained:
+        with located(arguments.checkpoint):
+            check_generated(trained)
     model, config = load(arguments.checkpoint)
     if arguments.data:
         paths = arguments.data
@@ -186,13 +188,3 @@ def _generated_task(checkpoint: str, config: ModelConfig) -> str:
         return task_of(config).name
     except InputError as error:
         raise InputError(f"{checkpoint}: name --data DIR; {error}") from None
-
-
-def _config_of_run(checkpoint: str) -> TrainConfig | None:
-    """Return the configuration of the checkpoint's run; None for a model alone."""
-    if not (find_checkpoint(checkpoint) / STATE_FILE).exists():
-        return None
-    config = train_config(read_state(checkpoint)[2])
-    with located(checkpoint):
-        check_generated(config)
-    return config

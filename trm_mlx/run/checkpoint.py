@@ -20,13 +20,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
-from trm_mlx.config import ModelConfig
-from trm_mlx.config_io import to_dict
+from trm_mlx.config import ModelConfig, TrainConfig
+from trm_mlx.config_io import to_dict, train_config
 from trm_mlx.data.format import IDENTIFIERS_FILE
 from trm_mlx.errors import InputError, refusal
 from trm_mlx.files import atomic_file, atomic_folder, remove_folder, sha256
@@ -153,11 +154,16 @@ def _check_finite(state: TrainState, carries: Mapping[int, Carry], final: Path) 
             )
 
 
-def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
-    """Find the newest checkpoint of a run (or the one named) and read its ``state.json``.
+class SavedState(NamedTuple):
+    """A checkpoint's folder, its progress, and its run's configuration as plain values."""
 
-    Returns:
-        The checkpoint folder, its progress, and the run's configuration as plain values.
+    folder: Path
+    progress: Progress
+    config: dict
+
+
+def read_state(folder: str | Path) -> SavedState:
+    """Find the newest checkpoint of a run (or the one named) and read its ``state.json``.
 
     Raises:
         InputError: there is none, or it is a model without training state.
@@ -177,9 +183,19 @@ def read_state(folder: str | Path) -> tuple[Path, Progress, dict]:
         results = {name: float(value) for name, value in state.get("results", {}).items()}
         visits = int(state.get("visits", 0))  # absent from older checkpoints
         progress = Progress(int(state["step"]), int(state["interval"]), position, results, visits)
-        return folder, progress, dict(state["train_config"])
+        return SavedState(folder, progress, dict(state["train_config"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): resume from an earlier step") from error
+
+
+def config_of_run(folder: str | Path) -> TrainConfig | None:
+    """Return the configuration of the run that a checkpoint is of; None for a model alone.
+
+    Raises:
+        InputError: as `read_state`.
+    """
+    folder = find_checkpoint(folder)
+    return train_config(read_state(folder).config) if (folder / STATE_FILE).exists() else None
 
 
 def prune(run: Path, keep: int, metric: str | None) -> list[str]:
@@ -207,7 +223,7 @@ def prune(run: Path, keep: int, metric: str | None) -> list[str]:
 
 def _best(steps: list[Path], metric: str) -> set[Path]:
     """The folder of the best value, the newest of several; empty before the first evaluation."""
-    results = {folder: read_state(folder)[1].results for folder in steps}
+    results = {folder: read_state(folder).progress.results for folder in steps}
     evaluated = {folder: found for folder, found in results.items() if found}
     for found in evaluated.values():
         if metric not in found:

@@ -10,7 +10,7 @@ from trm_mlx.config import TrainConfig
 from trm_mlx.models import kernels_cpu
 from trm_mlx.tasks.arc_rows import SHARED
 
-Scheduler = Callable[[mx.array], mx.array]
+Schedule = Callable[[mx.array], mx.array]
 
 
 class AdamATan2(optim.Optimizer):
@@ -21,7 +21,7 @@ class AdamATan2(optim.Optimizer):
     """
 
     def __init__(
-        self, learning_rate: float | Scheduler, betas: tuple[float, float], weight_decay: float
+        self, learning_rate: float | Schedule, betas: tuple[float, float], weight_decay: float
     ):
         super().__init__()
         self._maybe_schedule("learning_rate", learning_rate)
@@ -57,7 +57,7 @@ class AdamATan2(optim.Optimizer):
 class Muon(optim.Muon):
     """MLX's Muon with decoupled weight decay: its own would be orthogonalised with the gradient."""
 
-    def __init__(self, learning_rate: float | Scheduler, weight_decay: float):
+    def __init__(self, learning_rate: float | Schedule, weight_decay: float):
         super().__init__(learning_rate, weight_decay=0.0)
         self.decay = weight_decay
 
@@ -95,7 +95,7 @@ def warmup_cosine(
     total_steps: int,
     warmup: int | None = None,
     floor: float | None = None,
-) -> Scheduler:
+) -> Schedule:
     """Linear warm-up to ``peak``, then ``peak``, then a cosine down to ``floor * peak``.
 
     The cosine takes the last ``lr_decay_share`` of the steps after the warm-up, as published all.
