@@ -16,8 +16,8 @@ from trm_mlx.commands.options import (
     build_solver,
     named_model,
 )
-from trm_mlx.config import EvaluatorConfig, ModelConfig
-from trm_mlx.data.dataset import check_labelled
+from trm_mlx.config import EvaluatorConfig, ModelConfig, TrainConfig
+from trm_mlx.data.dataset import PuzzleDataset, check_labelled
 from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError, located
 from trm_mlx.evaluate import build_evaluators
@@ -103,41 +103,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, world: World) -> None:
-    for option in ("batch_size", "count"):
-        value = getattr(arguments, option)
-        if value is not None and value < 1:
-            raise InputError(f"--{option.replace('_', '-')} {value}: must be at least 1")
-    check_savable(tuple(arguments.save))
-    if asked_for(arguments) and (arguments.save or arguments.loss or arguments.evaluators):
-        raise InputError(
-            "--save, --loss and --evaluators belong to the published evaluation: leave out the "
-            "options of computation, such as --max-steps, or these"
-        )
-    if asked_for(arguments) and world.size > 1:
-        raise InputError(
-            "options of computation, such as --max-steps, are for one process: leave out mlx.launch"
-        )
-    output = Path(arguments.output)
-    if arguments.save:
-        check_target(output)
-    if arguments.evaluators and not Path(arguments.output_dir).is_dir():
-        raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
-    arguments.checkpoint = named_model(arguments)
-    trained = config_of_run(arguments.checkpoint)
+    _check_options(arguments, world)
+    checkpoint = named_model(arguments)
+    trained = config_of_run(checkpoint)
     if trained:
-        with located(arguments.checkpoint):
+        with located(checkpoint):
             check_generated(trained)
-    model, config = load(arguments.checkpoint)
-    if arguments.data:
-        paths = arguments.data
-    elif trained:
-        paths = test_paths(trained)
-    else:
-        paths = [GENERATE + _generated_task(arguments.checkpoint, config)]
-    count = arguments.count or (trained.test_puzzles if trained else GENERATED)
-    data = open_split_of(paths, arguments.split, count)
-    check_sizes(config, arguments.checkpoint, data, paths[0])
-    check_labelled(data)
+    model, config = load(checkpoint)
+    data = _open_data(arguments, checkpoint, config, trained)
     evaluators = build_evaluators(
         [EvaluatorConfig(name=name) for name in arguments.evaluators], data
     )
@@ -163,17 +136,63 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
     if not world.is_main:
         return
     if outputs:
-        write_outputs(output, outputs)
+        write_outputs(Path(arguments.output), outputs)
     evaluated = {evaluator.name: evaluator.result() for evaluator in evaluators}
     results |= {name: result.metrics for name, result in evaluated.items()}
-    if arguments.json:
-        print(json.dumps(results))
-    else:
-        for set_name, metrics in results.items():
-            for name, value in metrics.items():
-                print(f"{set_name}/{name:16} {value:.6g}")
+    _print(results, arguments.json)
     for result in evaluated.values():
         write_files(Path(arguments.output_dir), result.files)
+
+
+def _check_options(arguments: argparse.Namespace, world: World) -> None:
+    """Check what can be checked before any work."""
+    for option in ("batch_size", "count"):
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise InputError(f"--{option.replace('_', '-')} {value}: must be at least 1")
+    check_savable(tuple(arguments.save))
+    if asked_for(arguments) and (arguments.save or arguments.loss or arguments.evaluators):
+        raise InputError(
+            "--save, --loss and --evaluators belong to the published evaluation: leave out the "
+            "options of computation, such as --max-steps, or these"
+        )
+    if asked_for(arguments) and world.size > 1:
+        raise InputError(
+            "options of computation, such as --max-steps, are for one process: leave out mlx.launch"
+        )
+    if arguments.save:
+        check_target(Path(arguments.output))
+    if arguments.evaluators and not Path(arguments.output_dir).is_dir():
+        raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
+
+
+def _open_data(
+    arguments: argparse.Namespace,
+    checkpoint: str,
+    config: ModelConfig,
+    trained: TrainConfig | None,
+) -> PuzzleDataset:
+    """The puzzles of --data, of the model's run, or else generated ones of its task."""
+    if arguments.data:
+        paths = arguments.data
+    elif trained:
+        paths = test_paths(trained)
+    else:
+        paths = [GENERATE + _generated_task(checkpoint, config)]
+    count = arguments.count or (trained.test_puzzles if trained else GENERATED)
+    data = open_split_of(paths, arguments.split, count)
+    check_sizes(config, checkpoint, data, paths[0])
+    check_labelled(data)
+    return data
+
+
+def _print(results: dict[str, dict[str, float]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(results))
+        return
+    for set_name, metrics in results.items():
+        for name, value in metrics.items():
+            print(f"{set_name}/{name:16} {value:.6g}")
 
 
 def _solver(arguments: argparse.Namespace, model: RecursiveReasoner) -> Solver:

@@ -160,12 +160,8 @@ def evaluate(
                     totals[name] += value
             if world.is_main:
                 shown = {name: _portable(array)[:rows] for name, array in outputs.items()}
-                shown = {
-                    name: array
-                    if side == SIZE or array.ndim == 1
-                    else restore(array, side, IGNORE_LABEL if name == "labels" else 0)
-                    for name, array in shown.items()
-                }
+                if side != SIZE:
+                    shown = {name: _as_stored(name, a, side) for name, a in shown.items()}
                 for name in save:
                     saved[name].append(shown[name])
                 for evaluator in evaluators:
@@ -228,6 +224,13 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
     """Write an evaluator's files, if it has any, into a folder that is made for them."""
     for name, text in files.items():
         write_text(folder / name, text)
+
+
+def _as_stored(name: str, array: np.ndarray, side: int) -> np.ndarray:
+    """Put what cells of a smaller canvas have, labels or answers say, on stored canvases."""
+    if array.ndim == 1:
+        return array
+    return restore(array, side, IGNORE_LABEL if name == "labels" else 0)
 
 
 def _portable(array: mx.array) -> np.ndarray:

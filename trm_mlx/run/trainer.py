@@ -69,14 +69,8 @@ class Trainer:
             check_resumable(self.resumed, self.progress, saved, config, self.data)
         self.names = known_names(self.data) if isinstance(self.data, PuzzleDataset) else None
         check_newest(self.run, self.resumed)
-        sizes = self.data.metadata
-        self.total_steps = total_steps(sizes, config.epochs, config.global_batch_size)
-        parts, self._puzzles = None, 0  # rows that are learnt, but for those that all share
-        if isinstance(self.data, PuzzleDataset):
-            self._puzzles = np.count_nonzero(np.unique(self.data.puzzle_identifiers))
-        if config.arch.puzzle_rows == "structured":
-            parts = self._parts()
-            self._puzzles = len(np.unique(parts[1:, 0]))
+        steps = total_steps(self.data.metadata, config.epochs, config.global_batch_size)
+        self.total_steps = steps
         self._warnings: list[str] = []  # shown once, where the run begins
         self.evaluators = []
         if self.test_data is not None:
@@ -86,19 +80,7 @@ class Trainer:
                 f"{', '.join(config.data_paths)}: no test split, so nothing is evaluated; "
                 "data_paths_test=[DIR] names puzzles to judge by"
             )
-        model_config = ModelConfig.of(
-            config.arch,
-            vocab_size=sizes.vocab_size,
-            seq_len=sizes.seq_len,
-            num_puzzle_identifiers=sizes.num_puzzle_identifiers,
-            num_puzzle_rows=None if parts is None else int(parts.max()) + 1,
-            task=sizes.task,
-        )
-        self.state = TrainState(
-            build_model(model_config, config.seed), config, self.total_steps, world
-        )
-        if parts is not None:
-            self.model.puzzle_emb.compose(mx.array(parts))
+        self.state = TrainState(self._new_model(), config, steps, world)
         compiled = device.compiles(config.compile)
         self.evaluation = EvaluationStep(self.model, config.loss, compiled)
         self.carries: dict[int, Carry] = {}  # by the cells of their boards
@@ -114,14 +96,32 @@ class Trainer:
         self._folder = RunFolder(self.run)
         self._saved = self._moment
 
-    def _parts(self) -> np.ndarray:
-        """The rows of every puzzle identifier, where they are structured."""
-        if self.names is None or not self.config.arch.puzzle_dims:
-            raise InputError(
-                "arch.puzzle_rows=structured is for data of 'trm build arc', and for models with "
-                "puzzle embeddings: leave it out"
-            )
-        return parts_of(self.names)
+    def _new_model(self) -> RecursiveReasoner:
+        """The model for the data, with weights of the seed; counts the puzzles that it learns."""
+        arch, sizes, parts = self.config.arch, self.data.metadata, None
+        self._puzzles = 0
+        if isinstance(self.data, PuzzleDataset):
+            self._puzzles = np.count_nonzero(np.unique(self.data.puzzle_identifiers))
+        if arch.puzzle_rows == "structured":
+            if self.names is None or not arch.puzzle_dims:
+                raise InputError(
+                    "arch.puzzle_rows=structured is for data of 'trm build arc', and for models "
+                    "with puzzle embeddings: leave it out"
+                )
+            parts = parts_of(self.names)
+            self._puzzles = len(np.unique(parts[1:, 0]))
+        config = ModelConfig.of(
+            arch,
+            vocab_size=sizes.vocab_size,
+            seq_len=sizes.seq_len,
+            num_puzzle_identifiers=sizes.num_puzzle_identifiers,
+            num_puzzle_rows=None if parts is None else int(parts.max()) + 1,
+            task=sizes.task,
+        )
+        model = build_model(config, self.config.seed)
+        if parts is not None:
+            model.puzzle_emb.compose(mx.array(parts))
+        return model
 
     @property
     def model(self) -> RecursiveReasoner:
