@@ -247,17 +247,17 @@ def open_regular(path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, "it is a device or a pipe, not a regular file", str(path))
 
 
-def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
-    """Return the text of a regular file of at most ``most`` bytes, in UTF-8.
+def read_text(path: Path) -> str:
+    """Return the text of a regular file of at most `LARGEST_TEXT` bytes, in UTF-8.
 
     Raises:
         OSError: it cannot be opened, see `open_regular`, or is larger.
         UnicodeDecodeError: it is not UTF-8.
     """
     with open_regular(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+        data = file.read(LARGEST_TEXT + 1)
+    if len(data) > LARGEST_TEXT:
+        raise OSError(errno.EFBIG, f"it has more than {LARGEST_TEXT:,} bytes", str(path))
     return data.decode("utf-8")
 
 

@@ -16,6 +16,7 @@ NOT_WEIGHTS = re.compile(
 )
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 CONFIGS = ("all_config.yaml", "config.json")
+DEPTH, MOST = 3, 20
 ADDRESS = re.compile(r"https?://(?:huggingface\.co|hf\.co)/")
 REPOSITORY = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)((?:/[\w.-]+)*?)/?(?:@([\w./-]+))?")
 
@@ -102,25 +103,22 @@ def download(named: str) -> Source:
     return Source(weights, config)
 
 
-def checkpoints_below(folder: Path, depth: int = 3, most: int = 20) -> list[Path]:
-    """Return files of weights in a folder and those inside it, but for this package's own models.
+def checkpoints_below(folder: Path) -> list[Path]:
+    """Return up to `MOST` files of weights in a folder and `DEPTH` levels of those inside it.
 
-    Args:
-        folder: where to look.
-        depth: levels of folders to look into.
-        most: files to return.
+    Files of this package's own models are left out.
     """
     found: list[Path] = []
     for place, folders, names in os.walk(folder):
         path = Path(place)
         own = "config.json" in names and _is_own(path / "config.json")
-        deep = len(path.relative_to(folder).parts) >= depth
+        deep = len(path.relative_to(folder).parts) >= DEPTH
         folders[:] = [] if deep or own else sorted(n for n in folders if n[0] not in "._")
         if not own:
             found += [path / name for name in sorted(names) if _holds_weights(name)]
-        if len(found) >= most:
+        if len(found) >= MOST:
             break
-    return found[:most]
+    return found[:MOST]
 
 
 def _is_own(config: Path) -> bool:
