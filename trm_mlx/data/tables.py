@@ -33,7 +33,6 @@ NAMES = {
         "label", "labels",
     ),
     "rating": ("rating", "ratings", "difficulty"),
-    "source": ("source",),
 }  # fmt: skip
 _MARKS = ",;\t|"  # between the columns of a CSV file
 _MAGIC = {
@@ -58,7 +57,6 @@ class Row(NamedTuple):
     question: str = ""
     answer: str | None = None
     rating: float | None = None
-    source: str | None = None
     problem: str | None = None
 
 
@@ -78,7 +76,6 @@ class _Places(NamedTuple):
     question: int
     answer: int | None = None
     rating: int | None = None
-    source: int | None = None
 
 
 def open_text(path: Path) -> AbstractContextManager[TextIO]:
@@ -247,7 +244,7 @@ def _find_columns(names: Sequence[str], wanted: Columns = ANY) -> _Places | None
     """The columns of these names, if one of them is the question."""
     plain = [str(name).strip().strip("\"'").strip().lower() for name in names]
     places = []
-    for role, name in zip(NAMES, (*wanted, None, None), strict=True):
+    for role, name in zip(NAMES, (*wanted, None), strict=True):
         known = NAMES[role] if name is None else (name.strip().lower(),)
         places.append(next((plain.index(name) for name in known if name in plain), None))
     return None if places[0] is None else _Places(*places)
@@ -275,12 +272,12 @@ def _unnamed_columns(path: Path, fields: Sequence[str], wanted: Columns) -> _Pla
             "--question-column and --answer-column"
         )
     published = len(fields) == 4 and boards == [1, 2]  # source,question,answer,rating
-    return _Places(1, 2, 3, 0) if published else _Places(*boards[:2])
+    return _Places(1, 2, 3) if published else _Places(*boards[:2])
 
 
 def _row(place: str, line: int, fields: Sequence[object], columns: _Places) -> Row:
     """The row of some fields, or what is wrong with them."""
-    question, answer, rating, source = (
+    question, answer, rating = (
         None if column is None or column >= len(fields) else _text(fields[column])
         for column in columns
     )
@@ -296,7 +293,7 @@ def _row(place: str, line: int, fields: Sequence[object], columns: _Places) -> R
         value = math.nan
     if value is not None and not math.isfinite(value):
         return Row(line, question, problem=f"{place}: rating {rating!r} is not a number")
-    return Row(line, question, answer, value, source)
+    return Row(line, question, answer, value)
 
 
 def _text(value: object) -> str:
