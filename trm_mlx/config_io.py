@@ -17,7 +17,7 @@ import yaml
 
 from trm_mlx.config import ArchConfig, EvaluatorConfig, ModelConfig, TrainConfig
 from trm_mlx.errors import InputError, located
-from trm_mlx.files import expand_path
+from trm_mlx.files import expand_path, read_text
 
 
 def config_folder() -> Path:
@@ -254,18 +254,27 @@ class _TextLoader(_Loader):
     yaml_implicit_resolvers: ClassVar = {}
 
 
-def read_yaml(path: Path) -> dict:
-    """A YAML file that holds a mapping.
+def load_yaml(path: Path) -> Any:
+    """Return the value of a YAML file.
 
     Raises:
-        InputError: missing, unreadable, or not a mapping.
+        InputError: missing, unreadable, or not YAML.
     """
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(read_text(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: Path) -> dict:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        InputError: as `load_yaml`, or it holds something else.
+    """
+    values = load_yaml(path)
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold key: value lines, found {type(values).__name__}")
     return values

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from trm_mlx.config import ModelConfig
-from trm_mlx.config_io import parse_yaml
+from trm_mlx.config_io import load_yaml
 from trm_mlx.convert.names import check_family, published_names
 from trm_mlx.convert.torch_files import read_torch
 from trm_mlx.errors import InputError
@@ -243,12 +243,7 @@ def read_published_config(path: Path) -> dict[str, Any]:
     Raises:
         InputError: there is no such file, or a constant has another value than here.
     """
-    try:
-        values = parse_yaml(read_text(path))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    values = load_yaml(path)
     values = values if isinstance(values, dict) else {}
     arch = values["arch"] if isinstance(values.get("arch"), dict) else values
     known = {field.name for field in dataclasses.fields(ModelConfig)}
