@@ -9,6 +9,7 @@ import numpy as np
 
 from trm_mlx.adaptation.phases import Clock
 from trm_mlx.evaluate.arc import NO_ANSWER, ArcEvaluator, attempts, ranked, submitted
+from trm_mlx.run.signals import StopTraining
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks.arc import grid_of_key
 
@@ -58,15 +59,11 @@ def vote(trainer: Trainer, clock: Clock) -> dict[str, list[Answer]]:
         seen += rows
         clock.report("voting", seen / examples)
         if clock.stopped and not asked_before:
-            raise _StopVotingError
+            raise StopTraining
 
-    with contextlib.suppress(_StopVotingError):
+    with contextlib.suppress(StopTraining):
         trainer.evaluate(tick)
     return answers_of(evaluator)
-
-
-class _StopVotingError(Exception):
-    """Ends a vote with the votes that there are."""
 
 
 def answers_of(evaluator: ArcEvaluator) -> dict[str, list[Answer]]:
