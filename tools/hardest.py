@@ -10,7 +10,6 @@ import argparse
 import numpy as np
 
 from trm_mlx import Solver, load
-from trm_mlx.bench.mlx_bench import read_puzzles
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.files import path_text
 
@@ -22,11 +21,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3, help="puzzles (default: %(default)s)")
     arguments = parser.parse_args()
     model, _ = load(arguments.checkpoint)
-    puzzles = read_puzzles(PuzzleDataset([arguments.data], "test"))
-    solutions = list(Solver(model).solve(puzzles.inputs, puzzles.puzzle_identifiers))
+    puzzles = PuzzleDataset([arguments.data], "test").whole()
+    solutions = list(Solver(model).solve(puzzles["inputs"], puzzles["puzzle_identifiers"]))
     answers = np.stack([solution.answer for solution in solutions])
     steps = np.array([solution.steps for solution in solutions])
-    steps[(answers != puzzles.labels).any(axis=1)] = 0
+    steps[(answers != puzzles["labels"]).any(axis=1)] = 0
     print(*np.argsort(-steps, kind="stable")[: arguments.count])
 
 

@@ -51,13 +51,12 @@ class Adapted(NamedTuple):
 def vote(trainer: Trainer, clock: Clock) -> dict[str, list[Answer]]:
     """Let all versions of the tasks vote on their answers; a stop ends the vote early."""
     (evaluator,) = trainer.evaluators
-    examples, seen = int(trainer.test_data.puzzle_indices[-1]), 0
-    asked_before = clock.stopped
+    seen, asked_before = 0, clock.stopped
 
     def tick(rows: int) -> None:
         nonlocal seen
         seen += rows
-        clock.report("voting", seen / examples)
+        clock.report("voting", seen / len(trainer.test_data))
         if clock.stopped and not asked_before:
             raise StopTraining
 

@@ -77,9 +77,8 @@ def train(folder: Path, phase: str, settings: dict, clock: Clock, until: float) 
     before = 0
     if phase == ALL and step_folders(folder / ROWS):
         before = read_state(folder / ROWS).progress.step
-    examples = int(trainer.test_data.puzzle_indices[-1])
     steps = trainer.model.config.halt_max_steps
-    votes = examples * steps / config.global_batch_size / 2  # without gradients
+    votes = len(trainer.test_data) * steps / config.global_batch_size / 2  # without gradients
     words = "rows alone" if phase == ROWS else "everything"
     clock.begin_phase(before + trainer.progress.step)
 

@@ -6,7 +6,6 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -14,8 +13,8 @@ import numpy as np
 from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.arrays import SplitArrays
-from trm_mlx.data.dataset import PuzzleDataset
-from trm_mlx.data.sampler import iterate_test, prefetch
+from trm_mlx.data.dataset import Batch
+from trm_mlx.data.sampler import prefetch
 from trm_mlx.data.writer import write_dataset
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.evaluate.evaluate import EvaluationStep
@@ -144,34 +143,22 @@ def loop_seconds(
         return loading, (time.perf_counter() - start) / steps
 
 
-class Puzzles(NamedTuple):
-    """All puzzles of a split: tokens ``[N, S]`` and identifiers ``[N]``."""
-
-    inputs: np.ndarray
-    labels: np.ndarray
-    puzzle_identifiers: np.ndarray
-
-
-def read_puzzles(data: PuzzleDataset) -> Puzzles:
-    batches = [batch for _, batch, _ in iterate_test(data, int(data.puzzle_indices[-1]))]
-    return Puzzles(*(np.concatenate([b[name] for b in batches]) for name in Puzzles._fields))
-
-
 def solving_rates(
-    model: RecursiveReasoner, puzzles: Puzzles, max_steps: int, batch_size: int, rounds: int
+    model: RecursiveReasoner, puzzles: Batch, max_steps: int, batch_size: int, rounds: int
 ) -> dict[str, dict[str, float]]:
     """Puzzles per second (median) and the fraction solved, ``halting`` and with ``all steps``."""
+    labels = puzzles["labels"]
     results = {}
     for name, threshold in (("halting", HALT_THRESHOLD), ("all steps", None)):
         solver = Solver(model, max_steps, threshold, batch_size)
         seconds = []
         for _ in range(rounds + 1):
             start = time.perf_counter()
-            solutions = list(solver.solve(puzzles.inputs, puzzles.puzzle_identifiers))
+            solutions = list(solver.solve(puzzles["inputs"], puzzles["puzzle_identifiers"]))
             mx.synchronize()
             seconds.append(time.perf_counter() - start)
         answers = np.stack([solution.answer for solution in solutions])
-        exact = ((answers == puzzles.labels) | (puzzles.labels < 0)).all(axis=1).mean()
+        exact = ((answers == labels) | (labels < 0)).all(axis=1).mean()
         rate = len(answers) / float(np.median(seconds[1:]))
         results[name] = {"puzzles a second": rate, "solved": float(exact)}
     return results

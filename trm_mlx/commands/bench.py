@@ -111,18 +111,18 @@ def measure(
 
 def solving(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Puzzles per second and the fraction solved, halting and with all steps, of both codes."""
-    from trm_mlx.bench.mlx_bench import read_puzzles, solving_rates
+    from trm_mlx.bench.mlx_bench import solving_rates
     from trm_mlx.data.dataset import PuzzleDataset
     from trm_mlx.data.reader import split_asked
     from trm_mlx.models.checkpoint_files import load
 
     model, config = load(arguments.checkpoint)
     device.announce(config.forward_dtype)
-    puzzles = read_puzzles(PuzzleDataset([arguments.data], split_asked(arguments.data, None)))
+    puzzles = PuzzleDataset([arguments.data], split_asked(arguments.data, None)).whole()
     steps, rows = arguments.max_steps, arguments.batch_size
     results = solving_rates(model, puzzles, steps, rows, arguments.rounds)
     if arguments.reference:
-        results["published, all steps"] = _published_rate(arguments, config, puzzles._asdict())
+        results["published, all steps"] = _published_rate(arguments, config, puzzles)
     return results
 
 

@@ -118,7 +118,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
     if world.is_main:
         device.announce(config.forward_dtype)
     hidden = None if world.is_main else True  # None: where there is no terminal
-    with ProgressBar(total=int(data.puzzle_indices[-1]), unit="puzzle", disable=hidden) as bar:
+    with ProgressBar(total=len(data), unit="puzzle", disable=hidden) as bar:
         if solver is not None:
             outputs, results = {}, measure(solver, data, bar.update)
         else:

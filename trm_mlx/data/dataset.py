@@ -84,6 +84,14 @@ class PuzzleDataset:
         self.puzzle_indices = np.concatenate(example_ends)
         self.group_indices = np.concatenate(puzzle_ends)
 
+    def __len__(self) -> int:
+        """The number of examples, N."""
+        return int(self.puzzle_indices[-1])
+
+    def owners(self, examples: np.ndarray) -> np.ndarray:
+        """The puzzles [n] that examples [n] belong to."""
+        return np.searchsorted(self.puzzle_indices, examples, side="right") - 1
+
     def batch(self, examples: np.ndarray, puzzles: np.ndarray, rows: int) -> Batch:
         """The examples [n], which belong to puzzles [n], padded to ``rows`` >= n rows.
 
@@ -105,6 +113,11 @@ class PuzzleDataset:
             if here.size:
                 inputs[here], labels[here] = self._tokens(part, stored[here])
         return {"inputs": inputs, "labels": labels, "puzzle_identifiers": identifiers}
+
+    def whole(self) -> Batch:
+        """All examples, in order, as one batch; errors as of `batch`."""
+        every = np.arange(len(self))
+        return self.batch(every, self.owners(every), len(self))
 
     def _tokens(self, part: Part, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Checked inputs and labels of the given rows of a part, each [rows, S]."""

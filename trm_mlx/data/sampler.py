@@ -221,9 +221,8 @@ def iterate_test(
             own = np.intersect1d(own, chosen)
         for start in range(0, len(own), batch_size):
             examples = own[start : start + batch_size]
-            owners = np.searchsorted(dataset.puzzle_indices, examples, side="right") - 1
-            size = own_rows.stop - own_rows.start
-            batch = dataset.batch(examples[own_rows], owners[own_rows], size)
+            mine, size = examples[own_rows], own_rows.stop - own_rows.start
+            batch = dataset.batch(mine, dataset.owners(mine), size)
             yield part.name, batch, len(examples)
 
 

@@ -129,8 +129,7 @@ def evaluate(
     """
     check_savable(save)
     if batch_size is None:
-        examples = int(dataset.puzzle_indices[-1])
-        batch_size = evaluation_rows(step.model, -(-examples // world.size))
+        batch_size = evaluation_rows(step.model, -(-len(dataset) // world.size))
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
     wanted = dict.fromkeys([*save, *(JUDGED if evaluators else ())])

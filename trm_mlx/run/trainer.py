@@ -291,14 +291,14 @@ class Trainer:
 
     def _evaluate(self, report: Report, should_stop: Callable[[], bool]) -> Results:
         """Evaluate, report the results and write what evaluators write."""
-        step, examples = self.progress.step, int(self.test_data.puzzle_indices[-1])
+        step = self.progress.step
 
         def tick(rows: int) -> None:
             bar.update(rows)
             if should_stop():
                 raise StopTraining
 
-        with report.evaluating(examples) as bar:
+        with report.evaluating(len(self.test_data)) as bar:
             results, outputs = self.evaluate(tick)
         report.evaluation(step, results)
         if self.world.is_main:

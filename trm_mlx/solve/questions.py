@@ -178,15 +178,14 @@ def questions_of_dataset(
     Args:
         folder: what messages call the dataset.
     """
-    examples, place = np.arange(data.puzzle_indices[-1]), folder
+    examples, place = np.arange(len(data)), folder
     if name is not None:
         examples, place = _examples_named(data, folder, name), name
     indices = np.array(indices)
     for index in indices[(indices < 0) | (indices >= len(examples))]:
         raise InputError(f"--index {index}: {place} has examples 0 to {len(examples) - 1}")
     chosen = examples[indices]
-    owners = np.searchsorted(data.puzzle_indices, chosen, side="right") - 1
-    batch = data.batch(chosen, owners, len(chosen))
+    batch = data.batch(chosen, data.owners(chosen), len(chosen))
     columns = (
         task.decode(batch["inputs"]),
         batch["puzzle_identifiers"].tolist(),
