@@ -565,6 +565,10 @@ def test_two_datasets_are_mixed_with_disjoint_identifiers(tmp_path):
         ("all", [4], [3]),
         ("all1", [0, 1], [0, 5]),
     ]
+    assert len(dataset) == 7
+    assert dataset.owners(np.array([6, 0, 2])).tolist() == [4, 0, 1]
+    assert numbers_of(dataset.whole()).tolist() == [0, 1, 2, 3, 4, 0, 1]
+    assert dataset.whole()["puzzle_identifiers"].tolist() == [1, 2, 2, 3, 3, 0, 5]
     # One epoch visits the groups of both datasets.
     stream = TrainStream(dataset, 1, 1, seed=0)
     visited = {int(batch["puzzle_identifiers"][0]) for batch, _ in stream}
