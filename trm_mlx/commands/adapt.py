@@ -22,7 +22,7 @@ from trm_mlx.adaptation import (
 from trm_mlx.adaptation.prepare import DATA, check_adaptable
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError
-from trm_mlx.files import check_target, path_text, write_text
+from trm_mlx.files import check_target, path_text, path_type, write_text
 from trm_mlx.models.checkpoint_files import find_checkpoint
 from trm_mlx.progress import ProgressBar
 from trm_mlx.run.signals import stop_signal
@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "task", nargs="?", type=path_text, help="JSON file of a task or of several, or a folder"
     )
     parser.add_argument(
-        "-o", "--output", type=path_text, help="file for the answers, in Kaggle's form"
+        "-o", "--output", type=path_type, help="file for the answers, in Kaggle's form"
     )
     parser.add_argument(
-        "--save", type=path_text, help="file for a picture of the tasks and answers, .png"
+        "--save", type=path_type, help="file for a picture of the tasks and answers, .png"
     )
     time_group = parser.add_mutually_exclusive_group()
     time_group.add_argument(
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Adapt and answer; 1 where a task of a folder was left out, 130 after Ctrl-C."""
-    output, picture = (Path(p) if p else None for p in (arguments.output, arguments.save))
+    output, picture = arguments.output, arguments.save
     if output is not None:
         check_target(output)
     if picture is not None:

@@ -10,7 +10,7 @@ from trm_mlx.convert.convert import convert
 from trm_mlx.convert.sources import ADDRESS, checkpoints_below, find_source, is_repository
 from trm_mlx.convert.verify import VerificationFailed
 from trm_mlx.errors import InputError
-from trm_mlx.files import path_text
+from trm_mlx.files import path_text, path_type
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--config",
-        type=path_text,
+        type=path_type,
         help="the run's all_config.yaml (default: that, or config.json, beside the file)",
     )
     parser.add_argument(
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     default = Path(ADDRESS.sub("", named)).name if is_repository(named) else Path(named)
     source = find_source(named)
     if arguments.config:
-        source = source._replace(config=Path(arguments.config), asked=True)
+        source = source._replace(config=arguments.config, asked=True)
     output = Path(folders[0] if folders else f"{default}-mlx")
     report = (lambda line: None) if arguments.quiet else print
     try:

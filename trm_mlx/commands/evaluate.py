@@ -29,7 +29,7 @@ from trm_mlx.evaluate.evaluate import (
     write_files,
     write_outputs,
 )
-from trm_mlx.files import check_target, path_text
+from trm_mlx.files import check_target, path_text, path_type
 from trm_mlx.models.checkpoint_files import load
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.progress import ProgressBar
@@ -74,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=path_text,
-        default="outputs.npz",
+        type=path_type,
+        default=Path("outputs.npz"),
         help="where --save writes (default: %(default)s)",
     )
     parser.add_argument(
@@ -87,8 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output-dir",
-        type=path_text,
-        default=".",
+        type=path_type,
+        default=Path("."),
         help="folder for the evaluators' files, such as submission.json (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
@@ -136,12 +136,12 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
     if not world.is_main:
         return
     if outputs:
-        write_outputs(Path(arguments.output), outputs)
+        write_outputs(arguments.output, outputs)
     evaluated = {evaluator.name: evaluator.result() for evaluator in evaluators}
     results |= {name: result.metrics for name, result in evaluated.items()}
     _print(results, arguments.json)
     for result in evaluated.values():
-        write_files(Path(arguments.output_dir), result.files)
+        write_files(arguments.output_dir, result.files)
 
 
 def _check_options(arguments: argparse.Namespace, world: World) -> None:
@@ -161,8 +161,8 @@ def _check_options(arguments: argparse.Namespace, world: World) -> None:
             "options of computation, such as --max-steps, are for one process: leave out mlx.launch"
         )
     if arguments.save:
-        check_target(Path(arguments.output))
-    if arguments.evaluators and not Path(arguments.output_dir).is_dir():
+        check_target(arguments.output)
+    if arguments.evaluators and not arguments.output_dir.is_dir():
         raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from trm_mlx.errors import InputError
-from trm_mlx.files import path_text
+from trm_mlx.files import path_text, path_type
 
 # Options by the format that has them.
 OPTIONS = {"torch": ("prefix", "ema"), "mlxfn": ("batch_size", "device")}
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=path_text,
         help="checkpoint folder, run folder for its newest one, or name of a bundled model",
     )
-    parser.add_argument("output", type=path_text, help="file to write, such as model.pth")
+    parser.add_argument("output", type=path_type, help="file to write, such as model.pth")
     parser.add_argument("--to", choices=("torch", "mlxfn"), default="torch", help="default: torch")
     parser.add_argument("--prefix", help="torch: of every name (default: _orig_mod.model.inner.)")
     parser.add_argument(
@@ -53,4 +53,4 @@ def run(arguments: argparse.Namespace) -> None:
         export, options["halt_threshold"] = export_mlxfn, HALT_THRESHOLD
     else:
         from trm_mlx.convert.export import export
-    export(Path(arguments.checkpoint), Path(arguments.output), **options)
+    export(Path(arguments.checkpoint), arguments.output, **options)
