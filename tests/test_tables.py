@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from trm_mlx import InputError
-from trm_mlx.data.tables import Row, is_table, open_text, read_rows
+from trm_mlx.data.tables import Row, is_table, read_rows
+from trm_mlx.data.text_files import open_text
 
 QUESTION = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 ANSWER = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"

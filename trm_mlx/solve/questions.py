@@ -12,7 +12,8 @@ import numpy as np
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.data.dataset import PuzzleDataset, check_numbering, puzzle_names, saved_names
-from trm_mlx.data.tables import decode, is_table, read_rows, read_text
+from trm_mlx.data.tables import is_table, read_rows
+from trm_mlx.data.text_files import decode, read_text
 from trm_mlx.errors import InputError
 from trm_mlx.models.checkpoint_files import bundled, find_checkpoint, read_config
 from trm_mlx.tasks import task_of
