@@ -26,7 +26,7 @@ from trm_mlx.files import check_target, path_text, path_type, write_text
 from trm_mlx.models.checkpoint_files import find_checkpoint
 from trm_mlx.progress import ProgressBar
 from trm_mlx.run.signals import stop_signal
-from trm_mlx.tasks.arc import FILLS, FIRST_COLOUR, PUZZLES_FILE, check_grid
+from trm_mlx.tasks.arc import FILLS, FIRST_COLOUR, PUZZLES_FILE, pairs_of
 from trm_mlx.view.save import check_picture
 
 
@@ -165,9 +165,8 @@ def _write(adapted: Adapted, output: Path | None, picture: Path | None) -> None:
     puzzles = read_json(adapted.folder / DATA / PUZZLES_FILE, "adapt anew", "adapt anew")
     for task, answers in adapted.answers.items():
         pairs = []
-        for number, pair in enumerate(puzzles[task]["train"], start=1):
-            pairs.append((f"{task} pair {number}", check_grid(pair["input"])))
-            pairs.append(("", check_grid(pair["output"])))
+        for number, (before, after) in enumerate(pairs_of(puzzles[task], "train"), start=1):
+            pairs += [(f"{task} pair {number}", before), ("", after)]
         rows += [pairs[start : start + 6] for start in range(0, len(pairs), 6)]
         for number, answer in enumerate(answers, start=1):
             verdict = {True: "right", False: "not found", None: ""}[answer.right]

@@ -18,7 +18,7 @@ from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError, located
 from trm_mlx.evaluate.evaluate import EvalResult
-from trm_mlx.tasks.arc import PUZZLES_FILE, check_grid, grid_key, grid_of_key, grids_of, read_name
+from trm_mlx.tasks.arc import PUZZLES_FILE, grid_key, grid_of_key, grids_of, pairs_of, read_name
 
 SUBMISSION_FILE = "submission.json"
 PASS_KS = (1, 2, 5, 10, 100, 1000)
@@ -141,13 +141,7 @@ def _read_tests(path: Path) -> dict[str, list[Test]]:
         raise InputError(f"{path} holds no puzzles by name; rebuild the dataset")
     for puzzle, content in puzzles.items():
         with located(f"{path}: puzzle {puzzle}"):
-            pairs = content.get("test") if isinstance(content, dict) else None
-            if not pairs or not all(isinstance(pair, dict) for pair in pairs):
-                raise InputError("has no list of tests; rebuild the dataset")
-            tests[puzzle] = [
-                tuple(grid_key(check_grid(pair.get(side))) for side in ("input", "output"))
-                for pair in pairs
-            ]
+            tests[puzzle] = [tuple(map(grid_key, pair)) for pair in pairs_of(content, "test")]
     return tests
 
 

@@ -84,6 +84,20 @@ def _odd_cell(cells: object) -> str:
     return ""
 
 
+def pairs_of(puzzle: object, kind: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the pairs of grids, "train" or "test" ones, of a puzzle as JSON has it.
+
+    Raises:
+        InputError: it has none, or they are no grids; see `check_grid`.
+    """
+    pairs = puzzle.get(kind) if isinstance(puzzle, dict) else None
+    listed = isinstance(pairs, list) and pairs and all(isinstance(pair, dict) for pair in pairs)
+    if not listed:
+        noun = {"train": "training pairs", "test": "tests"}[kind]
+        raise InputError(f"has no list of {noun}; rebuild the dataset")
+    return [(check_grid(pair.get("input")), check_grid(pair.get("output"))) for pair in pairs]
+
+
 def grid_key(grid: np.ndarray) -> bytes:
     """Return a key that only equal grids share: the number of rows, then the cells."""
     return bytes([len(grid)]) + grid.tobytes()

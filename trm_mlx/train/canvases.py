@@ -15,7 +15,7 @@ from trm_mlx.data.dataset import Batch, PuzzleDataset, puzzle_names
 from trm_mlx.data.format import read_json
 from trm_mlx.data.sampler import Position, TrainStream
 from trm_mlx.errors import InputError, located
-from trm_mlx.tasks.arc import PUZZLES_FILE, SEPARATOR, SIZE, check_grid
+from trm_mlx.tasks.arc import PUZZLES_FILE, SEPARATOR, SIZE, pairs_of
 from trm_mlx.tasks.arc_canvas import fit_to, known_extent, largest_extent, smallest_side
 
 
@@ -152,12 +152,8 @@ def _known_extents(path: Path) -> dict[str, int]:
     found = {}
     for name, puzzle in puzzles.items():
         with located(f"{path}: puzzle {name}"):
-            try:
-                pairs, tests = puzzle["train"], puzzle["test"]
-                shapes = [tuple(check_grid(p[k]).shape for k in ("input", "output")) for p in pairs]
-                questions = [check_grid(pair["input"]).shape for pair in tests]
-            except (LookupError, TypeError) as error:
-                raise InputError("lacks its pairs; rebuild the dataset") from error
+            shapes = [(before.shape, after.shape) for before, after in pairs_of(puzzle, "train")]
+            questions = [before.shape for before, _ in pairs_of(puzzle, "test")]
             found[name] = known_extent(shapes, questions)
     return found
 
