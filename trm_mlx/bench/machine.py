@@ -153,10 +153,7 @@ def fits(configs: dict[str, TrainConfig]) -> Iterator[Fit]:
     for name, config in configs.items():
         seq_len, vocab_size, identifiers = EXPERIMENTS[name]
         model = ModelConfig.of(
-            config.arch,
-            seq_len=seq_len,
-            vocab_size=vocab_size,
-            num_puzzle_identifiers=identifiers,
+            config.arch, seq_len=seq_len, vocab_size=vocab_size, num_puzzle_identifiers=identifiers
         )
         state = TrainState(build_model(model), config, total_steps=1)
         batch, plan = config.global_batch_size, state.plan

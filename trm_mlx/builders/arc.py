@@ -18,12 +18,7 @@ import numpy as np
 
 from trm_mlx.builders.arc_augment import cells_of, distinct, paint
 from trm_mlx.builders.arc_files import Pair, Puzzle, find_subsets, read_subset
-from trm_mlx.builders.write import (
-    BuiltDataset,
-    add_common,
-    check_options,
-    left_out,
-)
+from trm_mlx.builders.write import BuiltDataset, add_common, check_options, left_out
 from trm_mlx.data.writer import Chunk, SplitStream, write_dataset
 from trm_mlx.errors import InputError
 from trm_mlx.files import path_text

@@ -219,11 +219,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, build_sudoku)
     source = add_source(parser)
     sizes = {"type": int, "nargs": "+", "choices": (4, 6, 9), "metavar": "SIZE"}
-    source.add_argument(
-        "--generate",
-        **sizes,
-        help="make 4x4, 6x6 or 9x9, or several sizes",
-    )
+    source.add_argument("--generate", **sizes, help="make 4x4, 6x6 or 9x9, or several sizes")
     add_counts(parser)
     parser.add_argument("--min-difficulty", type=int, help="lowest rating to keep")
     parser.add_argument("--num-aug", type=int, help="augmented copies per puzzle")
@@ -231,9 +227,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--extra-givens", type=int, help="generated puzzles show up to this many more"
     )
     parser.add_argument(
-        "--test-sizes",
-        **sizes,
-        help="of the generated test puzzles (default: as --generate)",
+        "--test-sizes", **sizes, help="of the generated test puzzles (default: as --generate)"
     )
     parser.add_argument(
         "--max-grid-size",

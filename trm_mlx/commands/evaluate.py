@@ -167,10 +167,7 @@ def _check_options(arguments: argparse.Namespace, world: World) -> None:
 
 
 def _open_data(
-    arguments: argparse.Namespace,
-    checkpoint: str,
-    config: ModelConfig,
-    trained: TrainConfig | None,
+    arguments: argparse.Namespace, checkpoint: str, config: ModelConfig, trained: TrainConfig | None
 ) -> PuzzleDataset:
     """The puzzles of --data, of the model's run, or else generated ones of its task."""
     if arguments.data:

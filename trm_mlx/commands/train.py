@@ -106,10 +106,7 @@ def _announce(trainer: Trainer) -> None:
 def _resume_hint(trainer: Trainer) -> str:
     if not trainer.progress.step:
         return "stopped before the first step: nothing to resume"
-    launchers = {
-        "trm": ["trm", "train"],
-        "pretrain.py": [sys.executable, sys.argv[0]],
-    }
+    launchers = {"trm": ["trm", "train"], "pretrain.py": [sys.executable, sys.argv[0]]}
     module = [sys.executable, "-m", "trm_mlx", "train"]
     words = [*launchers.get(Path(sys.argv[0]).name, module), f"resume={trainer.run}"]
     return f"stopped at step {trainer.progress.step}; to go on: {shlex.join(words)}"

@@ -164,11 +164,7 @@ def start_from(
 
 
 def _table_for(
-    rows: int,
-    table: mx.array,
-    known: list[str] | None,
-    names: Sequence[str] | None,
-    first: int,
+    rows: int, table: mx.array, known: list[str] | None, names: Sequence[str] | None, first: int
 ) -> tuple[mx.array, int]:
     """The puzzle table ``[rows, E]`` of a run from that of a checkpoint, and the rows it keeps.
 

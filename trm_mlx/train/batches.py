@@ -14,13 +14,7 @@ import numpy as np
 
 from trm_mlx.config import TrainConfig
 from trm_mlx.data.arrays import IGNORE_LABEL, SplitArrays, check_tokens, mark_ignored
-from trm_mlx.data.dataset import (
-    Batch,
-    PuzzleDataset,
-    check_labelled,
-    check_numbering,
-    known_names,
-)
+from trm_mlx.data.dataset import Batch, PuzzleDataset, check_labelled, check_numbering, known_names
 from trm_mlx.data.format import DatasetMetadata
 from trm_mlx.data.reader import Split, open_split, parent_and_split, split_asked
 from trm_mlx.data.sampler import GeneratedStream, Position, TrainStream, rows_of_rank
@@ -63,9 +57,7 @@ def check_generated(config: TrainConfig) -> None:
             check_known(path.removeprefix(GENERATE).partition("/")[0])
 
 
-def open_data(
-    config: TrainConfig,
-) -> tuple[PuzzleDataset | GeneratedPuzzles, PuzzleDataset | None]:
+def open_data(config: TrainConfig) -> tuple[PuzzleDataset | GeneratedPuzzles, PuzzleDataset | None]:
     """Open the puzzles of a run, for training and for evaluation; None: no dataset has a test.
 
     Raises:

@@ -4,13 +4,7 @@ from typing import NamedTuple
 
 from trm_mlx.config import TrainConfig
 from trm_mlx.device import device_kind
-from trm_mlx.models.memory import (
-    SHARE,
-    memory_size,
-    model_bytes,
-    row_sizes,
-    trainable_bytes,
-)
+from trm_mlx.models.memory import SHARE, memory_size, model_bytes, row_sizes, trainable_bytes
 from trm_mlx.models.model import RecursiveReasoner
 
 CPU_ROOM = 2 * 2**30  # bytes; larger passes spend their time on fresh pages of memory

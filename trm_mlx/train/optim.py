@@ -134,11 +134,7 @@ def build_optimizer(config: TrainConfig, total_steps: int) -> optim.Optimizer:
 
 
 def sign_descent(
-    table: mx.array,
-    identifiers: mx.array,
-    gradients: mx.array,
-    rate: mx.array,
-    weight_decay: float,
+    table: mx.array, identifiers: mx.array, gradients: mx.array, rate: mx.array, weight_decay: float
 ) -> mx.array:
     """Update the rows of ``table [N, E]`` that a batch used, by the sign of their gradient.
 
@@ -153,11 +149,7 @@ def sign_descent(
 
 
 def shared_sign_descent(
-    table: mx.array,
-    parts: mx.array,
-    gradients: mx.array,
-    rate: mx.array,
-    weight_decay: float,
+    table: mx.array, parts: mx.array, gradients: mx.array, rate: mx.array, weight_decay: float
 ) -> mx.array:
     """`sign_descent` where the rows ``parts [B, K]`` are added to the embedding of each puzzle.
 

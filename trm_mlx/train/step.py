@@ -17,12 +17,7 @@ from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights, total_loss
 from trm_mlx.train.memory import even_rows, plan
-from trm_mlx.train.optim import (
-    build_optimizer,
-    shared_sign_descent,
-    sign_descent,
-    warmup_cosine,
-)
+from trm_mlx.train.optim import build_optimizer, shared_sign_descent, sign_descent, warmup_cosine
 
 
 class TrainState:
@@ -35,11 +30,7 @@ class TrainState:
     """
 
     def __init__(
-        self,
-        model: RecursiveReasoner,
-        config: TrainConfig,
-        total_steps: int,
-        world: World = SINGLE,
+        self, model: RecursiveReasoner, config: TrainConfig, total_steps: int, world: World = SINGLE
     ):
         self.model, self.config, self.world = model, config, world
         model.train()
