@@ -122,15 +122,11 @@ class Maze(Task):
 
     def count_solutions(self, questions: np.ndarray) -> np.ndarray:
         """Return how many shortest paths questions ``[N, S]`` have, 2 for several, ``[N]``."""
-        ends = ((questions == value).argmax(axis=1) for value in (START, GOAL))
-        passable = np.ascontiguousarray(questions != WALL)
-        return maze_solver.count_paths_batch(passable, *ends, self.side)
+        return maze_solver.count_paths_batch(*_grids(questions), self.side)
 
     def distances(self, boards: np.ndarray) -> np.ndarray:
         """Steps of a shortest path from S to G ``[N]``, -1 where none leads; boards ``[N, S]``."""
-        starts, goals = ((boards == value).argmax(axis=1) for value in (START, GOAL))
-        passable = np.ascontiguousarray(boards != WALL)
-        return maze_solver.distances_batch(passable, starts, goals, self.side)
+        return maze_solver.distances_batch(*_grids(boards), self.side)
 
     def generate(
         self,
@@ -180,8 +176,7 @@ class Maze(Task):
         """Shortest paths ``[N, S]`` as `generate` marks them; what is none stays as it is."""
         rows = np.flatnonzero(self.check(questions, answers))
         right = questions[rows]
-        ends = ((right == value).argmax(axis=1) for value in (START, GOAL))
-        paths = maze_solver.label_batch(np.ascontiguousarray(right != WALL), *ends, self.side)
+        paths = maze_solver.label_batch(*_grids(right), self.side)
         relabelled = answers.copy()
         relabelled[rows] = np.where(paths, np.uint8(PATH), right)
         return relabelled
@@ -229,6 +224,12 @@ class Maze(Task):
     def _place(self, values: np.ndarray, value: int) -> str:
         cell = int((values == value).argmax())
         return f"r{cell // self.side + 1}c{cell % self.side + 1}"
+
+
+def _grids(boards: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Open cells ``[N, S]``, starts and goals ``[N]`` of boards ``[N, S]``, for a search."""
+    starts, goals = ((boards == value).argmax(axis=1) for value in (START, GOAL))
+    return np.ascontiguousarray(boards != WALL), starts, goals
 
 
 def _values_of(cells: str) -> np.ndarray:

@@ -163,10 +163,7 @@ class PaddedSudoku(Task):
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Return which answers are complete, valid and keep the givens, bool ``[...]``."""
         question, answer = np.broadcast_arrays(question, answer)
-        right = np.zeros(question.shape[:-1], bool)
-        for board, rows, cells in self._by_size(question):
-            right[rows] = board.check(question[rows][..., cells], answer[rows][..., cells])
-        return right
+        return self._of_boards("check", question, answer, dtype=bool)
 
     def conflicts(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Return which digits repeat in their row, column or box, or replace a given."""
@@ -180,10 +177,7 @@ class PaddedSudoku(Task):
 
     def count_solutions(self, questions: np.ndarray) -> np.ndarray:
         """Return how many solutions questions have, see `Sudoku.count_solutions`."""
-        counts = np.zeros(len(questions), np.int64)
-        for board, rows, cells in self._by_size(questions):
-            counts[rows] = board.count_solutions(questions[rows][:, cells])
-        return counts
+        return self._of_boards("count_solutions", questions, dtype=np.int64)
 
     # Symmetries and splits
 
@@ -194,11 +188,11 @@ class PaddedSudoku(Task):
 
     def split_keys(self, questions: np.ndarray, answers: np.ndarray) -> list[bytes]:
         """Return those of the boards, so that padding changes no split."""
-        return self._keys("split_keys", questions, answers)
+        return self._of_boards("split_keys", questions, answers, dtype=object).tolist()
 
     def image_keys(self, questions: np.ndarray) -> list[bytes]:
         """Return those of the boards."""
-        return self._keys("image_keys", questions)
+        return self._of_boards("image_keys", questions, dtype=object).tolist()
 
     def are_images(self, questions: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Return which boards are images of the others, bool ``[N]``."""
@@ -261,11 +255,12 @@ class PaddedSudoku(Task):
             if (rows := np.asarray(sizes == size)).any():
                 yield board, rows, self._cells(size)
 
-    def _keys(self, method: str, *arrays: np.ndarray) -> list[bytes]:
-        keys = np.empty(len(arrays[0]), object)
+    def _of_boards(self, method: str, *arrays: np.ndarray, dtype: type) -> np.ndarray:
+        """What a method of the boards says of each of ``arrays [..., seq_len]``, ``[...]``."""
+        found = np.zeros(arrays[0].shape[:-1], dtype)
         for board, rows, cells in self._by_size(arrays[0]):
-            keys[rows] = getattr(board, method)(*(array[rows][:, cells] for array in arrays))
-        return keys.tolist()
+            found[rows] = getattr(board, method)(*(array[rows][..., cells] for array in arrays))
+        return found
 
     def _lifted(self, size: int, permutation: Permutation) -> Permutation:
         """A permutation of one size's boards as one of this task's."""
