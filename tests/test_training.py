@@ -250,6 +250,11 @@ def test_evaluation_uses_the_average_and_training_goes_on_without_it(data, tmp_p
         np.testing.assert_array_equal(loaded[name], array)
         assert (raw[name] != array).any(), name
     assert results["all"]["count"] == 24
+    rows = []
+    again, _ = trainer.evaluate(rows.append)
+    assert again["all"] == results["all"]
+    assert sum(rows) == 24
+    assert_same(arrays_of_weights(trainer), raw)
 
 
 def test_load_checkpoint_starts_anew_from_the_weights(data, tmp_path):
