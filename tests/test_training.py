@@ -255,6 +255,8 @@ def test_evaluation_uses_the_average_and_training_goes_on_without_it(data, tmp_p
     assert again["all"] == results["all"]
     assert sum(rows) == 24
     assert_same(arrays_of_weights(trainer), raw)
+    own, _ = evaluate(trainer.evaluation, trainer.test_data)
+    assert own["all"]["lm_loss"] != again["all"]["lm_loss"]
 
 
 def test_load_checkpoint_starts_anew_from_the_weights(data, tmp_path):
