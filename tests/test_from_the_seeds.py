@@ -32,11 +32,16 @@ RUN = {
 OTHERS = {"git"}  # what the page calls that is not of this package
 
 
-def small(words):
-    """A command with little to do: its own options and keys, but for those of size."""
+def small(words, number):
+    """A command with little to do: its own options and keys, but for those of size.
+
+    Runs without a name of their own, which begin in one second, get the command's number for one.
+    """
     if "pretrain.py" in words:
         kept = [word for word in words if word.partition("=")[0] not in RUN]
-        return [*kept, *(f"{key}={value}" for key, value in RUN.items())]
+        named = any(word.lstrip("+").startswith("run_name=") for word in words)
+        name = [] if named else [f"run_name=run{number}"]
+        return [*kept, *(f"{key}={value}" for key, value in RUN.items()), *name]
     words = list(words)
     if "--checkpoint" in words:
         words += ["--trajectories", "1"]
@@ -96,9 +101,9 @@ def published_checkpoint(things_of_the_page):
 def test_commands_run(published_checkpoint, monkeypatch, capsys):
     found = [list(command.words) for command in commands(PAGE)]
     assert len(found) > 20
-    for words in found:
+    for number, words in enumerate(found):
         if words[0] in OTHERS:
             continue
         solves = words[:2] in (["trm", "solve"], ["python", "single_inference.py"])
-        status = run(small(words), monkeypatch)
+        status = run(small(words, number), monkeypatch)
         assert status == 0 or (solves and status == 1), (words, capsys.readouterr().err)
