@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from runs import arrays_of, assert_same, config, take_steps
-from test_model import make, make_batch
+from tiny import make, make_batch
 
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import draw_dropout

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from tiny import SMALL, make, make_batch
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config, train_config
@@ -18,24 +19,6 @@ from trm_mlx.models.variants import VARIANTS
 from trm_mlx.train.losses import act_metrics, row_losses, stablemax_cross_entropy
 from trm_mlx.train.optim import sign_descent
 from trm_mlx.train.step import TrainState
-
-TINY = {"hidden_size": 16, "num_heads": 2, "L_layers": 1, "H_cycles": 2, "L_cycles": 2}
-
-
-def make(name="trm", seq_len=9, **changes):
-    arch = arch_config(name, **{**TINY, "puzzle_emb_len": 2, "halt_max_steps": 3, **changes})
-    sizes = {"seq_len": seq_len, "vocab_size": 6, "num_puzzle_identifiers": 4}
-    return build_model(ModelConfig.of(arch, **sizes))
-
-
-def make_batch(rows=4, seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-        "inputs": mx.array(rng.integers(0, 6, (rows, 9)).astype(np.int32)),
-        "labels": mx.array(rng.integers(1, 6, (rows, 9)).astype(np.int32)),
-        "puzzle_identifiers": mx.array(rng.integers(0, 4, rows).astype(np.int32)),
-    }
-
 
 # Parameters
 
@@ -233,7 +216,7 @@ def test_memory_of_a_training_step_does_not_grow_with_the_cycles():
         model = make(H_cycles=cycles, hidden_size=64, seq_len=64)
         config = train_config(
             {
-                "arch": {**vars(arch_config("trm", **TINY)), "name": "trm"},
+                "arch": {**vars(arch_config("trm", **SMALL)), "name": "trm"},
                 "data_paths": ["none"],
                 "epochs": 1,
                 "eval_interval": None,

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from test_model import make, make_batch
+from tiny import make, make_batch
 
 import trm_mlx
 from trm_mlx import InputError
