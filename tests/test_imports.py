@@ -63,7 +63,7 @@ LIBRARIES = {
     },
     "torch": {"convert", "bench/reference.py"},
     "safetensors": {"convert"},
-    "wandb": {"run/log.py"},
+    "wandb": {"run/report.py"},
     "argcomplete": {"cli"},
     "huggingface_hub": {"builders", "convert/sources.py"},
     "pyarrow": {"data/tables.py"},

@@ -11,8 +11,8 @@ import pytest
 from runs import arrays_of, assert_same, config, take_steps
 
 from trm_mlx.progress import ProgressBar
-from trm_mlx.run import log
-from trm_mlx.run.log import Forecast
+from trm_mlx.run import report
+from trm_mlx.run.report import Forecast
 from trm_mlx.run.trainer import Trainer
 
 
@@ -28,7 +28,7 @@ def foretold(seconds, total=65_104, first=0):
 
 
 def test_a_run_that_cannot_end_says_so(monkeypatch):
-    monkeypatch.setattr(log.device, "device_kind", lambda: "cpu")
+    monkeypatch.setattr(report.device, "device_kind", lambda: "cpu")
     step, line = foretold([660.0] * 3)
     assert step == 1
     assert line.startswith("65,103 steps, 11 min each on this CPU: 497 days; to see the end, use a")
@@ -36,7 +36,7 @@ def test_a_run_that_cannot_end_says_so(monkeypatch):
     step, line = foretold([30.0] + [6.0] * 9)  # the first compiles
     assert step == 3
     assert line.startswith("65,101 steps, 6 s each on this CPU: 5 days")
-    monkeypatch.setattr(log.device, "device_kind", lambda: "metal")
+    monkeypatch.setattr(report.device, "device_kind", lambda: "metal")
     assert "on this GPU: 5 days; to see the end, use a smaller" in foretold([30.0] + [6.0] * 9)[1]
 
 
@@ -49,8 +49,8 @@ def test_other_runs_say_less():
 
 
 def test_the_report_prints_it_once(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(log, "_LONG_STEP", 0.0)
-    monkeypatch.setattr(log, "_LONG_RUN", 0.0)
+    monkeypatch.setattr(report, "_LONG_STEP", 0.0)
+    monkeypatch.setattr(report, "_LONG_RUN", 0.0)
     Trainer(config(data, tmp_path / "r", epochs=2)).fit()
     assert capsys.readouterr().err.count("5 steps, ") == 1
 

@@ -9,7 +9,8 @@ from trm_mlx import InputError
 from trm_mlx.cli import main
 from trm_mlx.config_io import load_config
 from trm_mlx.run import checkpoint
-from trm_mlx.run.log import Report, SpikeWatch
+from trm_mlx.run.log import MetricsLog
+from trm_mlx.run.report import Report, SpikeWatch
 
 
 def make_run(run, losses):
@@ -84,11 +85,12 @@ def test_options(capsys):
 
 
 def test_a_line_that_the_disk_takes_in_pieces_is_whole(tmp_path, monkeypatch):
-    with Report(tmp_path, load_config(["data=generate:sudoku4x4"]), 0, 1, True) as report:
-        file = report._log
-        pieces = SimpleNamespace(write=lambda line: file.write(line[:7]), close=file.close)
-        monkeypatch.setattr(report, "_log", pieces)
-        report.train(1, {"count": 0.0, "lm_loss": 1.0})
+    log = MetricsLog(tmp_path, 0, True)
+    file = log._file
+    pieces = SimpleNamespace(write=lambda line: file.write(line[:7]), close=file.close)
+    monkeypatch.setattr(log, "_file", pieces)
+    log.write(1, {"train/count": 0.0, "train/lm_loss": 1.0})
+    log.close()
     line = '{"step": 1, "train/count": 0.0, "train/lm_loss": 1.0}\n'
     assert (tmp_path / "metrics.jsonl").read_text() == line
 

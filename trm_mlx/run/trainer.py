@@ -29,7 +29,7 @@ from trm_mlx.models.operations import flop
 from trm_mlx.models.variants import recursion_at
 from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
 from trm_mlx.run.folder import RunFolder, check_newest, fill_names
-from trm_mlx.run.log import Report, check_numbers, check_wandb
+from trm_mlx.run.report import Report, check_numbers, check_wandb
 from trm_mlx.run.resume import check_resumable, restore, restore_evaluators, start_from
 from trm_mlx.run.signals import StopTraining, synced_stop
 from trm_mlx.tasks.arc_rows import parts_of
