@@ -401,7 +401,7 @@ def test_a_puzzle_is_shown_in_all_its_images(tmp_path):
 
 
 def test_images_show_no_test_puzzle(tmp_path):
-    """4x4 grids are images of each other: without care nearly every batch would show some."""
+    """4x4 grids are images of two of them: without care nearly every batch would show some."""
     task = tasks.get("sudoku4x4")
     run = config(store(tmp_path / "d", "sudoku4x4", 100), augment=True, epochs=4)
     data, test = open_train(run), open_test(run)
