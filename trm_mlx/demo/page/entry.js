@@ -17,6 +17,7 @@ export async function begin(text) {
   find("format").textContent = model.format;
   find("text").classList.toggle("rows", model.by_rows);
   find("level").replaceChildren(...model.levels.map(name => new Option(name)));
+  find("level").selectedIndex = model.levels.length - 1; // the others are solved in a step or two
   find("level").parentElement.hidden = !model.levels.length;
   await enter(text ?? model.example ?? model.blank);
   const untouched = page.model === model && page.state === "ready" && page.text === model.blank;
