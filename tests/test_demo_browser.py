@@ -75,6 +75,13 @@ def symbols(page):
     return "".join(cell or "." for cell in page.locator("[role=gridcell]").all_inner_texts())
 
 
+def hold(page, path):
+    """The next request of a path, in a list; it waits until something is done with it."""
+    held = []
+    page.route(f"**/{path}", lambda route: held.append(route), times=1)
+    return held
+
+
 def solve(page):
     page.get_by_role("button", name="Solve", exact=True).click()
     page.wait_for_selector("#numbers:not([hidden])")
@@ -312,6 +319,53 @@ def test_a_server_that_is_gone(visit, address):
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#status")).to_have_text("Press Solve.")
     assert symbols(page) == "." * 16
+
+
+def test_the_models_come_late_or_not_at_all(browser, address):
+    """Until the server has said what models there are, nothing can be done, and nothing breaks."""
+    context = browser.new_context()
+    page, held, errors = context.new_page(), [], []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.route("**/models", lambda route: held.append(route))
+    with page.expect_request("**/models"):
+        page.goto(address)
+    status, button = page.locator("#status"), page.locator("#solve")
+    expect(status).to_have_text("Reading the puzzle…")
+    expect(button).to_be_disabled()
+    for name in ("New puzzle", "Clear"):
+        page.get_by_role("button", name=name).click()
+    page.locator("#text").fill("1...")
+    page.evaluate(PASTE, PUZZLE)
+    held.pop().abort()
+    expect(page.locator("#status.bad")).to_have_text(GONE)
+    page.unroute("**/models")
+    button.click()  # Try again
+    expect(status).to_have_text("Press Solve.")
+    assert symbols(page) == PUZZLE
+    solve(page)
+    assert symbols(page) == ANSWER
+    assert errors == []
+    context.close()
+
+
+@pytest.mark.parametrize("path", ["entry", "generate", "solve"])
+def test_each_request_may_be_slow_or_lost(visit, address, path):
+    """Whatever is pressed meanwhile, the page ends with a puzzle that can be solved."""
+    page = visit(address)
+    begin = {"entry": "Clear", "generate": "New puzzle", "solve": "Solve"}[path]
+    for others in (["Clear"], ["New puzzle"], ["Clear", "New puzzle"]):
+        for lost in (False, True):
+            held = hold(page, path)
+            with page.expect_request(f"**/{path}"):
+                page.get_by_role("button", name=begin, exact=True).click()
+            for name in others:
+                page.get_by_role("button", name=name).click()
+            if held:
+                held[0].abort() if lost else held[0].continue_()
+            expect(page.locator("#status")).to_have_text("Press Solve.")
+            assert symbols(page) == re.sub(r"[^.\d]", "", page.locator("#text").input_value())
+            solve(page)
+            assert page.locator("#status.right").count() == 1
 
 
 def test_the_pointer_rests_where_a_board_comes(visit, address):
