@@ -559,3 +559,14 @@ def test_images_of_puzzles_are_drawn():
     known = task.image_keys(task.parse_batch(HARDEST))
     assert set(task.image_keys(puzzles.questions)) == set(known)
     assert len(set(known)) == len(HARDEST)
+
+
+@pytest.mark.parametrize("name", ["sudoku9x9", "maze10x10", "maze30x30"])
+def test_levels_get_harder(name):
+    task = tasks.get(name)
+    assert list(task.levels) == ["easy", "hard", "hardest"]
+    ratings = [
+        task.generate(3, np.random.default_rng(0), **options).ratings.min()
+        for options in task.levels.values()
+    ]
+    assert ratings == sorted(set(ratings))
