@@ -25,12 +25,13 @@ install: $(VENV)/demo.stamp
 train: $(VENV)/demo.stamp
 	$(RUN) dataset/build_sudoku_dataset.py --generate 4 --num-train 20000 --num-test 500 \
 		--extra-givens 6 --output-dir data/sudoku4x4 --overwrite
-	rm -rf checkpoints/demo
+	@rm -rf checkpoints/demo
 	$(RUN) pretrain.py experiment=sudoku4x4 checkpoint_path=checkpoints/demo
 
 # Of the puzzles held out, three on which the first step does not suffice: this model's own.
 demo: train
-	$(RUN) single_inference.py --checkpoint checkpoints/demo --data data/sudoku4x4 \
+	@echo "Of the 500 puzzles held back, the three that take this model the most steps:"
+	@$(RUN) single_inference.py --checkpoint checkpoints/demo --data data/sudoku4x4 \
 		--index $$($(RUN) tools/hardest.py checkpoints/demo data/sudoku4x4)
 	@printf '%s\n' "A step that changes cells is the model correcting itself. Go on with" \
 		"  $(VENV)/bin/trm solve --checkpoint checkpoints/demo ...2.1..3.....2.   a puzzle of yours" \
@@ -51,10 +52,11 @@ clean:
 	rm -rf $(VENV) data/sudoku4x4 checkpoints/demo
 
 $(VENV)/demo.stamp: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
-	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRA)]"
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
+	@echo "Installing into $(VENV); this takes a minute or two."
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRA)]"
+	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRA),test]"

@@ -5,7 +5,7 @@ import sys
 
 from trm_mlx.cli import main
 
-EXAMPLE = ".6.3.......5.9.1..4......8.......2.5..2.1..9......7..13....4....7.6.......9.5...8"
+EXAMPLE = "...9....63.1..5.7.....2.3......4.....17..8...85.7...4.........9..8..7.5.6.....2.."
 WAYS = f"""\
 An example for the bundled Sudoku model; to solve your own:
   python single_inference.py "{EXAMPLE}"

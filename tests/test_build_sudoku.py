@@ -244,7 +244,7 @@ def test_copies_show_no_test_solution(tmp_path, monkeypatch):
 
 
 def test_real_symmetries_show_no_test_solution(tmp_path):
-    """4x4 grids are images of each other: nearly every unchecked build would show some."""
+    """4x4 grids are images of two of them: nearly every unchecked build would show some."""
     puzzles = puzzles_of(4, 60)
     path = write_csv(tmp_path / "p.csv", puzzles)
     train, test = build(tmp_path / "d", "--input", path, "--num-test", 30, "--num-aug", 20)

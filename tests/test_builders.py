@@ -61,7 +61,8 @@ def test_function_and_command_write_the_same(keywords, tmp_path, capsys):
     folder = tmp_path / "command"
     assert main(["build", name, "--output-dir", str(folder), *words_of(values)]) == 0
     output = capsys.readouterr()
-    assert output.out == f"{folder}: {built.summary}\n"
+    notes = [f"note: {note}" for note in built.notes]
+    assert output.out.splitlines() == [f"{folder}: {built.summary}", *notes]
     assert output.err.splitlines() == [f"warning: {warning}" for warning in built.warnings]
     assert contents(folder) == contents(built.folder)
     trm_mlx.PuzzleDataset([built.folder], "train")

@@ -23,6 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PUZZLE = "...2.1..3.....2."
 ANSWER = "4312213432411423"
+MARKS = ("given", "filled", "new", "changed", "breaks a rule")
 GONE = re.compile(r"^The server does not answer. Start it again with: trm demo")
 PASTE = """text => {
   const clipboardData = new DataTransfer();
@@ -74,6 +75,13 @@ def symbols(page):
     return "".join(cell or "." for cell in page.locator("[role=gridcell]").all_inner_texts())
 
 
+def hold(page, path):
+    """The next request of a path, in a list; it waits until something is done with it."""
+    held = []
+    page.route(f"**/{path}", lambda route: held.append(route), times=1)
+    return held
+
+
 def solve(page):
     page.get_by_role("button", name="Solve", exact=True).click()
     page.wait_for_selector("#numbers:not([hidden])")
@@ -108,6 +116,7 @@ def test_steps_and_trajectories(visit, address):
     assert page.locator("#trajectories .answer[aria-pressed=true]").count() == 1
     page.locator("#step").fill("3")
     assert page.locator("#number").inner_text() == "3 of 8"
+    assert page.locator("#attempt").inner_text() == "Attempt 1 of 2"
     assert page.locator(".board .filled").count() > 0
     page.get_by_label("Attempts", exact=True).fill("300")
     page.get_by_role("button", name="Solve", exact=True).click()
@@ -193,6 +202,18 @@ def test_dark_and_light(visit, address):
     assert brightness["dark"] < 100
 
 
+def test_in_print(visit, address):
+    page = visit(address, color_scheme="dark")
+    solve(page)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(251, 251, 250)"
+    expect(page.locator("#number")).to_have_text("1 of 1")
+    for id in ("#board", "#status", "#number", "#legend"):
+        expect(page.locator(id)).to_be_visible()
+    for id in ("#solve", "#play", "#step", "#palette", "#model"):
+        expect(page.locator(id)).to_be_hidden()
+
+
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """Addresses of pages with an untrained model, by task."""
@@ -217,8 +238,10 @@ def test_a_large_board_on_a_phone(visit, untrained):
         width = "document.documentElement.scrollWidth"
         assert page.evaluate(width) == 375
         page.locator("[role=gridcell]").nth(2).tap()
-        page.get_by_role("button", name="1", exact=True).tap()
-        expect(page.locator("#text")).to_have_value(re.compile(r"^\.613"))
+        page.get_by_role("button", name="2", exact=True).tap()
+        expect(page.locator("#text")).to_have_value(re.compile(r"^\.\.29"))
+        expect(page.locator("#level")).to_have_value("hardest")
+        expect(page.locator("#legend li")).to_have_text([*MARKS, "how sure of a cell"])
         box = page.locator("[role=gridcell]").nth(80).bounding_box()
         assert box["width"] >= 30
         assert box["x"] + box["width"] <= 375
@@ -236,7 +259,8 @@ def test_a_maze_is_drawn(visit, untrained):
         page = visit(address, viewport={"width": 1000, "height": 800})
         expect(page.locator("#status")).to_have_text("Press Solve.")
         page.get_by_role("button", name="Clear").click()
-        expect(page.locator("#text")).to_have_value(re.compile(r"^S\.\.\.\.\.\."))
+        expect(page.locator("#text")).to_have_value(re.compile(r"^S\.{6}\n(\.{7}\n){5}\.{6}G$"))
+        assert "how sure of a cell" not in page.locator("#legend").inner_text()
         cells = page.locator("[role=gridcell]")
         cells.nth(8).hover()
         page.mouse.down()
@@ -295,6 +319,53 @@ def test_a_server_that_is_gone(visit, address):
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#status")).to_have_text("Press Solve.")
     assert symbols(page) == "." * 16
+
+
+def test_the_models_come_late_or_not_at_all(browser, address):
+    """Until the server has said what models there are, nothing can be done, and nothing breaks."""
+    context = browser.new_context()
+    page, held, errors = context.new_page(), [], []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.route("**/models", lambda route: held.append(route))
+    with page.expect_request("**/models"):
+        page.goto(address)
+    status, button = page.locator("#status"), page.locator("#solve")
+    expect(status).to_have_text("Reading the puzzle…")
+    expect(button).to_be_disabled()
+    for name in ("New puzzle", "Clear"):
+        page.get_by_role("button", name=name).click()
+    page.locator("#text").fill("1...")
+    page.evaluate(PASTE, PUZZLE)
+    held.pop().abort()
+    expect(page.locator("#status.bad")).to_have_text(GONE)
+    page.unroute("**/models")
+    button.click()  # Try again
+    expect(status).to_have_text("Press Solve.")
+    assert symbols(page) == PUZZLE
+    solve(page)
+    assert symbols(page) == ANSWER
+    assert errors == []
+    context.close()
+
+
+@pytest.mark.parametrize("path", ["entry", "generate", "solve"])
+def test_each_request_may_be_slow_or_lost(visit, address, path):
+    """Whatever is pressed meanwhile, the page ends with a puzzle that can be solved."""
+    page = visit(address)
+    begin = {"entry": "Clear", "generate": "New puzzle", "solve": "Solve"}[path]
+    for others in (["Clear"], ["New puzzle"], ["Clear", "New puzzle"]):
+        for lost in (False, True):
+            held = hold(page, path)
+            with page.expect_request(f"**/{path}"):
+                page.get_by_role("button", name=begin, exact=True).click()
+            for name in others:
+                page.get_by_role("button", name=name).click()
+            if held:
+                held[0].abort() if lost else held[0].continue_()
+            expect(page.locator("#status")).to_have_text("Press Solve.")
+            assert symbols(page) == re.sub(r"[^.\d]", "", page.locator("#text").input_value())
+            solve(page)
+            assert page.locator("#status.right").count() == 1
 
 
 def test_the_pointer_rests_where_a_board_comes(visit, address):

@@ -22,6 +22,7 @@ from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks import Puzzles, Task, registry
 from trm_mlx.tasks import holdout as task_split
 from trm_mlx.tasks.holdout import draw, draw_distinct, fingerprints, held_out
+from trm_mlx.tasks.sudoku import HARDEST
 from trm_mlx.train.augment import Augmentation
 from trm_mlx.train.batches import open_test, open_train, train_stream
 
@@ -401,7 +402,7 @@ def test_a_puzzle_is_shown_in_all_its_images(tmp_path):
 
 
 def test_images_show_no_test_puzzle(tmp_path):
-    """4x4 grids are images of each other: without care nearly every batch would show some."""
+    """4x4 grids are images of two of them: without care nearly every batch would show some."""
     task = tasks.get("sudoku4x4")
     run = config(store(tmp_path / "d", "sudoku4x4", 100), augment=True, epochs=4)
     data, test = open_train(run), open_test(run)
@@ -547,3 +548,25 @@ def test_a_task_that_does_not_do_what_it_says(monkeypatch, board, message):
     data = open_train(config("generate:liar"))
     with pytest.raises(InputError, match=message):
         data.batch(8, rng())
+
+
+def test_images_of_puzzles_are_drawn():
+    task = tasks.get("sudoku9x9")
+    puzzles = task.generate(40, np.random.default_rng(0), images_of=HARDEST)
+    assert task.check(puzzles.questions, puzzles.answers).all()
+    assert (task.solve(puzzles.questions)[0] == 1).all()
+    assert len(np.unique(puzzles.questions, axis=0)) == 40
+    known = task.image_keys(task.parse_batch(HARDEST))
+    assert set(task.image_keys(puzzles.questions)) == set(known)
+    assert len(set(known)) == len(HARDEST)
+
+
+@pytest.mark.parametrize("name", ["sudoku9x9", "maze10x10", "maze30x30"])
+def test_levels_get_harder(name):
+    task = tasks.get(name)
+    assert list(task.levels) == ["easy", "hard", "hardest"]
+    ratings = [
+        task.generate(3, np.random.default_rng(0), **options).ratings.min()
+        for options in task.levels.values()
+    ]
+    assert ratings == sorted(set(ratings))

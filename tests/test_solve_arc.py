@@ -107,7 +107,7 @@ def test_a_puzzle_by_its_name(place, capsys, index):
     for number, step in enumerate(solution.outputs, start=1):
         sure = re.escape(percent(step.confidence))
         assert re.search(rf"^step +{number} .* sure it is done +{sure}$", output, re.M)
-    assert "label missed, stopped at step 3, sure it is done 0.0 %" in output
+    assert "Not solved: stopped at step 3, not the dataset's answer, sure" in output
     assert "attempts 1, network runs 3, answer chosen by q" in output
     assert "rules" not in output
     assert status == 1
@@ -140,11 +140,11 @@ def test_an_answer_that_is_the_label(place, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(Solver, "solve", knowing)
     words = ["--data", place / "data", "--name", "ab12", "--save", tmp_path / "out.html"]
     assert solve(place, *words) == 0
-    assert "label matched, halted at step 3, sure it is done" in capsys.readouterr().out
+    assert "Solved: halted at step 3, the dataset's answer, sure" in capsys.readouterr().out
     recording = json.loads(
         re.search(r"^const recording = (.*);$", (tmp_path / "out.html").read_text(), re.M)[1]
     )
-    assert recording["ending"] == "halted at step 3, label matched"
+    assert recording["ending"] == "halted at step 3, the dataset's answer"
     assert recording["painted"]
     assert recording["rows"] >= 3
     assert recording["columns"] >= 3
@@ -165,7 +165,7 @@ def test_pictures(place, tmp_path, capsys, suffix):
     assert re.findall(r"^step (\d) of 3", output, re.M) == ["1", "2", "3"]
     assert "break a rule" not in output  # there is none
     assert " 1 2 3\n 4 5 6\n" in output
-    assert "stopped at step 3, label missed" in output
+    assert "stopped at step 3, not the dataset's answer" in output
     if suffix == "html":
         text = target.read_text("utf-8")
         assert len(text) > 5_000

@@ -1,6 +1,6 @@
 """Draws what happens inside a model while it solves a puzzle, for docs/how_it_thinks.md.
 
-python tools/thinking.py ".6.3.......5.9.1..4......8...[81 cells]" -o docs/states.png
+python tools/thinking.py "...9....63.1..5.7.....2.3.....[81 cells]" -o docs/states.png
 """
 
 import argparse
@@ -44,12 +44,16 @@ def figure(boards: np.ndarray, question: np.ndarray, outputs: tuple[StepOutput, 
     right.axhline(99, color="#6e7781", linewidth=1, linestyle=":")
     right.annotate("99 %: it stops", (1, 99), (1, 90), color="#6e7781", fontsize="small")
     right.set(title="how sure it is that it is done, per cent", xlabel="step", ylim=(-4, 104))
-    for state, colour in (("z_H", SURE), ("z_L", NOTES)):
-        words = {"z_H": "z_H, read as the answer", "z_L": "z_L, its notes"}[state]
-        below.plot(steps[1:], movement(outputs, state), "o-", color=colour, label=words)
+    # Both show where they meet.
+    hollow = {"marker": "s", "markersize": 9, "markerfacecolor": "none"}
+    for state, words, style in (
+        ("z_H", "z_H, read as the answer", {"marker": "o", "color": SURE}),
+        ("z_L", "z_L, its notes", {"color": NOTES, **hollow}),
+    ):
+        below.plot(steps[1:], movement(outputs, state), label=words, **style)
     below.set(title="how far the states move in a step, by their length", xlabel="step")
-    below.set_ylim(bottom=0)
-    below.legend(frameon=False)
+    below.set_ylim(0, 1.35 * below.get_ylim()[1])
+    below.legend(frameon=False, loc="upper center", ncols=2)
     for axes in (left, right, below):
         axes.set_xticks(steps)
         axes.spines[["top", "right"]].set_visible(False)

@@ -30,6 +30,7 @@ import trm_mlx  # noqa: F401  isort: skip
 import yaml
 
 from trm_mlx import load
+from trm_mlx.commands.plot import COLOURS
 from trm_mlx.models.operations import flop
 from trm_mlx.models.variants import recursion_at
 from trm_mlx.run.log import METRICS_FILE, read_log
@@ -106,7 +107,7 @@ def compare(arguments: argparse.Namespace) -> None:
         writer.writerows(
             (*p[:3], f"{p.minutes:.2f}", f"{p.eflop:.4f}", f"{p.accuracy:.4f}") for p in points
         )
-    draw(points, arguments.output.with_suffix(".png"))
+    draw(points, titles, arguments.output.with_suffix(".png"))
     for name in dict.fromkeys(point.set for point in points):
         for recipe in dict.fromkeys(point.run for point in points):
             curve = [point for point in points if (point.run, point.set) == (recipe, name)]
@@ -162,36 +163,39 @@ def planned_steps(settings: dict, log: list[dict[str, float]]) -> int:
     return round(first * settings["epochs"] / epochs)
 
 
-def draw(points: list[Point], target: Path) -> None:
+def draw(points: list[Point], titles: dict[str, str], target: Path) -> None:
     """Accuracy by minutes and by EFLOP, a row of panels for every set."""
     from matplotlib.figure import Figure
 
     sets = list(dict.fromkeys(point.set for point in points))
+    runs = list(dict.fromkeys(point.run for point in points))
     figure = Figure(figsize=(10, 3.6 * len(sets)), layout="constrained")
     for row, name in zip(figure.subplots(len(sets), 2, squeeze=False), sets, strict=True):
         for axes, field, label in zip(
-            row, ("minutes", "eflop"), ("minutes", "EFLOP, computed"), strict=True
+            row, ("minutes", "eflop"), ("minutes", "EFLOP (10¹⁸ operations), computed"), strict=True
         ):
-            for recipe in dict.fromkeys(point.run for point in points):
+            for number, recipe in enumerate(runs):
                 curve = [p for p in points if (p.run, p.set) == (recipe, name)]
                 axes.plot(
                     [getattr(point, field) for point in curve],
                     [100 * point.accuracy for point in curve],
                     marker="o",
                     markersize=3,
-                    label=recipe,
+                    color=COLOURS[number % len(COLOURS)],
+                    linewidth=3 - 2 * number / len(runs),  # so that all show where they coincide
+                    label=titles.get(recipe, recipe),
                 )
             axes.set(xlabel=label, ylabel="solved, %", title=name, ylim=(-2, 102))
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.savefig(target, dpi=110)
 
 
 def set_title(text: str) -> tuple[str, str]:
-    name, separator, title = text.partition("=")
+    name, separator, title = text.rpartition("=")  # a run's name may be an option and its value
     if not separator:
-        raise argparse.ArgumentTypeError(f"{text}: write SET=TITLE")
+        raise argparse.ArgumentTypeError(f"{text}: write NAME=TITLE")
     return name, title
 
 
@@ -210,7 +214,12 @@ def main() -> None:
         "--share", type=float, nargs="+", default=[0.1, 0.2, 0.4, 0.5, 0.9, 0.98]
     )
     comparing.add_argument(
-        "--name", type=set_title, nargs="+", default=[], metavar="SET=TITLE", help="titles of sets"
+        "--name",
+        type=set_title,
+        nargs="+",
+        default=[],
+        metavar="NAME=TITLE",
+        help="titles of sets, and in the picture of runs",
     )
     comparing.set_defaults(action=compare)
     arguments = parser.parse_args()

@@ -31,7 +31,7 @@ VERBS = {
     "doctor": ("trm_mlx.commands.doctor", "look at this machine and say what is wrong"),
     "bench": ("trm_mlx.commands.bench", "measure the speed of this machine"),
     "convert": ("trm_mlx.commands.convert", "convert a checkpoint from PyTorch"),
-    "export": ("trm_mlx.commands.export", "write a checkpoint for PyTorch"),
+    "export": ("trm_mlx.commands.export", "write a file for PyTorch, or for Swift and C++"),
 }
 
 # What the system says of a path that it will not even look at.

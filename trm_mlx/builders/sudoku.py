@@ -15,6 +15,7 @@ from trm_mlx.builders.tables import (
     add_source,
     ambiguous,
     each,
+    leaked_rows,
     leaks,
     read_sources,
     subsample,
@@ -36,7 +37,7 @@ from trm_mlx.tasks.base import Puzzles, Task
 from trm_mlx.tasks.padded_sudoku import PaddedSudoku, shares
 from trm_mlx.tasks.sudoku import Sudoku
 
-ALL_IMAGES = "all 4x4 grids are images of each other, only larger boards test what is new"
+ALL_IMAGES = "all 4x4 solutions are images of two, only larger boards test what is new"
 
 
 def build_sudoku(
@@ -92,7 +93,7 @@ def build_sudoku(
         task = _task_of([*sizes, *held_out], max_grid_size)
         if 4 in sizes and num_aug:
             raise InputError(
-                "num_aug with generate=4: the 288 grids are images of each other, so copies would "
+                "num_aug with generate=4: the 288 grids are images of two of them, so copies would "
                 "show test solutions; raise num_train instead"
             )
         remedy = ALL_IMAGES if 4 in held_out else LEAKED
@@ -116,8 +117,22 @@ def build_sudoku(
     built = write_splits(output_dir, task, chunks, len(train.ratings), num_aug, test, overwrite)
     if generate is None:
         warnings += ambiguous(task, train, test)
+    if generate is not None and held_out == [4]:
+        return built._replace(notes=_images_of_4x4(task, train, test))
     warnings += leaks(task, train.questions, test.questions, remedy)
     return built._replace(warnings=tuple(warnings))
+
+
+def _images_of_4x4(task: Sudoku | PaddedSudoku, train: Puzzles, test: Puzzles) -> tuple[str, ...]:
+    """What test puzzles of 4x4 test, whose solutions are held out."""
+    leaked = leaked_rows(task, train.questions, test.questions)
+    if not leaked:
+        return ()
+    return (
+        f"no test puzzle is trained on, nor its solution; but {len(leaked)} of "
+        f"{len(test.ratings)} become training puzzles when digits or rows change places, as there "
+        "are few 4x4 puzzles. Larger boards, --generate 6 or 9, test more",
+    )
 
 
 def _task_of(sizes: list[int], max_grid_size: int | None) -> Sudoku | PaddedSudoku:

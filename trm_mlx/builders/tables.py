@@ -214,6 +214,17 @@ def _solved(task: Task, rows: _Rows, boards: Boards, skipped: list[str] | None) 
 
 def leaks(task: Task, train: np.ndarray, test: np.ndarray, remedy: str = LEAKED) -> list[str]:
     """A warning of test questions that are training questions, or images of them."""
+    leaked = leaked_rows(task, train, test)
+    if not leaked:
+        return []
+    return [
+        f"{len(leaked)} of {len(test)} test puzzles (the first is number {min(leaked) + 1}) are "
+        f"trained on, as they are or as images under symmetries; {remedy}"
+    ]
+
+
+def leaked_rows(task: Task, train: np.ndarray, test: np.ndarray) -> list[int]:
+    """Which test questions ``[N, S]`` are training questions ``[M, S]``, or images of them."""
     tests = _in_chunks("comparing test puzzles", task.image_keys, test)
     rows_of: dict[bytes, list[int]] = {key: [] for key in tests}
     for row, key in enumerate(_in_chunks("comparing training puzzles", task.image_keys, train)):
@@ -227,12 +238,7 @@ def leaks(task: Task, train: np.ndarray, test: np.ndarray, remedy: str = LEAKED)
         leaked += numbers[same].tolist()
         left = zip(pairs, same, strict=True)
         pairs = [(number, rows[1:]) for (number, rows), done in left if not done and rows[1:]]
-    if not leaked:
-        return []
-    return [
-        f"{len(leaked)} of {len(test)} test puzzles (the first is number {min(leaked) + 1}) are "
-        f"trained on, as they are or as images under symmetries; {remedy}"
-    ]
+    return leaked
 
 
 def _in_chunks(

@@ -30,11 +30,13 @@ Boards = tuple[np.ndarray, np.ndarray]  # questions, answers [N, S]
 
 
 class BuiltDataset(NamedTuple):
-    """A dataset that a builder has written: its folder, its size in words, what to beware of."""
+    """A dataset that a builder has written: its folder, its size in words, what to beware of, and
+    what to know of it."""
 
     folder: Path
     summary: str
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def check_options(values: dict[str, Any], **least: int) -> None:
@@ -224,3 +226,5 @@ def run(build: Callable[..., BuiltDataset], **options: Any) -> None:
     for warning in built.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{built.folder}: {built.summary}")
+    for note in built.notes:
+        print(f"note: {note}")

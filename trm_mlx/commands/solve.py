@@ -41,7 +41,7 @@ from trm_mlx.solve.search import DEFAULT_SEARCH, SearchConfig
 from trm_mlx.solve.solver import Solver
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task
-from trm_mlx.view.recording import Recording, judged, matched, percent, recording_of
+from trm_mlx.view.recording import Recording, ending, judged, matched, percent, recording_of
 from trm_mlx.view.save import check_picture, save
 from trm_mlx.view.terminal import Screen, ScreenContext, colourful
 
@@ -297,10 +297,9 @@ def _print_answer(
     task, verdict = recording.task, recording.verdict
     answer = task.decode(solution.answer)
     print(f"\n{task.render(answer, givens=question.values)}\n")
-    print(
-        f"{verdict.words}, {'halted' if solution.halted else 'stopped'} at step {solution.steps}, "
-        f"sure it is done {percent(solution.confidence)}"
-    )
+    solved = "Solved" if verdict.right else "Not solved"
+    how = ending(solution.steps, solution.halted, verdict)
+    print(f"{solved}: {how}, sure it is done {percent(solution.confidence)}")
     print(
         f"attempts {solution.trajectories}, network runs {solution.evaluations}, "
         f"answer chosen by {select}"
@@ -308,7 +307,7 @@ def _print_answer(
     if question.label is not None and task.has_rules:
         words = matched(question.label, answer).words
         several = verdict.right and (question.label != answer).any()
-        print(f"{words}: it has several solutions, of which this is one" if several else words)
+        print(f"{words}, but as right: the puzzle has several" if several else words)
     if not verdict.right and (known := known_of(task, question.values)):
         print(known)
     print()

@@ -112,7 +112,7 @@ SELECTORS = {
         lambda done: _best(done, lambda t: -t.residual),
     ),
     "rule": Selector(
-        "an answer that obeys the rules of the task, else as q; enough when one does",
+        "the first answer that obeys the rules of the task; where none does, as q",
         lambda done, left: bool(done[-1].passes),
         lambda done: _best(done, lambda t: bool(t.passes), lambda t: t.confidence),
     ),

@@ -207,7 +207,7 @@ class Task(Protocol):
         """Return ``count`` random puzzles, each of them solvable. Puzzles may repeat."""
 
     # Options of `generate`, by how hard its puzzles are then, the easiest first.
-    levels: Mapping[str, Mapping[str, int | str]] = {}
+    levels: Mapping[str, Mapping[str, int | str | Sequence[str]]] = {}
 
     def check(self, question: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Return which answers solve their questions by the rules, bool ``[...]``."""

@@ -6,6 +6,7 @@ tokens, one more; 0 is padding. The answer is the question with one shortest pat
 shortest path is right. The search itself is in ``maze_solver.py``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,15 @@ class Maze(Task):
     @property
     def seq_len(self) -> int:
         return self.side**2
+
+    @property
+    def levels(self) -> Mapping[str, Mapping[str, int]]:
+        """Return levels by the length of the shortest path; small boards have none."""
+        if self.side < 10:
+            return {}
+        # What is a long path grows faster than the side: 25 steps of 10x10, 116 of 30x30.
+        powers = {"easy": 1, "hard": 1.2, "hardest": 1.4}
+        return {name: {"min_path_length": int(self.side**n)} for name, n in powers.items()}
 
     # Text
 
@@ -212,9 +222,10 @@ class Maze(Task):
 
     def board_input(self) -> BoardInput:
         """Return how a maze is painted: walls, open cells, one start and one goal."""
+        blank = "." * self.side
         return BoardInput(
             "One line a row: # wall, . open, S start, G goal.",
-            f"S{'.' * (self.seq_len - 2)}G",
+            "\n".join(("S" + blank[1:], *[blank] * (self.side - 2), blank[1:] + "G")),
             keys={"#": "wall", ".": "open", "S": "start", "G": "goal"},
             aliases={" ": "."},
             single="SG",

@@ -21,11 +21,26 @@ GRID_COUNT = {4: 288, 6: 28_200_960}  # solved grids there are; 9x9 has 6.7e21
 PATIENCE = 200_000  # dead ends before `count_solutions` gives up, about a second
 TRIES = 10_000  # failures in a row before `generate` gives up
 _BLANKS = list("".join(BLANKS - {"?"}).encode())
-LEVELS = {"easy": {"extra_givens": 12}, "hard": {"min_rating": 5}, "hardest": {"min_rating": 30}}
 EXAMPLES = {
     4: "...2.1..3.....2.",
     6: ".5..2.4.2..1......3....2....6.5..4..",
-    9: ".6.3.......5.9.1..4......8.......2.5..2.1..9......7..13....4....7.6.......9.5...8",
+    9: "...9....63.1..5.7.....2.3......4.....17..8...85.7...4.........9..8..7.5.6.....2..",
+}
+
+
+# Found by search, and hard for ``sudoku-9x9``: it was trained on neither them nor their solutions.
+HARDEST = (
+    EXAMPLES[9],
+    ".5......3....31.9.4...2.7...47...6..2.8.4.......6.....8...7.2.....3....1.....9.5.",
+    "..4.9.....5.6.....3....2..1..64......9..5....7....1.8.2.......3......5.......8472",
+    ".2..5...1...2..6..4....8.7...8...5..6......2..3...6..9..41......9..8...371...2.4.",
+    "..32.85...7.....9.2.......1....834....645............61..7.......5..43...9.....2.",
+    ".1.8..6..9......2...4.....3....6.5.......4....7.18......2....9.3..2....4.8..5.7..",
+)
+LEVELS = {
+    "easy": {"extra_givens": 12},
+    "hard": {"min_rating": 30},
+    "hardest": {"images_of": HARDEST},
 }
 
 
@@ -56,7 +71,7 @@ class Sudoku(Task):
         return self.size // self.box_rows
 
     @property
-    def levels(self) -> Mapping[str, Mapping[str, int]]:
+    def levels(self) -> Mapping[str, Mapping[str, int | Sequence[str]]]:
         """Return levels by what guessing has to undo; small boards have none."""
         return LEVELS if self.size == 9 else {}
 
@@ -307,6 +322,7 @@ class Sudoku(Task):
         grids: np.ndarray | None = None,
         min_rating: int = 0,
         extra_givens: int = 0,
+        images_of: Sequence[str] = (),
     ) -> Puzzles:
         """Return ``count`` puzzles with exactly one solution each.
 
@@ -315,11 +331,14 @@ class Sudoku(Task):
                 ones. No test solution is trained on where training and test grids differ.
             min_rating: wrong guesses that a puzzle needs at least.
             extra_givens: fill in 0 to this many cells of a minimal puzzle again, at random.
+            images_of: puzzles of which to draw images instead, which are other puzzles to a model.
 
         Raises:
             InputError: the grids are unusable, or 10,000 tries in a row give no puzzle of
                 ``min_rating``.
         """
+        if images_of:
+            return self._images(images_of, count, rng)
         if grids is None:
             grids = self.all_grids() if self.size == 4 else self.random_grids(count, rng)
         grids = self._boards(grids, "grid")
@@ -336,6 +355,15 @@ class Sudoku(Task):
                 "ask for easier ones, or fewer extra givens"
             )
         return Puzzles(questions, answers, ratings)
+
+    def _images(self, texts: Sequence[str], count: int, rng: np.random.Generator) -> Puzzles:
+        """Draw ``count`` random images of puzzles that have one solution each."""
+        questions = self.parse_batch(texts)
+        _, answers, ratings = self.solve(questions)
+        rows, symmetry = rng.integers(len(texts), size=count), self.sample_symmetry(rng, count)
+        return Puzzles(
+            symmetry.apply(questions[rows]), symmetry.apply(answers[rows]), ratings[rows]
+        )
 
     def _boards(self, boards: np.ndarray, noun: str) -> np.ndarray:
         """Check cell values ``[N, seq_len]`` and copy them to uint8."""

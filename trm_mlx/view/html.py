@@ -13,6 +13,7 @@ from trm_mlx.tasks.base import BoardStyle
 from trm_mlx.view.recording import Frame, Recording
 from trm_mlx.view.style import NAMES, Cell, cells_of, legend_of, style_of
 
+CONFIDENCE = "how sure of a cell"  # the bar under it, in the legend
 CellData = tuple[str, str, str, float]  # symbol, name of the mark, fill, confidence
 
 
@@ -82,7 +83,8 @@ def background(cell: Cell) -> str:
 
 def legend_data(style: BoardStyle) -> list[dict[str, str]]:
     """Return the entries of a legend: words, class and, of painted boards, background."""
-    return [
+    marks = [
         {"words": words, "mark": NAMES[cell.mark], "fill": background(cell) if style.fills else ""}
         for words, cell in legend_of(style)
     ]
+    return marks if style.fills else [*marks, {"words": CONFIDENCE, "mark": "sure", "fill": ""}]

@@ -1,6 +1,6 @@
 """Pictures by Pillow: a board with its steps and confidence, an animation, sheets of grids."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ def save_png(recording: Recording, path: Path) -> None:
     _title(draw, right, "confidence per cell", "in percent, of what the model filled in")
     draw_board(draw, style, settled(recording), (MARGIN, top), size)
     draw_confidence(draw, style, final, (right, top), size)
-    _legend(draw, style, (MARGIN, top + height + 14), (Mark.GIVEN, Mark.KEPT, Mark.WRONG))
+    _legend(draw, style, (MARGIN, top + height + 14))
     _ramp(draw, (right, top + height + 14), width)
     for number, frame in enumerate(shown):
         row, column = divmod(number, per_row)
@@ -212,19 +212,13 @@ def _title(draw: ImageDraw.ImageDraw, x: int, title: str, subtitle: str) -> None
     draw.text((x, 38), subtitle, QUIET, _font(13))
 
 
-def _legend(
-    draw: ImageDraw.ImageDraw,
-    style: BoardStyle,
-    corner: tuple[int, int],
-    marks: Collection[Mark] = tuple(Mark),
-) -> None:
+def _legend(draw: ImageDraw.ImageDraw, style: BoardStyle, corner: tuple[int, int]) -> None:
     x, y = corner
     for words, cell in legend_of(style):
-        if cell.mark in marks:
-            _cell(draw, style, cell, x, y, 14)
-            draw.rectangle((x - 1, y - 1, x + 14, y + 14), outline=LINE)
-            draw.text((x + 20, y), words, QUIET, _font(13))
-            x += 38 + round(_font(13).getlength(words))
+        _cell(draw, style, cell, x, y, 14)
+        draw.rectangle((x - 1, y - 1, x + 14, y + 14), outline=LINE)
+        draw.text((x + 20, y), words, QUIET, _font(13))
+        x += 38 + round(_font(13).getlength(words))
 
 
 def _ramp(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int) -> None:

@@ -75,7 +75,7 @@ def judged(
 def matched(label: np.ndarray, answer: np.ndarray) -> Verdict:
     """Whether an answer is the label."""
     right = bool((label == answer).all())
-    return Verdict(right, f"label {'matched' if right else 'missed'}")
+    return Verdict(right, f"{'' if right else 'not '}the dataset's answer")
 
 
 def percent(probability: float) -> str:

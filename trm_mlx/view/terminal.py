@@ -78,12 +78,11 @@ class Screen:
         self._show(event.trajectory, self._frames.next(event.output, event.trajectory))
 
     def finish(self, recording: Recording, trajectory: int) -> None:
-        """Show the last frame of the chosen trajectory's recording, and how it ended."""
+        """Show the last frame of the chosen trajectory's recording."""
         last = recording.frames[-1]
         if self._shown != (trajectory, last.step):
             self._show(trajectory, last)
         self._stack.close()
-        print(recording.ending)
 
     def _show(self, trajectory: int, frame: Frame) -> None:
         time.sleep(max(self._until - time.monotonic(), 0))

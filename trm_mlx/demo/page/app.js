@@ -27,17 +27,23 @@ function chooseByAddress() {
 }
 
 async function start() {
+  become("reading");
   try {
     const known = await answered((await answered(fetch("/models"))).json());
     models = known.models;
     listOptions(known);
   } catch (error) {
-    become("invalid");
+    become("unread");
     return say(error.message, "bad");
   }
   find("model").replaceChildren(...models.map(({ name }) => new Option(name)));
-  find("model").addEventListener("change", () => choose(find("model").value));
-  addEventListener("hashchange", chooseByAddress);
   chooseByAddress();
 }
+find("solve").addEventListener("click", () => {
+  if (page.model === null && page.state === "unread") start();
+});
+find("model").addEventListener("change", () => choose(find("model").value));
+addEventListener("hashchange", () => {
+  if (page.model !== null) chooseByAddress();
+});
 start();

@@ -17,6 +17,7 @@ export async function begin(text) {
   find("format").textContent = model.format;
   find("text").classList.toggle("rows", model.by_rows);
   find("level").replaceChildren(...model.levels.map(name => new Option(name)));
+  find("level").selectedIndex = model.levels.length - 1; // the others are solved in a step or two
   find("level").parentElement.hidden = !model.levels.length;
   await enter(text ?? model.example ?? model.blank);
   const untouched = page.model === model && page.state === "ready" && page.text === model.blank;
@@ -25,6 +26,7 @@ export async function begin(text) {
 
 // Read another puzzle; until that is done, the board shows none.
 function enter(text) {
+  if (page.model === null) return;
   page.puzzle = null;
   find("text").value = text.trimEnd();
   return read(text);
@@ -53,6 +55,7 @@ async function ask(text) {
 }
 
 async function generate() {
+  if (page.model === null) return;
   page.puzzle = null;
   const signal = become("making"), level = find("level").value || null;
   try {
@@ -94,6 +97,7 @@ function set(index, symbol) {
 }
 
 export async function solve() {
+  if (page.model === null) return;
   if (page.state === "unread") return read(page.text);
   if (page.state === "reading") await reading;
   if (["ready", "solved"].includes(page.state)) beginSolving();
@@ -164,7 +168,7 @@ function endStroke() {
 }
 
 function paste(event) {
-  if (event.target.closest("input, textarea") || page.model === null) return;
+  if (event.target.closest("input, textarea")) return;
   enter(event.clipboardData.getData("text"));
 }
 
@@ -176,8 +180,12 @@ find("board").addEventListener("pointerdown", event => {
 find("board").addEventListener("pointermove", paint);
 for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, endStroke);
 document.addEventListener("paste", paste);
-find("text").addEventListener("input", () => { page.puzzle = null; read(find("text").value); });
-find("clear").addEventListener("click", () => enter(page.model.blank));
+find("text").addEventListener("input", () => {
+  if (page.model === null) return;
+  page.puzzle = null;
+  read(find("text").value);
+});
+find("clear").addEventListener("click", () => enter(page.model?.blank));
 find("generate").addEventListener("click", generate);
 find("level").addEventListener("change", generate);
 find("solve").addEventListener("click", () => (page.state === "solving" ? stop() : solve()));

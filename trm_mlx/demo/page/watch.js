@@ -5,6 +5,7 @@ import { answered, become, find, page, post, say } from "./page.js";
 let runs = []; // of each trajectory, its frames; empty until something is solved
 let run = 0; // the trajectory that is shown
 let end = null; // how it ended
+let tries = 1; // how many trajectories were allowed
 let follows = true; // the newest step is shown as it comes
 
 const player = new Player(find("play"), find("step"), draw);
@@ -14,6 +15,7 @@ export async function begin() {
   const signal = become("solving");
   try {
     const body = { model: page.model.name, text: page.text, ...options() };
+    tries = body.trajectories;
     for await (const event of lines((await post("/solve", body, signal)).body)) {
       signal.throwIfAborted(); // the rest of what has come already
       take(event);
@@ -99,8 +101,7 @@ function draw(step) {
   }
   const halting = frame ? frame.halting : 0;
   find("number").textContent = frames.length ? `${step} of ${frames.length}` : "";
-  find("attempt").textContent = !frame || +find("options").trajectories.value < 2 ? ""
-    : `Attempt ${run + 1} of ${end ? end.trajectories : find("options").trajectories.value}`;
+  find("attempt").textContent = frame && tries > 1 ? `Attempt ${run + 1} of ${tries}` : "";
   find("probability").textContent = frame ? percent(halting) : "–";
   find("halting").style.width = `${100 * halting}%`;
   listTrajectories();
