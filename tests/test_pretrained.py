@@ -16,6 +16,7 @@ from trm_mlx.config_io import arch_config
 from trm_mlx.models import checkpoint_files
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
+from trm_mlx.solve.questions import bundled_solvers
 from trm_mlx.tasks.holdout import draw_distinct
 
 pytestmark = pytest.mark.slow
@@ -116,7 +117,7 @@ def test_a_bundled_model_is_small_and_has_a_card(name):
     assert json.loads((folder / "accuracy.json").read_text())
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", bundled_solvers())
 def test_a_bundled_model_solves_what_it_never_saw(name):
     model, config = trm_mlx.load(name)
     task = tasks.task_of(config)
@@ -129,3 +130,27 @@ def test_a_bundled_model_solves_what_it_never_saw(name):
     answers, _ = solver.predict(task.encode(puzzles.questions))
     right = task.check(puzzles.questions, task.decode(answers))
     assert right.mean() >= 0.9
+
+
+def test_the_bundled_arc_model_learns_a_task(tmp_path, capsys):
+    """Rows of a colour in a square: which one, and where it goes, the pairs alone tell."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for colour in (3, 3, 3, 3):
+        grid = np.zeros((5, 5), int)
+        grid[rng.integers(5), rng.integers(5)] = colour
+        pairs.append({"input": grid.tolist(), "output": np.flipud(grid).tolist()})
+    task = tmp_path / "task.json"
+    task.write_text(json.dumps({"train": pairs[:3], "test": pairs[3:]}))
+    words = ["--steps", "60", "--versions", "8", "--run", str(tmp_path / "run")]
+    assert main(["adapt", str(task), *words]) == 0
+    assert "found 1 of 1 known answers" in capsys.readouterr().out
+
+
+def test_an_arc_task_is_not_solved_but_learnt(tmp_path, capsys):
+    task = tmp_path / "task.json"
+    pair = {"input": [[1, 2]], "output": [[2, 1]]}
+    task.write_text(json.dumps({"train": [pair], "test": [pair]}))
+    assert main(["solve", str(task)]) == 2
+    expected = f"error: {task}: an ARC task is learnt from its examples first: trm adapt TASK.json"
+    assert capsys.readouterr().err.strip() == expected

@@ -29,13 +29,15 @@ from trm_mlx.run.signals import stop_signal
 from trm_mlx.tasks.arc import FILLS, FIRST_COLOUR, PUZZLES_FILE, pairs_of
 from trm_mlx.view.save import check_picture
 
+BUNDLED = "arc-agi-1"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         nargs="?",
         type=path_text,
-        help="checkpoint or run folder of an ARC model, or a bundled one",
+        help=f"checkpoint or run folder of an ARC model, or a bundled one (default: {BUNDLED})",
     )
     parser.add_argument(
         "task", nargs="?", type=path_text, help="JSON file of a task or of several, or a folder"
@@ -88,18 +90,21 @@ def run(arguments: argparse.Namespace) -> int:
             device.announce("auto")
             adapted = resume(arguments.resume, **options)
         else:
-            if not arguments.task:
-                raise InputError("name a model and a task: trm adapt MODEL TASK.json")
-            check_adaptable(find_checkpoint(arguments.model))
-            puzzles, problems = read_tasks(arguments.task)
+            if not arguments.model:
+                raise InputError("name a task: trm adapt TASK.json")
+            model, task = arguments.model, arguments.task
+            if task is None:  # a single name is the task's
+                model, task = BUNDLED, model
+            check_adaptable(find_checkpoint(model))
+            puzzles, problems = read_tasks(task)
             for problem in problems:
                 print(f"left out: {problem}", file=sys.stderr)
-            name = f"{Path(arguments.task).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+            name = f"{Path(task).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
             folder = Path(arguments.run or Path("adapted", name))
             device.announce("auto")
             for option in ("versions", "batch_size", "lr", "seed"):
                 options[option] = getattr(arguments, option)
-            adapted = adapt(arguments.model, puzzles, folder, **options)
+            adapted = adapt(model, puzzles, folder, **options)
     _print(adapted)
     _write(adapted, output, picture)
     if adapted.interrupted:

@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         raise InputError(
             f"{checkpoint} solves the puzzles of the dataset it was trained on: name one with "
-            "--data DIR --name PUZZLE"
+            f"--data DIR --name PUZZLE, or let it learn yours: trm adapt {checkpoint} TASK.json"
         )
     unreadable = 0
     if arguments.output is None:

@@ -10,6 +10,7 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import bundled, find_checkpoint, load, read_config
 from trm_mlx.models.model import RecursiveReasoner
+from trm_mlx.solve.questions import bundled_solvers
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Task, WrongCells
 from trm_mlx.view.html import CellData, board_data, layout_data, legend_data
@@ -134,7 +135,7 @@ class ModelRegistry:
     """
 
     def __init__(self, checkpoint: str | None):
-        folders = bundled()
+        folders = {name: bundled()[name] for name in bundled_solvers()}
         if checkpoint is not None:
             folders[checkpoint] = find_checkpoint(checkpoint)
         if not folders:

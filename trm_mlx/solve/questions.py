@@ -88,6 +88,10 @@ def read_questions(source: Source, task: Task | None = None) -> Iterable[Questio
     """
     if source.table is not None:
         return _of_table(source, task)
+    if _is_arc(source.text):
+        raise InputError(
+            f"{source.name}: an ARC task is learnt from its examples first: trm adapt TASK.json"
+        )
     try:
         found = read_puzzles(source.text, task)
         problem = found[0].error
@@ -100,6 +104,11 @@ def read_questions(source: Source, task: Task | None = None) -> Iterable[Questio
     alone = len(found) == 1 and found[0].place.endswith(" 1")
     place = "" if alone else " {}"
     return [q._replace(place=source.name + place.format(q.place)) for q in found]
+
+
+def _is_arc(text: str) -> bool:
+    """Whether a text is JSON of ARC tasks."""
+    return bool(re.search(r'"train"\s*:', text) and re.search(r'"input"\s*:\s*\[\s*\[', text))
 
 
 def _of_table(source: Source, task: Task | None) -> Iterator[Question]:
@@ -122,6 +131,12 @@ def _is_path(text: str) -> bool:
     return bool(named) and "..." not in text and any(map(str.isalpha, text))
 
 
+def bundled_solvers() -> dict[str, ModelConfig]:
+    """The bundled models that solve a puzzle as it comes; those of ARC are adapted to it first."""
+    configs = {name: read_config(folder) for name, folder in bundled().items()}
+    return {name: c for name, c in configs.items() if task_of(c, rules=False).has_rules}
+
+
 def bundled_model(source: Source) -> str:
     """Return the name of the bundled model for the first question that can be read.
 
@@ -133,7 +148,7 @@ def bundled_model(source: Source) -> str:
         first = first or question
         if question.values is None:
             continue
-        configs = {name: read_config(folder) for name, folder in bundled().items()}
+        configs = bundled_solvers()
         for name, config in configs.items():
             if config.task == question.task.name:
                 return name
