@@ -74,13 +74,8 @@ class TrainStream:
                 f"{fewest * epochs_per_interval} examples, fewer than the batch of {batch_size}; "
                 "use a smaller global_batch_size or a larger eval_interval"
             )
-        self.position = {"epoch": 0, "offset": 0} if position is None else dict(position)
-        epoch, offset = self.position.get("epoch", -1), self.position.get("offset", -1)
-        if epoch < 0 or not 0 <= offset < len(occupied):
-            raise InputError(
-                f"data position {position} does not fit {len(occupied)} groups; "
-                "resume with the dataset of the checkpoint"
-            )
+        place = f"{self.groups} groups; resume with the dataset of the checkpoint"
+        self.position = _checked(position, self.groups, place)
         self._planned: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __iter__(self) -> Iterator[tuple[Batch, Position]]:
@@ -174,13 +169,8 @@ class GeneratedStream:
                 f"{puzzles_per_epoch} is less than the batch of {batch_size}; use a smaller "
                 "global_batch_size, or more puzzles_per_epoch"
             )
-        self.position = {"epoch": 0, "offset": 0} if position is None else dict(position)
-        epoch, offset = self.position.get("epoch", -1), self.position.get("offset", -1)
-        if epoch < 0 or not 0 <= offset < puzzles_per_epoch:
-            raise InputError(
-                f"data position {position} does not fit puzzles_per_epoch={puzzles_per_epoch}; "
-                "resume with that of the checkpoint"
-            )
+        place = f"puzzles_per_epoch={puzzles_per_epoch}; resume with that of the checkpoint"
+        self.position = _checked(position, puzzles_per_epoch, place)
 
     def __iter__(self) -> Iterator[tuple[Batch, Position]]:
         interval = self.position["epoch"] // self.epochs_per_interval
@@ -197,6 +187,14 @@ class GeneratedStream:
             self.position = dict(zip(("epoch", "offset"), following, strict=True))
             batch = self.make(self.batch_size, generator_at(self.seed, epoch, offset))
             yield batch, dict(self.position)
+
+
+def _checked(position: Position | None, length: int, place: str) -> Position:
+    """A position in epochs of ``length``, by default the first; ``place`` ends the message."""
+    begin = {"epoch": 0, "offset": 0} if position is None else dict(position)
+    if begin.get("epoch", -1) < 0 or not 0 <= begin.get("offset", -1) < length:
+        raise InputError(f"data position {position} does not fit {place}")
+    return begin
 
 
 def iterate_test(
