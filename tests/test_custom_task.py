@@ -17,8 +17,9 @@ from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.demo.registry import ModelEntry
-from trm_mlx.models.checkpoint_files import bundled, read_config, save_model
+from trm_mlx.models.checkpoint_files import read_config, save_model
 from trm_mlx.models.model import build_model
+from trm_mlx.solve.questions import bundled_solvers
 from trm_mlx.tasks import registry
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -205,6 +206,5 @@ def test_its_sizes_are_those_of_another_task(tmp_path, capsys, monkeypatch):
 
 
 def test_bundled_models_know_theirs():
-    for folder in bundled().values():
-        config = read_config(folder)
+    for config in bundled_solvers().values():
         assert tasks.fitting(config.vocab_size, config.seq_len) == tasks.get(config.task)

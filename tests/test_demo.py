@@ -31,8 +31,9 @@ from trm_mlx.demo.registry import ModelEntry, ModelRegistry
 from trm_mlx.demo.schemas import read_entry, read_generate, read_solve
 from trm_mlx.demo.server import Handler, Server
 from trm_mlx.models import checkpoint_files
-from trm_mlx.models.checkpoint_files import bundled, save_model
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
+from trm_mlx.solve.questions import bundled_solvers
 from trm_mlx.solve.search import DEFAULT_SEARCH
 from trm_mlx.solve.solver import HALT_THRESHOLD
 from trm_mlx.tasks.arc import ARC
@@ -179,7 +180,7 @@ def test_models(client):
 
 def test_bundled_models_can_be_drawn():
     assert next(iter(ModelRegistry(None).entries)).startswith("sudoku")
-    assert set(ModelRegistry(None).entries) == set(bundled())
+    assert set(ModelRegistry(None).entries) == set(bundled_solvers())
 
 
 def test_examples_have_one_solution():

@@ -208,7 +208,7 @@ def test_gradients_on_cuda_are_those_of_any_device(changes, words):
         np.testing.assert_allclose(array, plain[name], rtol=1e-4, atol=room, err_msg=name)
 
 
-def test_an_evaluation_goes_half_a_block_at_a_time(monkeypatch):
+def test_an_evaluation_goes_half_a_block_at_a_time(monkeypatch, on_cpu):
     """A GPU would hold the arrays of all that is launched ahead of it."""
     launched = []
     monkeypatch.setattr(blocks.mx, "async_eval", launched.append)

@@ -132,19 +132,17 @@ def test_a_bundled_model_solves_what_it_never_saw(name):
     assert right.mean() >= 0.9
 
 
-def test_the_bundled_arc_model_learns_a_task(tmp_path, capsys):
-    """Rows of a colour in a square: which one, and where it goes, the pairs alone tell."""
+def test_the_bundled_arc_model_is_adapted_by_default(tmp_path, capsys):
+    """Minutes of a GPU find tasks; here it makes a few steps."""
     rng = np.random.default_rng(0)
-    pairs = []
-    for colour in (3, 3, 3, 3):
-        grid = np.zeros((5, 5), int)
-        grid[rng.integers(5), rng.integers(5)] = colour
-        pairs.append({"input": grid.tolist(), "output": np.flipud(grid).tolist()})
+    grids = [rng.integers(0, 4, (4, 4)) for _ in range(4)]
+    pairs = [{"input": grid.tolist(), "output": grid.tolist()} for grid in grids]
     task = tmp_path / "task.json"
     task.write_text(json.dumps({"train": pairs[:3], "test": pairs[3:]}))
-    words = ["--steps", "60", "--versions", "8", "--run", str(tmp_path / "run")]
-    assert main(["adapt", str(task), *words]) == 0
-    assert "found 1 of 1 known answers" in capsys.readouterr().out
+    words = ["--steps", "12", "--versions", "4", "--batch-size", "8", "--lr", "1e-3"]
+    assert main(["adapt", str(task), *words, "--run", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "adapt.json").read_text())["model"] == "arc-agi-1"
+    assert "known answers in two attempts" in capsys.readouterr().out
 
 
 def test_an_arc_task_is_not_solved_but_learnt(tmp_path, capsys):

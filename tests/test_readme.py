@@ -50,6 +50,7 @@ def test_python_blocks_run(page, after_the_demo, capsys):
 
 def test_figures_of_the_models_are_those_of_their_cards():
     cards = {card.parent.name: card.read_text("utf-8") for card in CARDS}
+    del cards["arc-agi-1"]  # learns tasks, and stands further down
     rows = re.findall(r"^\| \[`([\w-]+)`\]\(trm_mlx/\S+\) \|(.*)$", README.read_text(), re.M)
     assert sorted(name for name, _ in rows) == sorted(cards)
     for name, row in rows:
@@ -61,12 +62,24 @@ def test_figures_of_the_models_are_those_of_their_cards():
         assert set(shares) <= set(ways), name
 
 
+def test_figures_of_the_arc_model_are_those_of_its_card():
+    (folder,) = (card.parent for card in CARDS if card.parent.name == "arc-agi-1")
+    known, unseen = list(json.loads((folder / "accuracy.json").read_text()).values())[:2]
+    for page in (README.read_text("utf-8"), (CHECKOUT / "docs" / "arc.md").read_text("utf-8")):
+        text = " ".join(page.split())
+        assert f"Of {unseen['tasks']} evaluation tasks of ARC-AGI-1 that it had never seen" in text
+    low, high = unseen["pass@2 interval"]
+    assert f"found {unseen['pass@2']:.0f} % [{low:.0f}, {high:.0f}] in two attempts" in text
+    low, high = known["pass@2 interval"]
+    assert f"{known['pass@2']:.1f} % [{low}, {high}]" in text
+
+
 def test_hours_on_a_mac_are_those_of_the_arithmetic():
     eflop = runpy.run_path(str(CHECKOUT / "tools" / "mac_hours.py"))["eflop"]
     found = re.findall(
         r"^\| `(\w+)` .* \| (\d+) to (\d+) (min|h|days) \|$", README.read_text(), re.M
     )
-    assert len(found) == 8
+    assert len(found) == 9
     for experiment, *limits, unit in found:
         seconds = {"min": 60, "h": 3600, "days": 86400}[unit]
         for limit, rate in zip(limits, (10e12, 5e12), strict=True):
