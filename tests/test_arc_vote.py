@@ -395,6 +395,12 @@ def test_runs_at_every_evaluation_and_by_itself(dataset, tmp_path, monkeypatch, 
     assert {name: len(tests) for name, tests in submission.items()} == {
         f"p{number}": 2 for number in range(3)
     }
+    for steps in (1, 3):
+        words = ["--evaluators", "arc", "--json", "--max-steps", str(steps)]
+        assert main(["eval", str(run), *words]) == 0
+        assert json.loads(capsys.readouterr().out)["all"]["steps"] == steps
+    assert main(["eval", str(run), "--evaluators", "arc", "--max-steps", "0"]) == 2
+    assert "--max-steps 0: must be at least 1" in capsys.readouterr().err
 
 
 POOLED = [{"name": "arc", "aggregated_voting": True}]

@@ -114,7 +114,8 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
     evaluators = build_evaluators(
         [EvaluatorConfig(name=name) for name in arguments.evaluators], data
     )
-    solver = _solver(arguments, model) if asked_for(arguments) else None
+    own = asked_for(arguments) and not _is_published(arguments)
+    solver = _solver(arguments, model) if own else None
     if world.is_main:
         device.announce(config.forward_dtype)
     hidden = None if world.is_main else True  # None: where there is no terminal
@@ -123,6 +124,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
             outputs, results = {}, measure(solver, data, bar.update)
         else:
             loss = arguments.loss or (trained.loss if trained else "stablemax_cross_entropy")
+            steps = getattr(arguments, "max_steps", trained.eval_max_steps if trained else None)
             results, outputs = evaluate(
                 EvaluationStep(model, loss, device.compiles()),
                 data,
@@ -131,7 +133,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
                 evaluators=evaluators,
                 tick=bar.update,
                 world=world,
-                max_steps=trained.eval_max_steps if trained else None,
+                max_steps=steps,
             )
     if not world.is_main:
         return
@@ -146,15 +148,15 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> None:
 
 def _check_options(arguments: argparse.Namespace, world: World) -> None:
     """Check what can be checked before any work."""
-    for option in ("batch_size", "count"):
-        value = getattr(arguments, option)
+    for option in ("batch_size", "count", "max_steps"):
+        value = getattr(arguments, option, None)
         if value is not None and value < 1:
             raise InputError(f"--{option.replace('_', '-')} {value}: must be at least 1")
     check_savable(tuple(arguments.save))
-    if asked_for(arguments) and (arguments.save or arguments.loss or arguments.evaluators):
+    if asked_for(arguments) - {"max_steps"} and _is_published(arguments):
         raise InputError(
             "--save, --loss and --evaluators belong to the published evaluation: leave out the "
-            "options of computation, such as --max-steps, or these"
+            "options of computation but --max-steps, or these"
         )
     if asked_for(arguments) and world.size > 1:
         raise InputError(
@@ -164,6 +166,11 @@ def _check_options(arguments: argparse.Namespace, world: World) -> None:
         check_target(arguments.output)
     if arguments.evaluators and not arguments.output_dir.is_dir():
         raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
+
+
+def _is_published(arguments: argparse.Namespace) -> bool:
+    """Whether an option asks for the published evaluation: every puzzle gets all steps."""
+    return bool(arguments.save or arguments.loss or arguments.evaluators)
 
 
 def _open_data(

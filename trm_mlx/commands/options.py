@@ -82,9 +82,9 @@ def _described(search: SearchConfig) -> str:
     return " ".join(words) or "--trajectories 1"
 
 
-def asked_for(arguments: argparse.Namespace) -> bool:
-    """Whether any of the options is given."""
-    return bool({"max_steps", "halt_threshold", *SEARCH} & vars(arguments).keys())
+def asked_for(arguments: argparse.Namespace) -> set[str]:
+    """The options that are given, by the names of their values."""
+    return {"max_steps", "halt_threshold", *SEARCH} & vars(arguments).keys()
 
 
 def build_solver(

@@ -130,6 +130,10 @@ def evaluate(
     check_savable(save)
     if batch_size is None:
         batch_size = evaluation_rows(step.model, -(-len(dataset) // world.size))
+
+    def rows_of(chosen: np.ndarray | None) -> int:  # of a batch: no more than there are examples
+        return batch_size if chosen is None else min(batch_size, -(-len(chosen) // world.size))
+
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
     wanted = dict.fromkeys([*save, *(JUDGED if evaluators else ())])
@@ -141,7 +145,7 @@ def evaluate(
     batches = (
         (side, *batch)
         for side, chosen in sides
-        for batch in iterate_test(dataset, batch_size * world.size, world, chosen)
+        for batch in iterate_test(dataset, rows_of(chosen) * world.size, world, chosen)
     )
     with evaluation_mode(step.model), step.bounded(batch_size):
         for side, set_name, stored, rows in prefetch(batches):
