@@ -15,6 +15,7 @@ import sys
 import tarfile
 import types
 import zipfile
+import zlib
 from pathlib import Path
 
 import mlx.core as mx
@@ -641,6 +642,41 @@ def test_archives_that_readers_could_see_differently(tmp_path, capsys):
     for start in (tar.getvalue(), b"PK\5\6" + bytes(18)):
         file.write_bytes(start + whole)
         assert "expected weights as torch.save writes them" in refusal(capsys, file)
+
+
+def test_archives_whose_checked_pickle_pytorch_would_not_take(tmp_path, capsys):
+    """A harmless one for the check, beside the one that PyTorch reads."""
+    torch = pytest.importorskip("torch")
+    file = tmp_path / "a"
+    torch.save({"lm_head.weight": torch.zeros(1000)}, file)
+    whole = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+
+    def rewritten(name: str, extra: bytes = b"") -> str:
+        with zipfile.ZipFile(file, "w") as archive:
+            for each, data in content.items():
+                entry = zipfile.ZipInfo(each.replace("data.pkl", name))
+                if each.endswith("data.pkl"):
+                    entry.extra = extra
+                archive.writestr(entry, data)
+            archive.writestr("a/b/data.pkl", content["a/data.pkl"])
+        return refusal(capsys, file)
+
+    neither = f"{file} is an archive, but neither a PyTorch file nor an .npz of arrays"
+    assert rewritten("DATA.PKL") == rewritten("data.pkl") == neither
+    # Python prefers a second name that stands beside the first, since 3.12.
+    unicode = struct.pack("<BL", 1, zlib.crc32(b"a/data.pkl")) + b"a/x"
+    two_names = f"{file} holds an entry of two names: save it again"
+    extra = struct.pack("<HH", 0x7075, len(unicode)) + unicode
+    assert rewritten("data.pkl", extra) in (two_names, neither)
+    for between in (b"", bytes(1000)):  # PyTorch reads the first of two archives of one size
+        file.write_bytes(whole + between + whole)
+        assert refusal(capsys, file) == f"{file} has its directory not at its end: save it again"
+    file.write_bytes(whole)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = b"PK"
+    assert refusal(capsys, file) == f"{file} has its directory not at its end: save it again"
 
 
 def test_numbers_that_the_archive_does_not_hold(tmp_path, capsys):
