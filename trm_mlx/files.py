@@ -30,6 +30,7 @@ _ASIDE = ".partial-"  # in the names of the folders that are being filled
 # They may be regular files, which keep their inode.
 _OPEN_FILES = ("/dev/fd/", "/dev/std", "/proc/")
 LARGEST_TEXT = 16 * 2**20  # bytes; a config.json or state.json has a few thousand
+LARGEST_JSON = 2**30  # of the names of a dataset's puzzles: those of a million have 50 MB
 _CHUNK = 2**20
 
 

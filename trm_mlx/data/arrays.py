@@ -10,6 +10,7 @@ import numpy as np
 
 from trm_mlx.data.format import SET_NAME, DatasetMetadata
 from trm_mlx.errors import InputError
+from trm_mlx.files import open_regular
 
 IGNORE_LABEL = -100  # the label in a batch that the loss does not count
 INDICES = ("puzzle_identifiers", "puzzle_indices", "group_indices")  # of a `SplitArrays`
@@ -132,6 +133,7 @@ def open_array(path: Path, remedy: str = "rebuild the dataset") -> np.ndarray:
         InputError: it is absent or damaged.
     """
     try:
+        open_regular(path).close()
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; {remedy}") from error
