@@ -543,7 +543,7 @@ def test_invalid_puzzles_are_left_out_and_counted(tmp_path, sources, capsys):
     edit(tmp_path, "training_challenges", lambda c: c["t1"].pop("train"))
     edit(tmp_path, "training_challenges", lambda c: c["t2"]["train"].append({"input": [[0]]}))
     edit(tmp_path, "training_solutions", lambda c: c.pop("t3"))
-    assert "or leave such puzzles out with skip_invalid" in refused(capsys, words(tmp_path))
+    assert "or leave such puzzles out with --skip-invalid" in refused(capsys, words(tmp_path))
     build(tmp_path, "--num-aug", 0, "--skip-invalid")
     output = capsys.readouterr()
     assert "warning: 3 puzzles are left out, the first: " in output.err

@@ -278,7 +278,7 @@ def _is_heading(line: str) -> bool:
     """Whether a line is words, such as a name, rather than cells."""
     if line.strip().startswith("```"):
         return True
-    letters, written = sum(map(str.isalpha, line)), len("".join(line.split()))
+    letters, written = sum(map(str.isalpha, line)), len(compact(line))
     return bool(_foreign(line)) and 2 * letters > written and not whole_boards(line)
 
 
