@@ -633,3 +633,21 @@ def test_commands_of_the_documentation_parse():
     trained = [load_config(words[2:]) for words in commands if "pretrain.py" in words]
     assert len(trained) == 4
     assert all(config.evaluators for config in trained)
+
+
+def test_a_task_whose_answers_are_hidden_is_held_out_and_files_that_macos_hides_are_not_read(
+    tmp_path, capsys
+):
+    puzzle = random_puzzle(np.random.default_rng(0))
+    for test in puzzle["test"]:
+        del test["output"]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.json").write_text(json.dumps(puzzle))
+    (tmp_path / "own" / "._mine.json").write_bytes(b"\0\5\26\7")
+    command = ["build", "arc", "--num-aug", "0", "--overwrite"]
+    for place in (tmp_path / "own", tmp_path / "own" / "mine.json"):
+        line = ["--input", str(place), "--output-dir", str(tmp_path / "d")]
+        assert main([*command, *line]) == 0
+        said = capsys.readouterr()
+        assert "1 ARC puzzles, 1 of them held out" in said.out
+        assert "tests without an output get [[0]], so the score of 2 means nothing" in said.err
