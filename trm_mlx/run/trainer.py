@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.data.dataset import PuzzleDataset, known_names
+from trm_mlx.data.dataset import PuzzleDataset, known_names, saved_names, unnamed
 from trm_mlx.data.sampler import prefetch, total_steps
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
@@ -63,17 +63,23 @@ class Trainer:
         self.data, self.test_data = open_data(config)
         self.config = config = fill_names(config, world)
         self.run = Path(config.checkpoint_path)
+        self._warnings: list[str] = []  # shown once, where the run begins
         self.progress, self.resumed = Progress(), None
         if resume is not None:
             self.resumed, self.progress, saved = read_state(resume)
             check_resumable(self.resumed, self.progress, saved, config, self.data)
+            if isinstance(self.data, PuzzleDataset):
+                self._warn_unnamed(saved_names(self.resumed), self.resumed, self.data)
         self.names = known_names(self.data) if isinstance(self.data, PuzzleDataset) else None
+        if self.names is None and self.resumed is not None:
+            self.names = saved_names(self.resumed)
         check_newest(self.run, self.resumed)
         steps = total_steps(self.data.metadata, config.epochs, config.global_batch_size)
         self.total_steps = steps
-        self._warnings: list[str] = []  # shown once, where the run begins
         self.evaluators = []
         if self.test_data is not None:
+            if self.names is not None and config.data_paths_test:
+                self._warn_unnamed(self.names, config.data_paths[0], self.test_data)
             self.evaluators = build_evaluators(config.evaluators, self.test_data)
         else:
             self._warnings.append(
@@ -96,6 +102,10 @@ class Trainer:
             self._sync()
         self._folder = RunFolder(self.run)
         self._saved = self._moment
+
+    def _warn_unnamed(self, names: list[str] | None, source: object, data: PuzzleDataset) -> None:
+        warning = unnamed(names, source, data) if self.config.arch.puzzle_dims else None
+        self._warnings += [f"warning: {warning}"] if warning else []
 
     def _new_model(self) -> RecursiveReasoner:
         """The model for the data, with weights of the seed; counts the puzzles that it learns."""

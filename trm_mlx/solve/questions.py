@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx.config import ModelConfig
-from trm_mlx.data.dataset import PuzzleDataset, check_numbering, puzzle_names, saved_names
+from trm_mlx.data.dataset import PuzzleDataset, check_numbering, puzzle_names, saved_names, unnamed
 from trm_mlx.data.tables import is_table, read_rows
 from trm_mlx.data.text_files import decode, read_text
 from trm_mlx.errors import InputError
@@ -251,6 +251,8 @@ def _examples_named(data: PuzzleDataset, folder: str, name: str) -> np.ndarray:
 def check_sizes(config: ModelConfig, checkpoint: str, data: PuzzleDataset, folder: str) -> None:
     """Refuse tokens that the model does not read, and puzzles that it has no embedding of.
 
+    Where nothing says which puzzles it knows, standard error gets a warning.
+
     Args:
         config, checkpoint: of the model.
         folder: what messages call the data.
@@ -267,4 +269,8 @@ def check_sizes(config: ModelConfig, checkpoint: str, data: PuzzleDataset, folde
         "name the dataset it was trained on, --data DIR, or train on this one with "
         f"load_checkpoint={checkpoint}, which keeps the puzzles it knows"
     )
-    check_numbering(saved_names(checkpoint), checkpoint, data, remedy)
+    names = saved_names(checkpoint)
+    check_numbering(names, checkpoint, data, remedy)
+    warning = unnamed(names, checkpoint, data) if config.puzzle_dims else None
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
