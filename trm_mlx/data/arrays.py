@@ -1,5 +1,6 @@
 """The five arrays of one set of a dataset, and what must hold of them."""
 
+import warnings
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -134,7 +135,9 @@ def open_array(path: Path, remedy: str = "rebuild the dataset") -> np.ndarray:
     """
     try:
         open_regular(path).close()
-        return np.lib.format.open_memmap(path, mode="r")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote, such as "1L"
+            return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; {remedy}") from error
     except (ValueError, TypeError, OverflowError, SyntaxError, TokenError) as error:
