@@ -915,6 +915,16 @@ def test_averages_beside_the_model(tmp_path, capsys, key, shadow):
     assert f"{key} averages other, which model has not" in refusal(capsys, tmp_path / "b.pth")
 
 
+def test_averages_that_are_not_taken_are_named(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    state = {"net." + name: torch.tensor(array) for name, array in tiny().items()}
+    for key, value in (("ema", {"shadow_params": [*state.values()]}), ("swa_weights", {**state})):
+        torch.save({"model": state, key: value}, tmp_path / f"{key}.pth")
+        assert convert(tmp_path / f"{key}.pth", *WORDS) == 0
+        said = f"averages in {key} not taken; --key names the weights wanted"
+        assert said in capsys.readouterr().out.splitlines()
+
+
 def test_wrappers_by_key(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     arrays = tiny()
@@ -970,6 +980,8 @@ def test_foreign_arrays_are_named(tmp_path, capsys):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer"),
         (b"\n<!DOCTYPE html>\n<html>", "a web page"),
         (b"<html><head>", "a web page"),
+        (b"Entry not found", "what a hub says of a missing file"),
+        (b"GGUF\3\0\0\0", "a GGUF file"),
         (b"\x1f\x8b\x08\x00" + bytes(9), "packed with gzip: unpack it first"),
         (b'{"weight_map": {}}', "JSON text"),
         (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "a file of PyTorch before 1.6"),

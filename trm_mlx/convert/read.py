@@ -67,6 +67,11 @@ OTHERS = (
         b"\x80\x02\x8a\nl\xfc\x9cf\xf9 j\xa8p\x19.",
         "a file of PyTorch before 1.6: load it with a newer one and save its state_dict() again",
     ),
+    (b"gguf", "a GGUF file, for llama.cpp: name the PyTorch or safetensors file it was made of"),
+    (b"\x89hdf", "an HDF5 file, as Keras writes: save the model's state_dict() with torch.save"),
+    (b"entry not found", "what a hub says of a missing file: download the weights again"),
+    (b"rar!", "a RAR archive: unpack it first"),
+    (b"7z\xbc\xaf", "a 7-Zip archive: unpack it first"),
     (b"{", "JSON text, not the weights: name the file of weights beside it"),
 )
 
@@ -118,7 +123,7 @@ def _kind(path: Path) -> str:
     for first, what in OTHERS:
         if start.lstrip().lower().startswith(first):
             raise InputError(f"{path} is {what}")
-    what = "is empty" if not start else "is no such file"
+    what = "is empty" if not start else "holds no weights that are known here"
     raise InputError(
         f"{path} {what}: expected weights as torch.save writes them, .safetensors or .npz; plain "
         "pickles are refused, as loading them could execute code"
