@@ -67,6 +67,10 @@ def find_checkpoint(folder: str | Path) -> Path:
     Raises:
         InputError: there is neither.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(
+            f"a model is a folder or a name, such as 'sudoku-9x9', not {type(folder).__name__}"
+        )
     folder = Path(folder)
     if (folder / CONFIG_FILE).exists():
         return folder
