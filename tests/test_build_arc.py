@@ -543,7 +543,7 @@ def test_invalid_puzzles_are_left_out_and_counted(tmp_path, sources, capsys):
     edit(tmp_path, "training_challenges", lambda c: c["t1"].pop("train"))
     edit(tmp_path, "training_challenges", lambda c: c["t2"]["train"].append({"input": [[0]]}))
     edit(tmp_path, "training_solutions", lambda c: c.pop("t3"))
-    assert "or leave such puzzles out with skip_invalid" in refused(capsys, words(tmp_path))
+    assert "or leave such puzzles out with --skip-invalid" in refused(capsys, words(tmp_path))
     build(tmp_path, "--num-aug", 0, "--skip-invalid")
     output = capsys.readouterr()
     assert "warning: 3 puzzles are left out, the first: " in output.err
@@ -633,3 +633,21 @@ def test_commands_of_the_documentation_parse():
     trained = [load_config(words[2:]) for words in commands if "pretrain.py" in words]
     assert len(trained) == 4
     assert all(config.evaluators for config in trained)
+
+
+def test_a_task_whose_answers_are_hidden_is_held_out_and_files_that_macos_hides_are_not_read(
+    tmp_path, capsys
+):
+    puzzle = random_puzzle(np.random.default_rng(0))
+    for test in puzzle["test"]:
+        del test["output"]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.json").write_text(json.dumps(puzzle))
+    (tmp_path / "own" / "._mine.json").write_bytes(b"\0\5\26\7")
+    command = ["build", "arc", "--num-aug", "0", "--overwrite"]
+    for place in (tmp_path / "own", tmp_path / "own" / "mine.json"):
+        line = ["--input", str(place), "--output-dir", str(tmp_path / "d")]
+        assert main([*command, *line]) == 0
+        said = capsys.readouterr()
+        assert "1 ARC puzzles, 1 of them held out" in said.out
+        assert "tests without an output get [[0]], so the score of 2 means nothing" in said.err

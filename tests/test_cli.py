@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import runpy
 import shutil
@@ -675,3 +676,13 @@ def test_closed_output_is_no_place_for_other_files():
     command = ["sh", "-c", 'exec "$0" -c "$1" <&- 2>&-', sys.executable, code]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout == "2 True\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_full_disks_behind_the_output():
+    line = [sys.executable, "-m", "trm_mlx", "doctor"]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT)
+        assert done.stderr == "error: cannot write the output: No space left on device\n"
+        assert done.returncode == 2
+        assert subprocess.run([*line, "--no"], stderr=full, cwd=CHECKOUT).returncode == 2

@@ -15,6 +15,7 @@ import sys
 import tarfile
 import types
 import zipfile
+import zlib
 from pathlib import Path
 
 import mlx.core as mx
@@ -643,6 +644,41 @@ def test_archives_that_readers_could_see_differently(tmp_path, capsys):
         assert "expected weights as torch.save writes them" in refusal(capsys, file)
 
 
+def test_archives_whose_checked_pickle_pytorch_would_not_take(tmp_path, capsys):
+    """A harmless one for the check, beside the one that PyTorch reads."""
+    torch = pytest.importorskip("torch")
+    file = tmp_path / "a"
+    torch.save({"lm_head.weight": torch.zeros(1000)}, file)
+    whole = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+
+    def rewritten(name: str, extra: bytes = b"") -> str:
+        with zipfile.ZipFile(file, "w") as archive:
+            for each, data in content.items():
+                entry = zipfile.ZipInfo(each.replace("data.pkl", name))
+                if each.endswith("data.pkl"):
+                    entry.extra = extra
+                archive.writestr(entry, data)
+            archive.writestr("a/b/data.pkl", content["a/data.pkl"])
+        return refusal(capsys, file)
+
+    neither = f"{file} is an archive, but neither a PyTorch file nor an .npz of arrays"
+    assert rewritten("DATA.PKL") == rewritten("data.pkl") == neither
+    # Python prefers a second name that stands beside the first, since 3.12.
+    unicode = struct.pack("<BL", 1, zlib.crc32(b"a/data.pkl")) + b"a/x"
+    two_names = f"{file} holds an entry of two names: save it again"
+    extra = struct.pack("<HH", 0x7075, len(unicode)) + unicode
+    assert rewritten("data.pkl", extra) in (two_names, neither)
+    for between in (b"", bytes(1000)):  # PyTorch reads the first of two archives of one size
+        file.write_bytes(whole + between + whole)
+        assert refusal(capsys, file) == f"{file} has its directory not at its end: save it again"
+    file.write_bytes(whole)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = b"PK"
+    assert refusal(capsys, file) == f"{file} has its directory not at its end: save it again"
+
+
 def test_numbers_that_the_archive_does_not_hold(tmp_path, capsys):
     """A pickle that says of 1,000 stored numbers that they are 1,000,000."""
     torch = pytest.importorskip("torch")
@@ -879,6 +915,16 @@ def test_averages_beside_the_model(tmp_path, capsys, key, shadow):
     assert f"{key} averages other, which model has not" in refusal(capsys, tmp_path / "b.pth")
 
 
+def test_averages_that_are_not_taken_are_named(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    state = {"net." + name: torch.tensor(array) for name, array in tiny().items()}
+    for key, value in (("ema", {"shadow_params": [*state.values()]}), ("swa_weights", {**state})):
+        torch.save({"model": state, key: value}, tmp_path / f"{key}.pth")
+        assert convert(tmp_path / f"{key}.pth", *WORDS) == 0
+        said = f"averages in {key} not taken; --key names the weights wanted"
+        assert said in capsys.readouterr().out.splitlines()
+
+
 def test_wrappers_by_key(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     arrays = tiny()
@@ -934,6 +980,8 @@ def test_foreign_arrays_are_named(tmp_path, capsys):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer"),
         (b"\n<!DOCTYPE html>\n<html>", "a web page"),
         (b"<html><head>", "a web page"),
+        (b"Entry not found", "what a hub says of a missing file"),
+        (b"GGUF\3\0\0\0", "a GGUF file"),
         (b"\x1f\x8b\x08\x00" + bytes(9), "packed with gzip: unpack it first"),
         (b'{"weight_map": {}}', "JSON text"),
         (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "a file of PyTorch before 1.6"),
@@ -1034,7 +1082,7 @@ def test_unwritable_output(tmp_path, capsys):
     save_npz(tiny(), file)
     (tmp_path / "taken").mkdir()
     assert convert(file, tmp_path / "taken", *WORDS) == 2
-    assert "taken exists: remove it or name another" in capsys.readouterr().err
+    assert "taken exists: name another" in capsys.readouterr().err
     assert convert(file, file / "below", *WORDS, "--quiet") == 2
     assert f"error: cannot write {file}/below: " in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"a.npz", "taken"}

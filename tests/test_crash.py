@@ -1,6 +1,7 @@
 """A run that is killed, stopped, refused by the disk or given nonsense: nothing is lost."""
 
 import errno
+import itertools
 import json
 import os
 import resource
@@ -19,11 +20,11 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import ARCH
 
-from trm_mlx import InputError, files
+from trm_mlx import InputError, device, files
 from trm_mlx.cli import main
 from trm_mlx.config_io import load_config
 from trm_mlx.evaluate import evaluate
-from trm_mlx.run import checkpoint, trainer
+from trm_mlx.run import checkpoint, signals, trainer
 from trm_mlx.run.checkpoint import save_checkpoint
 from trm_mlx.run.folder import RunFolder
 from trm_mlx.run.trainer import Trainer
@@ -224,6 +225,21 @@ def test_a_run_stopped_from_python_goes_on_where_it_is(whole, tmp_path):
     trainer.fit()
     assert trainer.finished
     assert_same_end(run, whole)
+
+
+@pytest.mark.parametrize("at", [1, 3, 14, 15, 40])
+def test_a_long_step_is_left_in_its_middle_and_made_again(whole, tmp_path, monkeypatch, at):
+    """In updates outside and inside the gradient, and in an evaluation; the weights are real."""
+    monkeypatch.setattr(signals, "_PATIENCE", 0.0)
+    trainer = Trainer(load_config([*WORDS, f"checkpoint_path={tmp_path / 'run'}"]))
+    asked = itertools.count()
+    trainer.fit(lambda: next(asked) == at)
+    assert not trainer.finished
+    if device.device_kind() == "cpu" and at == 1:
+        assert trainer.progress.step == 0
+    trainer.fit()
+    assert trainer.finished
+    assert_same_end(tmp_path / "run", whole)
 
 
 def test_a_signal_before_the_first_step(tmp_path, capsys, monkeypatch):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from trm_mlx import InputError
 from trm_mlx.cli import main
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
-from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.data.dataset import PuzzleDataset, puzzle_names, saved_names
 from trm_mlx.models.checkpoint_files import bundled, save_model
 from trm_mlx.models.model import build_model
 
@@ -177,6 +178,37 @@ def test_pipes_and_devices_in_a_model(folder, name):
     path.symlink_to("/dev/zero")
     with pytest.raises(InputError, match="a device or a pipe, not a regular file"):
         trm_mlx.load(folder / "model")
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "all__inputs.npy", "all__group_indices.npy"])
+def test_pipes_and_devices_in_a_dataset(folder, name):
+    path = folder / "data" / "train" / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="a device or a pipe, not a regular file"):
+        PuzzleDataset([str(folder / "data")], "train")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="a device or a pipe, not a regular file"):
+        PuzzleDataset([str(folder / "data")], "train")
+
+
+def test_names_of_puzzles_that_do_not_end(folder):
+    data = PuzzleDataset([str(folder / "data")], "train")
+    for place, read in (
+        (folder / "model", partial(saved_names, folder / "model")),
+        (folder / "data", partial(puzzle_names, data)),
+    ):
+        path = place / "identifiers.json"
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        with pytest.raises(InputError, match="a device or a pipe, not a regular file"):
+            read()
+        path.unlink()
+        with path.open("wb") as file:
+            file.truncate(2**40)
+        with pytest.raises(InputError, match="it has more than 1,073,741,824 bytes"):
+            read()
 
 
 def test_files_too_large(folder):

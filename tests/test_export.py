@@ -123,7 +123,7 @@ def test_refusals(tmp_path, capsys):
     saved(tmp_path / "ours")
     (tmp_path / "taken").write_text("mine")
     line = refusal(capsys, tmp_path / "ours", tmp_path / "taken")
-    assert line == f"{tmp_path}/taken exists: remove it or name another file"
+    assert line == f"{tmp_path}/taken exists: name another file, or remove it"
     assert (tmp_path / "taken").read_text() == "mine"
     line = refusal(capsys, tmp_path / "ours", tmp_path / "taken" / "below")
     assert line.startswith(f"cannot write {tmp_path}/taken/below: ")

@@ -62,6 +62,18 @@ def test_a_test_set_of_another_numbering_is_refused(place, tmp_path):
         Trainer(config(str(place / "data"), tmp_path / "r", data_paths_test=[other]))
 
 
+def test_a_numbering_that_nothing_checks_is_warned_of(place, tmp_path, capsys):
+    other = renamed(tmp_path / "other", NAMES)
+    (tmp_path / "other" / "identifiers.json").unlink()
+    assert main(["eval", str(place / "run"), "--data", other, "--json"]) == 0
+    assert f"warning: {other} does not name its puzzles" in capsys.readouterr().err
+    trainer = Trainer(config(other, place / "run", epochs=2), resume=place / "run")
+    assert [line for line in trainer._warnings if f"{other} does not name its puzzles" in line]
+    assert trainer.names == NAMES  # which its next checkpoint still has
+    assert main(["eval", str(place / "run"), "--data", str(place / "data"), "--json"]) == 0
+    assert "warning: " not in capsys.readouterr().err
+
+
 def test_puzzles_that_are_not_judged_may_be_others(place, tmp_path):
     other = Path(renamed(tmp_path / "other", ["p0", "p1", "p2", "new"]))
     identifiers = other / "test" / "all__puzzle_identifiers.npy"

@@ -149,7 +149,7 @@ def test_rows_that_cannot_be_used_are_left_out(tmp_path, capsys):
         lines[number] = line
     (tmp_path / "in.csv").write_text("\n".join(lines))
     with pytest.raises(
-        ValueError, match=r"line 2: .*; or leave such puzzles out with skip_invalid"
+        ValueError, match=r"line 2: .*; or leave such puzzles out with --skip-invalid"
     ):
         build_sudoku(tmp_path / "d", input=tmp_path / "in.csv", num_test=1)
     words = ["--input", str(tmp_path / "in.csv"), "--num-test", "1", "--skip-invalid"]

@@ -118,7 +118,7 @@ def test_refusals(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(mx, "is_available", lambda _: False)
     (tmp_path / "taken").write_text("mine")
     for words, error in (
-        ([folder, tmp_path / "taken"], "taken exists: remove it or name another file"),
+        ([folder, tmp_path / "taken"], "taken exists: name another file, or remove it"),
         ([folder, out, "--batch-size", 4, 0], "batch size 0: must be at least 1"),
         ([folder, out, "--ema"], "--ema is not for --to mlxfn: leave it out"),
         ([folder, out, "--device", "gpu"], "device gpu: MLX has no GPU on this machine"),

@@ -17,6 +17,9 @@ MAZE = (
     "#..#..#.#.\n.....#..##\n.#.....#G.\n#..#.#..#.\n......#...\n"
     "#.#S#...##\n....#.#...\n...#.###.#\n#....#..#.\n......#.#."
 )
+REGIONS = ("AAABBBCCC" * 3 + "DDDEEEFFF" * 3 + "GGGHHHIII" * 3).translate(
+    str.maketrans("ABCDEFGHI", "123456789")
+)
 BLANKS = ".0_x*?-#X"
 
 
@@ -175,7 +178,78 @@ def between_slashes(rows, width, blank):
     return "/".join(rows).replace(".", blank)
 
 
+def lettered(rows, width, blank):
+    names = "   " + " ".join(map(str, range(1, len(rows) + 1)))
+    lines = [f"{'ABCDEFGHI'[n]}  {' '.join(row)}" for n, row in enumerate(rows)]
+    return "\n".join([names, *lines]).replace(".", blank)
+
+
+def numbered(rows, width, blank):
+    lines = ["," + ",".join(map(str, range(len(rows))))]
+    lines += [f"{n}," + ",".join(row).replace(".", "0") for n, row in enumerate(rows)]
+    return "\n".join(lines)
+
+
+def named_rows(rows, width, blank):
+    return "\n".join(f"row {n}: {row}" for n, row in enumerate(rows, start=1)).replace(".", blank)
+
+
+def in_a_mail(rows, width, blank):
+    return "\n".join(f"> {row}" for row in rows).replace(".", blank)
+
+
+def in_c(rows, width, blank):
+    lines = ", ".join("{" + ", ".join(row).replace(".", "0") + "}" for row in rows)
+    return f"int board[{len(rows)}][{len(rows)}] = {{{lines}}};"
+
+
+def in_torch(rows, width, blank):
+    lines = ",\n        ".join("[" + ", ".join(row).replace(".", "0") + "]" for row in rows)
+    return f"tensor([{lines}], device='cuda:0')"
+
+
+def in_prolog(rows, width, blank):
+    lines = ",\n  ".join("[" + ",".join(row).replace(".", "_") + "]" for row in rows)
+    return f"problem(1, [{lines}])."
+
+
+def lists_of_python(rows, width, blank):
+    return f"board = {[[None if cell == '.' else int(cell) for cell in row] for row in rows]}"
+
+
+def floats_of_numpy(rows, width, blank):
+    return str(np.array([[0.0 if c == "." else float(c) for c in row] for row in rows]))
+
+
+def in_pandas(rows, width, blank):
+    lines = ["".join(f"{n:>5}" for n in range(len(rows)))]
+    for number, row in enumerate(rows):
+        lines.append(f"{number}" + "".join(f"{'NaN' if c == '.' else c + '.0':>5}" for c in row))
+    return "\n".join(lines)
+
+
+def floats_in_csv(rows, width, blank):
+    return "\n".join(",".join("" if c == "." else c + ".0" for c in row) for row in rows)
+
+
+def in_html(rows, width, blank):
+    cells = ["".join(f"<td>{c}</td>" for c in row).replace(".", "&nbsp;") for row in rows]
+    return f'<table class="grid">\n<tr>{"</tr><tr>".join(cells)}</tr></table>'
+
+
+def markdown_in_bold(rows, width, blank):
+    lines = ["|" * (len(rows) + 1), "|-" * len(rows) + "|"]
+    bold = (" | ".join(" " if c == "." else f"**{c}**" for c in row) for row in rows)
+    return "\n".join(lines + [f"| {row} |" for row in bold])
+
+
+def apart(rows, width, blank):
+    return "\n\n".join(rows).replace(".", blank)
+
+
 SPELLINGS = [
+    lettered, numbered, named_rows, in_a_mail, in_c, in_torch, in_prolog, lists_of_python,
+    floats_of_numpy, in_pandas, floats_in_csv, in_html, markdown_in_bold, apart,
     in_one_line, in_rows, spaced, spaced_in_one_line, blanks_as_spaces, blanks_as_lost_spaces,
     boxes_of_spaces, in_bands, markdown, markdown_with_names, full_width, numbers_in_json,
     nulls_in_json, strings_in_json, one_string_in_json, numpy_prints, strings_in_python, sadman,
@@ -339,6 +413,40 @@ def test_several_mazes_of_a_text_are_read():
         assert read_all(text) == [f"maze10x10 {MAZE}".replace("\n", "")] * 2, text
 
 
+@pytest.mark.parametrize("regions", [REGIONS, "\n".join(["AABBCDEFG"] * 9)])
+def test_a_grid_of_regions_makes_the_puzzle_another(regions):
+    for line in read_all("\n".join(rows_of(GRID, 9)) + f"\n\n{regions}"):
+        assert "a variant (regions in place of boxes) has rules that no model here knows" in line
+
+
+def test_the_answer_beside_a_puzzle_is_none():
+    answer = "1234341221434321"
+    for puzzle in (
+        {"solution": answer, "puzzle": "1.34341221434321"},
+        {"level": "hard", "answer": answer, "mission": "1.34341221434321"},
+        {"newboard": {"grids": [{"solution": [[1] * 4] * 4, "value": "1.34341221434321"}]}},
+    ):
+        assert read_all(json.dumps(puzzle)) == ["sudoku4x4 1034341221434321"]
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda m: m.replace("S", "A").replace("G", "B"),
+        lambda m: m.replace("G", "F"),
+        lambda m: m.translate(str.maketrans("#.SG", "1023")),
+        lambda m: m.translate(str.maketrans("#.SG", "\u2b1b\u2b1c\U0001f7e2\U0001f3c1")),
+        lambda m: str([[*row] for row in m.split()]),
+        lambda m: str(m.split()),
+        lambda m: str([[".#SG".index(cell) for cell in row] for row in m.split()]),
+        lambda m: "\n".join(f"{n} {row}" for n, row in enumerate(m.split())),
+        lambda m: f"<pre>\n{m}\n</pre>",
+    ],
+)  # fmt: skip
+def test_other_spellings_of_a_maze(spell):
+    assert read_all(spell(MAZE)) == [f"maze10x10 {MAZE}".replace("\n", "")]
+
+
 def test_kinds_may_stand_together():
     assert read_all(f"{GRID}\n\n{MAZE}\n\n12+345=\n\n1234341221434321") == [
         *sudoku(GRID), f"maze10x10 {MAZE}".replace("\n", ""), "addition3 12+345=",
@@ -378,8 +486,14 @@ def test_a_bad_puzzle_of_a_list_is_named_and_the_others_are_read():
         ("123456789012+1", "looks like an addition; no addition of 12 digits; use 1 to 9"),
         ("hello", "'hello' looks like no puzzle"),
         ("", "looks like no puzzle"),
+        ("12+34=46", "looks like arithmetic; write two numbers with"),
+        ("0123230110323.10", "r1c1 holds 0 beside blanks '.', and no cell 4: write 1 to 4"),
+        (f"[Puzzle]\n{GRID}\n[Regions]\n{REGIONS}", r"a variant \(Regions\) has rules that no"),
+        (f"Killer Sudoku\n{GRID}", r"a variant \(Killer Sudoku\) has rules that no model here"),
+        ("\n".join(["1.......A......G"] * 16), "16 rows of 16 cells are a 16x16 Sudoku"),
         ("[[5, 3], [10, 1]]", "a cell holds 10: write one digit"),
         ('{"name": 3}', "a JSON object of name: put the puzzle into a member"),
+        (json.dumps({"a": GRID, "b": OTHER}), "a JSON object of a, b: put the puzzle into a"),
     ],
 )
 def test_what_cannot_be_read_is_told_as_what_it_looks_like(text, problem):

@@ -22,7 +22,7 @@ from trm_mlx.data.writer import write_dataset
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve import csv_files
-from trm_mlx.solve.questions import Source, read_questions
+from trm_mlx.solve.questions import Source, find_source, read_questions
 from trm_mlx.solve.solver import measure
 from trm_mlx.tasks.sudoku import Sudoku
 
@@ -493,3 +493,12 @@ def test_measure_counts_labelled_tokens_only(checkpoint, data):
     right = answers[:, :3] == labels[:, :3]
     assert metrics["accuracy"] == pytest.approx(right.mean())
     assert metrics["exact_accuracy"] == pytest.approx(right.all(axis=1).mean())
+
+
+@pytest.mark.parametrize("heading", ["Sudoku", "Puzzle, hard", "question,answer", "Sudoku,,,"])
+def test_a_heading_makes_no_table_of_a_board(tmp_path, heading):
+    for name, rows in (("a.txt", "1...\n..2.\n.3..\n...4"), ("a.csv", "1,,,\n,,2,\n,3,,\n,,,4")):
+        path = tmp_path / name
+        path.write_text(f"{heading}\n{rows}\n")
+        (question,) = read_questions(find_source(None, str(path)))
+        assert question.task.line(question.values) == "1000002003000004"

@@ -299,3 +299,17 @@ def test_puzzles_that_do_not_fit(model):
 @pytest.mark.parametrize("name", trm_mlx.__all__)
 def test_public_names_resolve(name):
     assert getattr(trm_mlx, name) is not None
+
+
+def test_what_is_no_model_task_or_token_is_told():
+    loaded = trm_mlx.load("sudoku-4x4")
+    with pytest.raises(
+        InputError, match=r"takes a model, not tuple: model, config = trm_mlx\.load"
+    ):
+        Solver(loaded)
+    with pytest.raises(InputError, match=r"a token is 1\.5: pass whole numbers"):
+        next(Solver(loaded[0]).solve(np.full((1, 16), 1.5)))
+    with pytest.raises(InputError, match=r"a model is a folder or a name, .* not NoneType"):
+        trm_mlx.load(None)
+    with pytest.raises(InputError, match="a task has a name, such as 'sudoku9x9', not int"):
+        trm_mlx.tasks.get(9)

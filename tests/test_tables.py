@@ -140,7 +140,7 @@ def test_parquet_is_read_where_its_library_is(tmp_path, monkeypatch):
         (PUBLISHED + f"me,{QUESTION}\n", "line 3 has no answer: the line is cut short"),
         (PUBLISHED + "me\n", "line 3 has 1 fields, the question would be number 2"),
         (PUBLISHED + f"me,{QUESTION},{ANSWER},hard\n", "line 3: rating 'hard' is not a number"),
-        (PUBLISHED + f"me,{QUESTION},{ANSWER},nan\n", "line 3: rating 'nan' is not a number"),
+        (PUBLISHED + f"me,{QUESTION},{ANSWER},inf\n", "line 3: rating 'inf' is not a number"),
         (json.dumps({"puzzle": QUESTION}) + "\n{\n", "line 2 is not JSON"),
         (json.dumps({"puzzle": QUESTION}) + "\n[1]\n", "line 2 is no object"),
         (json.dumps({"puzzle": QUESTION}) + '\n{"a": 1}\n', "line 2 has no question, it has a"),
@@ -200,3 +200,33 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
 )
 def test_tables_are_told_from_puzzles(tmp_path, text, table):
     assert is_table(written(tmp_path, text)) is table
+
+
+def test_arrays_of_a_numpy_archive(tmp_path):
+    question = QUESTION.replace(".", "0")
+    digits = [np.array([[*map(int, text)]], np.int64) for text in (question, ANSWER)]
+    for names in (("quizzes", "solutions"), ("clue_grid", "solved_grid")):
+        path = tmp_path / "sudoku.npz"
+        np.savez_compressed(path, **dict(zip(names, digits, strict=True)))
+        (row,) = read_rows(path)
+        assert (row.question, row.answer) == (question, ANSWER)
+    np.savez(path, x=digits[0])
+    with pytest.raises(InputError, match="has no array question, it has x: name yours with"):
+        next(read_rows(path))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"sudoku\.npz is damaged"):
+        next(read_rows(path))
+
+
+@pytest.mark.parametrize("rating", ["", "NaN", "None", "2,5", "2.5"])
+def test_ratings_as_programs_write_them(tmp_path, rating):
+    (row,) = read_rows(written(tmp_path, f"puzzle;solution;rating\n{QUESTION};{ANSWER};{rating}\n"))
+    assert row.rating == (2.5 if "5" in rating else None)
+
+
+@pytest.mark.parametrize(
+    "header", ["Puzzle Grid,Solution Grid", "unsolved_sudoku,solved_sudoku", "givens,solution"]
+)
+def test_names_of_columns_in_several_words(tmp_path, header):
+    (row,) = read_rows(written(tmp_path, f"puzzle_id,{header}\n7,{QUESTION},{ANSWER}\n"))
+    assert (row.question, row.answer) == (QUESTION, ANSWER)

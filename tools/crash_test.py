@@ -172,9 +172,10 @@ def main() -> None:
                 if steps_of(run) and is_finished(run, whole):
                     break
             check_end(run, whole)
+            kills = killed.total() - killed["by SIGTERM"]
+            print(f"{run.name} reached its end: {kills} kills by SIGKILL so far", flush=True)
     for where, count in killed.most_common():
         print(f"{count:5} killed {where}")
-    kills = killed.total() - killed["by SIGTERM"]
     print(f"{kills} kills by SIGKILL; {runs} runs reached their end, each as the one left alone")
 
 

@@ -123,6 +123,10 @@ def puzzle_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
     ]
     seeds += [seed.split("\n", 1)[1].rsplit("\n[State]")[0] for seed in seeds]
     seeds += [json.dumps(seeds[-3:]), json.dumps({"puzzle": [[1, 0, None, "."]] * 4})]
+    seeds += ["int a[4][4] = {{1, 0, 0, 0}, {0, 2, 0, 0}, {0, 0, 3, 0}, {0, 0, 0, 4}};"]
+    seeds += ["<table><tr><td>1</td><td>&nbsp;</td></tr><tr><td></td><td>4</td></tr></table>"]
+    seeds += ["  1 2 3 4\nA 1 . . .\nB . 2 . .\nC . . 3 .\nD . . . 4", "0 1.0 NaN\n" * 4]
+    seeds += ["[Puzzle]\n" + "1.......2" * 9 + "\n[Regions]\n" + "111222333" * 9]
     seeds += ["12+34=\n5*6", "|1|2|\n|-|-|\n| |4|\n", "12 34 5 6\n", "  #..S\n  G...  # mine"]
     data = [seed.encode() for seed in seeds]
     found = {"puzzle text": (text_target(read_puzzles), data)}
@@ -138,10 +142,13 @@ def puzzle_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
         "question\tanswer\n1.\t12\n".encode("utf-16"),
         gzip.compress(b"question,answer\n1.,12\n"),
     ]
-    for name in ("any.csv", "quizzes.npy"):
+    for name in ("any.csv", "quizzes.npy", "quizzes.npz"):
         path = folder / name
         if path.suffix == ".npy":
             np.save(path, np.ones((3, 4, 4), np.uint8))
+            tables = [path.read_bytes()]
+        elif path.suffix == ".npz":
+            np.savez(path, quizzes=np.ones((3, 4, 4), np.uint8), solutions=np.ones((3, 4, 4)))
             tables = [path.read_bytes()]
         read = functools.partial(read_table, path)
         found[f"table {path.suffix}"] = file_target(path, read), tables

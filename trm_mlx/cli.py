@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from trm_mlx import __version__
@@ -36,6 +37,8 @@ VERBS = {
 
 # What the system says of a path that it will not even look at.
 _UNREACHABLE = (errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
+# And of an output that it was to write: the disk is full, or broken.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,10 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refused(error)
     except BrokenPipeError:
-        # What is still to be flushed at the end goes nowhere, silently.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 141
     except OSError as error:
+        if error.filename is None and error.errno in _UNWRITABLE:
+            _discard_output()
+            return _refused(InputError(f"cannot write the output: {error.strerror}"))
         if error.errno not in _UNREACHABLE:
             raise
         return _refused(InputError(f"{error.filename}: {error.strerror}"))
@@ -79,6 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _discard_output() -> None:
+    """Let what is still to be flushed at the end go nowhere, silently."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complete() -> None:
@@ -116,7 +126,8 @@ def _open_closed_output() -> None:
 
 
 def _refused(error: InputError) -> int:
-    print("error:", *str(error).splitlines(), file=sys.stderr)
+    with suppress(OSError):  # of a full disk; the status says it too
+        print("error:", *str(error).splitlines(), file=sys.stderr)
     return 2
 
 

@@ -30,6 +30,7 @@ _ASIDE = ".partial-"  # in the names of the folders that are being filled
 # They may be regular files, which keep their inode.
 _OPEN_FILES = ("/dev/fd/", "/dev/std", "/proc/")
 LARGEST_TEXT = 16 * 2**20  # bytes; a config.json or state.json has a few thousand
+LARGEST_JSON = 2**30  # of the names of a dataset's puzzles: those of a million have 50 MB
 _CHUNK = 2**20
 
 
@@ -254,11 +255,19 @@ def read_text(path: Path) -> str:
         OSError: it cannot be opened, see `open_regular`, or is larger.
         UnicodeDecodeError: it is not UTF-8.
     """
+    return read_bytes(path, LARGEST_TEXT).decode("utf-8")
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Return the content of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: it cannot be opened, see `open_regular`, or is larger.
+    """
     with open_regular(path) as file:
-        data = file.read(LARGEST_TEXT + 1)
-    if len(data) > LARGEST_TEXT:
-        raise OSError(errno.EFBIG, f"it has more than {LARGEST_TEXT:,} bytes", str(path))
-    return data.decode("utf-8")
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+        return file.read(most)
 
 
 def is_open_file(path: Path, descriptor: int) -> bool:

@@ -77,11 +77,9 @@ def build_arc(
     ordering, drawing, placing = np.random.default_rng(seed).spawn(3)
     puzzles, warnings, skipped = [], [], []
     for subset in ProgressBar(subsets, desc="reading", unit="subset"):
-        found = read_subset(input_file_prefix, subset, subset in held_out, skip_invalid)
-        read = found.puzzles
-        if not held_out and len(subsets) == 1:
-            read = [puzzle._replace(held_out=bool(puzzle.test)) for puzzle in read]
-        puzzles += _shuffled(read, ordering)
+        holds = None if not held_out and len(subsets) == 1 else subset in held_out
+        found = read_subset(input_file_prefix, subset, holds, skip_invalid)
+        puzzles += _shuffled(found.puzzles, ordering)
         warnings += found.warnings
         skipped += found.skipped
     warnings += left_out(skipped)

@@ -74,10 +74,10 @@ def find_subsets(prefix: str | Path) -> list[str]:
         if not kaggle:
             raise InputError(f"{path}: no such file or folder; correct input_file_prefix")
         return sorted(kaggle)
-    folders = sorted({file.parent.name for file in path.glob("*/*.json")})
-    if folders and not any(path.glob("*.json")):
+    folders = sorted({file.parent.name for file in _json_files(path, "*/*.json")})
+    if folders and not any(_json_files(path)):
         return folders
-    if not any(path.glob("*.json")):
+    if not any(_json_files(path)):
         raise InputError(f"{path} holds no JSON files; correct input_file_prefix")
     return [path.resolve().name]
 
@@ -92,7 +92,12 @@ def _root(prefix: str | Path) -> Path:
     """The prefix, or the folder ``data`` of a repository that it names."""
     path = Path(prefix)
     inner = path / "data"
-    return inner if inner.is_dir() and not any(path.glob("*.json")) else path
+    return inner if inner.is_dir() and not any(_json_files(path)) else path
+
+
+def _json_files(folder: Path, pattern: str = "*.json") -> Iterator[Path]:
+    """The files of a pattern, without those that macOS hides beside them, such as ``._a.json``."""
+    return (path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def _place(prefix: str | Path, subset: str) -> Path:
@@ -108,7 +113,7 @@ def _place(prefix: str | Path, subset: str) -> Path:
 
 
 def read_subset(
-    prefix: str | Path, subset: str, held_out: bool, skip_invalid: bool = False
+    prefix: str | Path, subset: str, held_out: bool | None, skip_invalid: bool = False
 ) -> Found:
     """Read the puzzles of one subset, in the order of its file or of the names of its files.
 
@@ -116,6 +121,7 @@ def read_subset(
     ``UNKNOWN``, and a warning says so.
 
     Args:
+        held_out: whether its tests are; None: those of every puzzle that has some.
         skip_invalid: leave out puzzles that cannot be used, and say why.
 
     Raises:
@@ -142,20 +148,21 @@ def read_subset(
             train, tests = _examples(where, name, content)
             if solutions is not None:
                 _add_solutions(solved, solutions, name, tests)
+            holds = bool(tests) if held_out is None else held_out
             unsolved = [test for test in tests if test.get("output") is None]
-            if unsolved and missing and not held_out:
+            if unsolved and missing and not holds:
                 raise InputError(
                     f"{missing}, and its subset is trained on: add the file, or hold the subset "
                     "out with test_set_name"
                 )
-            if held_out:
+            if holds:
                 if not tests:
                     raise InputError(f"{where} has no tests to hold out: train on its subset")
                 for test in unsolved:
                     test["output"] = UNKNOWN
                 hidden += len(unsolved)
             pairs = _pairs(f"{where}, train", train), _pairs(f"{where}, test", tests)
-            found.puzzles.append(Puzzle(name, *pairs, held_out))
+            found.puzzles.append(Puzzle(name, *pairs, holds))
         except InputError as error:
             skip_or_raise(error, found.skipped if skip_invalid else None)
     for name in sorted((solutions or {}).keys() - seen.keys()):
@@ -176,7 +183,7 @@ def _contents(place: Path) -> Iterator[tuple[Path, str, object]]:
     if not place.is_dir():
         yield from ((place, *puzzle) for puzzle in _puzzles(place))
         return
-    for path in sorted(place.glob("*.json")):
+    for path in sorted(_json_files(place)):
         try:
             puzzles = list(_puzzles(path))
         except InputError as error:

@@ -128,6 +128,10 @@ def read_table(
             skip_or_raise(InputError(row.problem), skipped)
             continue
         if row.answer is None:
+            if Path(path).suffix.lower() == ".npy":
+                raise InputError(
+                    f"{path}: no file of answers is beside it, such as solutions.npy of quizzes.npy"
+                )
             raise InputError(
                 f"{path} has no column of answers that is known: name it with --answer-column, or "
                 "call it answer"

@@ -62,10 +62,11 @@ def skip_or_raise(error: InputError, skipped: list[str] | None) -> None:
     """Note a puzzle that cannot be used among the ``skipped`` ones, which are left out.
 
     Raises:
-        InputError: ``skipped`` is None; the error, with the builder's keyword as its remedy.
+        InputError: ``skipped`` is None; the error, with the builder's option as its remedy.
     """
     if skipped is None:
-        raise InputError(f"{error}; or leave such puzzles out with skip_invalid") from error
+        remedy = "or leave such puzzles out with --skip-invalid (skip_invalid=True)"
+        raise InputError(f"{error}; {remedy}") from error
     skipped.append(str(error))
 
 

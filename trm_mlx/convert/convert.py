@@ -42,7 +42,7 @@ def convert(
         VerificationFailed: MLX and PyTorch differ by more than rounding; no folder is written.
     """
     if output.exists():
-        raise InputError(f"{output} exists: remove it or name another output folder")
+        raise InputError(f"{output} exists: name another output folder, or remove it")
     checkpoint = read_checkpoint(source.weights, key)
     settings = checkpoint.settings
     if source.config is not None:

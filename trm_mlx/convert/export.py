@@ -59,7 +59,7 @@ def export(
             exists or cannot be written.
     """
     if output.exists():
-        raise InputError(f"{output} exists: remove it or name another file")
+        raise InputError(f"{output} exists: name another file, or remove it")
     folder = find_checkpoint(folder)
     config = read_config(folder)
     _check_published(folder, config)

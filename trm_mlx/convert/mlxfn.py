@@ -46,7 +46,7 @@ def export_mlxfn(
             here, or ``output`` exists or cannot be written.
     """
     if output.exists():
-        raise InputError(f"{output} exists: remove it or name another file")
+        raise InputError(f"{output} exists: name another file, or remove it")
     for size in batch_sizes:
         if size < 1:
             raise InputError(f"batch size {size}: must be at least 1")

@@ -10,7 +10,7 @@ from trm_mlx.convert import nano_trm
 from trm_mlx.errors import InputError
 
 # Prefixes of torch.compile, data parallelism, the loss head and the ACT wrapper.
-PREFIX = re.compile(r"^(?:(?:_orig_mod|module|model|inner)\.)+")
+PREFIX = re.compile(r"^(?:(?:_orig_mod|_fsdp_wrapped_module|module|model|inner|net|trm)\.)+")
 # Buffers of one batch and rotary tables: rebuilt with every model.
 RUNTIME = re.compile(r"^(puzzle_emb\.local_(weights|ids)|rotary_emb\.(cos|sin)_cached)$")
 
@@ -46,6 +46,8 @@ def published_names(
             f"averaged weights of {name} taken for {len(average)} of {len(weights)} arrays; for "
             f"the last ones, --key {key}"
         )
+    if left_out := beside.get("not_taken"):
+        notes.append(f"averages in {', '.join(left_out)} not taken; --key names the weights wanted")
     prefixes = sorted({match[0] for match in map(PREFIX.match, arrays) if match})
     if prefixes:
         notes.append(f"prefix {' and '.join(prefixes)} taken off {len(arrays)} names")

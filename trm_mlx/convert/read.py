@@ -7,6 +7,7 @@ and the sizes it claims are checked against its own before anything is allocated
 import dataclasses
 import json
 import math
+import os
 import re
 import struct
 import warnings
@@ -66,6 +67,11 @@ OTHERS = (
         b"\x80\x02\x8a\nl\xfc\x9cf\xf9 j\xa8p\x19.",
         "a file of PyTorch before 1.6: load it with a newer one and save its state_dict() again",
     ),
+    (b"gguf", "a GGUF file, for llama.cpp: name the PyTorch or safetensors file it was made of"),
+    (b"\x89hdf", "an HDF5 file, as Keras writes: save the model's state_dict() with torch.save"),
+    (b"entry not found", "what a hub says of a missing file: download the weights again"),
+    (b"rar!", "a RAR archive: unpack it first"),
+    (b"7z\xbc\xaf", "a 7-Zip archive: unpack it first"),
     (b"{", "JSON text, not the weights: name the file of weights beside it"),
 )
 
@@ -117,7 +123,7 @@ def _kind(path: Path) -> str:
     for first, what in OTHERS:
         if start.lstrip().lower().startswith(first):
             raise InputError(f"{path} is {what}")
-    what = "is empty" if not start else "is no such file"
+    what = "is empty" if not start else "holds no weights that are known here"
     raise InputError(
         f"{path} {what}: expected weights as torch.save writes them, .safetensors or .npz; plain "
         "pickles are refused, as loading them could execute code"
@@ -130,6 +136,7 @@ def _kind_of_archive(path: Path) -> str:
             entries = archive.infolist()
             _check_sizes(path, entries)
             damaged = archive.testzip()  # PyTorch writes check sums, but ignores them
+        directory_in_place = _is_directory_last(path)
     except InputError:
         raise
     except DAMAGED as error:
@@ -137,19 +144,46 @@ def _kind_of_archive(path: Path) -> str:
     if damaged:
         raise InputError(f"{path} is damaged: the check sum of {damaged} is wrong; copy it again")
     names = [entry.filename for entry in entries]
-    # Readers differ in which of two such entries they take.
+    # Readers differ in which of two such entries, names or directories they take.
     if len({name.lower() for name in names}) < len(names):
         raise InputError(f"{path} holds two entries of one name: save it again")
-    if sum(name.endswith("/data.pkl") for name in names) == 1:
+    if any(entry.filename != entry.orig_filename for entry in entries):
+        raise InputError(f"{path} holds an entry of two names: save it again")
+    if not directory_in_place:
+        raise InputError(f"{path} has its directory not at its end: save it again")
+    # PyTorch takes the one in the folder of the first entry, in letters of any case.
+    pickles = [name for name in names if _is_pickle(name)]
+    if pickles == [f"{names[0].partition('/')[0]}/data.pkl"]:
         return "PyTorch"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
     raise InputError(f"{path} is an archive, but neither a PyTorch file nor an .npz of arrays")
 
 
+def _is_pickle(name: str) -> bool:
+    return name.lower().endswith("data.pkl")
+
+
+def _is_directory_last(path: Path) -> bool:
+    """Whether the end records of an archive, the file's last bytes, follow its directory."""
+    size = path.stat().st_size
+    with open_regular(path) as file:
+        file.seek(-min(size, 98), os.SEEK_END)
+        tail = file.read()
+    _, _, _, _, _, length, offset, comment = struct.unpack("<4s4H2LH", tail[-22:])
+    records = 22
+    if tail[-42:-38] == b"PK\6\7":  # the record for sizes beyond 4 GiB, and where it is
+        records = 98
+        (record,) = struct.unpack("<8xQ4x", tail[-42:-22])
+        signature, length, offset = struct.unpack("<4s36x2Q", tail[:56])
+        if signature != b"PK\6\6" or record != size - records:
+            return False
+    return tail[-22:-18] == b"PK\5\6" and comment == 0 and offset + length == size - records
+
+
 def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     unpacked = sum(entry.file_size for entry in entries)
-    pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
+    pickles = [entry for entry in entries if entry.filename.lower().endswith(".pkl")]
     pickled = sum(entry.file_size for entry in pickles)
     if unpacked > LARGEST_BYTES or pickled > LARGEST_PICKLE:
         raise InputError(

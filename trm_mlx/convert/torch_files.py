@@ -55,7 +55,8 @@ DAMAGED = (
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 BESIDE = ("hyper_parameters", "callbacks", "average")
 # Keys of averaged weights beside them, as they are or below "shadow".
-AVERAGES = ("ema_helper", "ema", "ema_state_dict", "model_ema")
+AVERAGES = ("ema_helper", "ema", "ema_state_dict", "model_ema", "ema_model")
+_AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?|shadow)([._]|$)", re.IGNORECASE)
 # How many times the size of the file its tensors may have together, as they can share storage.
 SHARED = 2
 
@@ -217,6 +218,9 @@ def _unwrapped(
             beside["average"] = tensors
             keys["average_key"] = name if average is beside[name] else f"{name}.shadow"
             break
+    if keys and not beside["average"]:
+        named = [str(name) for name, value in content.items() if value and value is not state]
+        keys["not_taken"] = [name for name in named if _AVERAGE.search(name)]
     return {"state": state, **{name: beside.get(name) for name in BESIDE}}, keys
 
 

@@ -1,5 +1,6 @@
 """The five arrays of one set of a dataset, and what must hold of them."""
 
+import warnings
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from trm_mlx.data.format import SET_NAME, DatasetMetadata
 from trm_mlx.errors import InputError
+from trm_mlx.files import open_regular
 
 IGNORE_LABEL = -100  # the label in a batch that the loss does not count
 INDICES = ("puzzle_identifiers", "puzzle_indices", "group_indices")  # of a `SplitArrays`
@@ -132,7 +134,10 @@ def open_array(path: Path, remedy: str = "rebuild the dataset") -> np.ndarray:
         InputError: it is absent or damaged.
     """
     try:
-        return np.lib.format.open_memmap(path, mode="r")
+        open_regular(path).close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote, such as "1L"
+            return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; {remedy}") from error
     except (ValueError, TypeError, OverflowError, SyntaxError, TokenError) as error:

@@ -208,6 +208,19 @@ def check_numbering(
             )
 
 
+def unnamed(names: list[str] | None, source: object, data: PuzzleDataset) -> str | None:
+    """A warning where `check_numbering` cannot compare, as one of the two names no puzzles."""
+    if data.metadata.num_puzzle_identifiers == 1:
+        return None
+    place = source if names is None else data.parts[0].folder.parent
+    if names is not None and known_names(data) is not None:
+        return None
+    return (
+        f"{place} does not name its puzzles ({IDENTIFIERS_FILE}): they are taken by their numbers, "
+        "which nothing checks"
+    )
+
+
 def saved_names(folder: Path) -> list[str] | None:
     """The names of a checkpoint's puzzle identifiers; None: it does not say.
 

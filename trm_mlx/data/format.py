@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_mlx.errors import InputError
+from trm_mlx.files import LARGEST_JSON, read_bytes
 
 METADATA_FILE = "dataset.json"
 IDENTIFIERS_FILE = "identifiers.json"
@@ -180,7 +181,7 @@ def read_json(
         InputError: the file cannot be read, or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_bytes(), object_pairs_hook=object_type)
+        return json.loads(read_bytes(Path(path), LARGEST_JSON), object_pairs_hook=object_type)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; {absent}") from error
     except (ValueError, RecursionError) as error:

@@ -22,7 +22,7 @@ import numpy as np
 from trm_mlx.data.arrays import SplitArrays, array_path, open_array
 from trm_mlx.data.format import METADATA_FILE, SET_NAME, DatasetMetadata, read_keys
 from trm_mlx.errors import InputError
-from trm_mlx.files import recover
+from trm_mlx.files import read_text, recover
 
 
 class Split(NamedTuple):
@@ -120,7 +120,7 @@ def recovered(directory: Path) -> bool:
 def is_flat(folder: Path) -> bool:
     """Whether a folder holds a dataset.json of the flat layout."""
     try:
-        content = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
+        content = json.loads(read_text(folder / METADATA_FILE))
     except (OSError, ValueError, RecursionError):
         return False  # whoever reads it will say so
     return isinstance(content, dict) and "num_examples" in content and "sets" not in content

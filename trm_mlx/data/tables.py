@@ -7,9 +7,13 @@ import csv
 import json
 import math
 import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from tokenize import TokenError
 from typing import NamedTuple, TextIO
 
 import numpy as np
@@ -17,19 +21,27 @@ import numpy as np
 from trm_mlx.data.arrays import open_array
 from trm_mlx.data.text_files import open_text
 from trm_mlx.errors import InputError
+from trm_mlx.files import LARGEST_JSON, open_regular
 
 # Names of columns, in small letters; the published one of each first.
 NAMES = {
     "question": (
         "question", "questions", "quiz", "quizzes", "puzzle", "puzzles", "problem", "unsolved",
-        "input", "inputs", "board", "grid", "maze", "sudoku",
+        "input", "inputs", "board", "grid", "maze", "sudoku", "clues", "givens", "mission",
+        "initial",
     ),
     "answer": (
         "answer", "answers", "solution", "solutions", "solved", "output", "outputs", "target",
-        "label", "labels",
+        "label", "labels", "final", "result",
     ),
     "rating": ("rating", "ratings", "difficulty"),
 }  # fmt: skip
+# In names of several words, such as "puzzle_string": not the puzzle itself.
+_OTHER_WORDS = {
+    "id", "index", "number", "no", "count", "level", "length", "type", "size", "source", "by", "in",
+    "time", "date", "steps", "url",
+}  # fmt: skip
+_NO_RATING = ("", "nan", "none", "null", "na", "n/a", "-")
 _MARKS = ",;\t|"  # between the columns of a CSV file
 
 
@@ -71,7 +83,7 @@ def is_table(path: Path) -> bool:
     Raises:
         InputError: it cannot be read.
     """
-    if path.suffix.lower() in (".parquet", ".npy"):
+    if path.suffix.lower() in (".parquet", ".npy", ".npz"):
         return True
     with open_text(path) as file:
         lines = _Lines(file)
@@ -103,8 +115,8 @@ def read_rows(
     wanted = Columns(question_column, answer_column)
     if path.suffix.lower() == ".parquet":
         return _parquet_rows(path, wanted)
-    if path.suffix.lower() == ".npy":
-        return _numpy_rows(path)
+    if path.suffix.lower() in (".npy", ".npz"):
+        return _numpy_rows(path, wanted)
     return _text_rows(path, wanted)
 
 
@@ -179,6 +191,16 @@ def _find_columns(names: Sequence[str], wanted: Columns = ANY) -> _Places | None
     for role, name in zip(NAMES, (*wanted, None), strict=True):
         known = NAMES[role] if name is None else (name.strip().lower(),)
         places.append(next((plain.index(name) for name in known if name in plain), None))
+    by_words = [*places]
+    for place, name in enumerate(plain):  # such as "puzzle_string" and "solution_string"
+        words = set(re.split(r"[\W_]+", name))
+        role = next((r for r in (1, 0) if words & set(NAMES[("question", "answer")[r]])), None)
+        if role is None or place in by_words or wanted[role] is not None:
+            continue
+        if by_words[role] is None and not words & _OTHER_WORDS:
+            by_words[role] = place
+    if None not in by_words[:2]:
+        places = by_words
     return None if places[0] is None else _Places(*places)
 
 
@@ -220,11 +242,12 @@ def _row(place: str, line: int, fields: Sequence[object], columns: _Places) -> R
         return Row(line, question, problem=f"{place} has no answer: the line is cut short")
     rating = (rating or "").strip()
     try:
-        value = float(rating) if rating else None
+        value = float(rating.replace(",", ".")) if rating.lower() not in _NO_RATING else None
     except ValueError:
         value = math.nan
     if value is not None and not math.isfinite(value):
-        return Row(line, question, problem=f"{place}: rating {rating!r} is not a number")
+        problem = f"{place}: rating {rating!r} is not a number: write one, or nothing"
+        return Row(line, question, problem=problem)
     return Row(line, question, answer, value)
 
 
@@ -279,6 +302,13 @@ def _record(place: str, number: int, record: object, wanted: Columns) -> Row:
 
 # Binary formats
 
+_SHAPES = "name a file of digits [N, 9, 9]"
+# What zipfile and NumPy raise for archives cut short, overwritten, or oddly packed.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, MemoryError,
+    NotImplementedError, RuntimeError, SyntaxError, TypeError, TokenError,
+)  # fmt: skip
+
 
 def _parquet_rows(path: Path, wanted: Columns) -> Iterator[Row]:
     try:
@@ -308,10 +338,14 @@ def _parquet_rows(path: Path, wanted: Columns) -> Iterator[Row]:
         raise InputError(f"cannot read {path}: {error}") from error
 
 
-def _numpy_rows(path: Path) -> Iterator[Row]:
-    """Digits ``[N, ...]`` of questions, and of answers in a file named like it beside it."""
-    questions, beside = _digits(path), _answers_beside(path)
-    answers = None if beside is None else _digits(beside)
+def _numpy_rows(path: Path, wanted: Columns) -> Iterator[Row]:
+    """Digits ``[N, ...]`` of questions and answers: in one .npz, or in .npy files side by side."""
+    beside: Path | str | None = "its answers"
+    if path.suffix.lower() == ".npz":
+        questions, answers = _read_npz(path, wanted)
+    else:
+        questions, beside = _digits(open_array(path, _SHAPES), str(path)), _answers_beside(path)
+        answers = beside and _digits(open_array(beside, _SHAPES), str(beside))
     if answers is not None and answers.shape != questions.shape:
         raise InputError(f"{path} holds {questions.shape} digits, but {beside} {answers.shape}")
     for number, question in enumerate(questions):
@@ -319,13 +353,38 @@ def _numpy_rows(path: Path) -> Iterator[Row]:
         yield Row(number + 1, "".join(map(str, question.tolist())), answer)
 
 
-def _digits(path: Path) -> np.ndarray:
-    array = open_array(path, "name a file of digits [N, 9, 9]")
+def _read_npz(path: Path, wanted: Columns) -> tuple[np.ndarray, np.ndarray | None]:
+    try:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
+            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
+            if unpacked > LARGEST_JSON:
+                raise InputError(f"{path} unpacks to {unpacked:,} bytes: save fewer puzzles")
+            columns = _find_columns(archive.files, wanted)
+            if columns is None:
+                raise InputError(
+                    f"{path} has no array {wanted[0] or 'question'}, it has "
+                    f"{', '.join(archive.files)}: name yours with --question-column"
+                )
+            places = [columns.question, *[columns.answer] * (columns.answer is not None)]
+            names = [archive.files[place] for place in places]
+            found = [_digits(archive[name], f"{path}: {name}") for name in names]
+            return found[0], (found[1] if found[1:] else None)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, *_DAMAGED) as error:
+        raise InputError(f"{path} is damaged ({error}): save it again") from error
+
+
+def _digits(array: np.ndarray, place: str) -> np.ndarray:
     if array.ndim < 2 or array.dtype.kind not in "iuf" or not array.size:
-        raise InputError(f"{path} holds {array.dtype} {array.shape}, not digits [N, 9, 9]")
+        raise InputError(f"{place} holds {array.dtype} {array.shape}, not digits [N, 9, 9]")
     whole = array.astype(np.int8)
     if (whole != array).any() or whole.min() < 0 or whole.max() > 9:
-        raise InputError(f"{path} holds other numbers than 0 to 9: one digit a cell, 0 for a blank")
+        raise InputError(
+            f"{place} holds other numbers than 0 to 9: one digit a cell, 0 for a blank"
+        )
     return whole.reshape(len(whole), -1)
 
 

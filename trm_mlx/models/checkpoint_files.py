@@ -67,6 +67,10 @@ def find_checkpoint(folder: str | Path) -> Path:
     Raises:
         InputError: there is neither.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(
+            f"a model is a folder or a name, such as 'sudoku-9x9', not {type(folder).__name__}"
+        )
     folder = Path(folder)
     if (folder / CONFIG_FILE).exists():
         return folder
@@ -127,8 +131,10 @@ def read_json(path: Path) -> dict:
     """
     try:
         values = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged, copy it again: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold one JSON object")
     return values
@@ -183,7 +189,8 @@ def read_weights(path: Path) -> dict[str, mx.array]:
         _check_sum(path)
         return mx.load(str(path), format="safetensors")
     except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {path}: {reason}") from error
 
 
 def _check_header(path: Path) -> None:

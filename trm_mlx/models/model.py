@@ -70,6 +70,9 @@ class RecursiveReasoner(nn.Module):
         self.q_head.weight = mx.zeros_like(self.q_head.weight)
         self.q_head.bias = mx.full((2,), -5.0)
         self._freeze_buffers()
+        # Called before every update of a state. Where those are computed one by one, as on the CPU,
+        # what it raises ends a step early.
+        self.before_update: Callable[[], object] = lambda: None
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -258,10 +261,12 @@ class RecursiveReasoner(nn.Module):
         mlp_t = self.config.mlp_t
         inside = {name: to_blocks(state, mlp_t) for name, state in states.items()}
         x = to_blocks(self.embed(batch, puzzles), mlp_t)
-        nets = {
-            name: partial(self[name], masks=masks.get(name, ()), **options)
-            for name in self.recursion.nets
-        }
+
+        def run(net: str, hidden: mx.array) -> mx.array:
+            self.before_update()
+            return self[net](hidden, masks=masks.get(net, ()), **options)
+
+        nets = {name: partial(run, name) for name in self.recursion.nets}
         states = recurse(updates, nets, inside, x)
         return {name: to_blocks(state, mlp_t) for name, state in states.items()}
 

@@ -175,8 +175,8 @@ def read_state(folder: str | Path) -> SavedState:
             f"{folder} holds a model but no training state: start from it with "
             f"load_checkpoint={folder} instead of resume="
         )
+    state = read_json(path)
     try:
-        state = read_json(path)
         position = state["position"]
         if position is not None:
             position = {name: int(value) for name, value in position.items()}

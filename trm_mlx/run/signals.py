@@ -1,4 +1,4 @@
-"""Stop a run by Ctrl-C or SIGTERM: it ends its step or pass, saves, and the process lives on.
+"""Stop a run by Ctrl-C or SIGTERM: it ends or leaves its step, saves, and the process lives on.
 
 Python runs a signal's handler between two of its instructions, and a step may compute for minutes
 in one. The handler of the kernel writes the number to a pipe at once, where a thread reads it.
@@ -17,6 +17,7 @@ from trm_mlx.distributed import World
 from trm_mlx.run.checkpoint import Progress
 
 _ASK_EVERY = 16  # steps between two messages about stopping
+_PATIENCE = 2.0  # seconds within which a step may end by itself
 _TWICE = 0.5  # seconds within which two signals are one
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -53,6 +54,25 @@ class StopSignal:
     def should_stop(self) -> bool:
         """Return whether a signal has come."""
         return self.signal is not None
+
+
+class Patience:
+    """The wish to stop, which a step may outlive by seconds, but not by minutes."""
+
+    def __init__(self, should_stop: Callable[[], bool]):
+        self._should_stop = should_stop
+        self._since: float | None = None
+
+    def is_wanted(self) -> bool:
+        """Return whether ``should_stop`` has returned True."""
+        if self._since is None and self._should_stop():
+            self._since = time.monotonic()
+        return self._since is not None
+
+    def leave_long_step(self) -> None:
+        """Raise `StopTraining` if the step goes on for long after that; called all the time."""
+        if self.is_wanted() and time.monotonic() >= self._since + _PATIENCE:
+            raise StopTraining
 
 
 def synced_stop(

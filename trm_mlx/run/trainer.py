@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
-from trm_mlx.data.dataset import PuzzleDataset, known_names
+from trm_mlx.data.dataset import PuzzleDataset, known_names, saved_names, unnamed
 from trm_mlx.data.sampler import prefetch, total_steps
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
@@ -31,7 +31,7 @@ from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
 from trm_mlx.run.folder import RunFolder, check_newest, fill_names
 from trm_mlx.run.report import Report, check_numbers, check_wandb
 from trm_mlx.run.resume import check_resumable, restore, restore_evaluators, start_from
-from trm_mlx.run.signals import StopTraining, synced_stop
+from trm_mlx.run.signals import Patience, StopTraining, synced_stop
 from trm_mlx.tasks.arc_rows import parts_of
 from trm_mlx.train.batches import open_data, train_stream
 from trm_mlx.train.losses import mean_metrics
@@ -63,17 +63,23 @@ class Trainer:
         self.data, self.test_data = open_data(config)
         self.config = config = fill_names(config, world)
         self.run = Path(config.checkpoint_path)
+        self._warnings: list[str] = []  # shown once, where the run begins
         self.progress, self.resumed = Progress(), None
         if resume is not None:
             self.resumed, self.progress, saved = read_state(resume)
             check_resumable(self.resumed, self.progress, saved, config, self.data)
+            if isinstance(self.data, PuzzleDataset):
+                self._warn_unnamed(saved_names(self.resumed), self.resumed, self.data)
         self.names = known_names(self.data) if isinstance(self.data, PuzzleDataset) else None
+        if self.names is None and self.resumed is not None:
+            self.names = saved_names(self.resumed)
         check_newest(self.run, self.resumed)
         steps = total_steps(self.data.metadata, config.epochs, config.global_batch_size)
         self.total_steps = steps
-        self._warnings: list[str] = []  # shown once, where the run begins
         self.evaluators = []
         if self.test_data is not None:
+            if self.names is not None and config.data_paths_test:
+                self._warn_unnamed(self.names, config.data_paths[0], self.test_data)
             self.evaluators = build_evaluators(config.evaluators, self.test_data)
         else:
             self._warnings.append(
@@ -91,10 +97,15 @@ class Trainer:
             remark = start_from(config.load_checkpoint, self.state, self.names)
             self._warnings += [remark] if remark else []
         self.stream = train_stream(self.data, self.test_data, config, self.progress.position, world)
+        self._first_position = dict(self.stream.position)
         if world.size > 1:
             self._sync()
         self._folder = RunFolder(self.run)
         self._saved = self._moment
+
+    def _warn_unnamed(self, names: list[str] | None, source: object, data: PuzzleDataset) -> None:
+        warning = unnamed(names, source, data) if self.config.arch.puzzle_dims else None
+        self._warnings += [f"warning: {warning}"] if warning else []
 
     def _new_model(self) -> RecursiveReasoner:
         """The model for the data, with weights of the seed; counts the puzzles that it learns."""
@@ -154,8 +165,9 @@ class Trainer:
         The metrics of task evaluators stand among the sets, by the evaluator's name.
 
         Args:
-            should_stop: called after every step and evaluated batch; where it returns True, the run
-                saves a checkpoint of this moment and is not `finished`.
+            should_stop: called after every step and evaluated batch, and inside them; once it has
+                returned True, the run saves a checkpoint of this moment, without a step or
+                evaluation that would take longer than seconds, and is not `finished`.
             show: the progress and results on standard error, too.
 
         Raises:
@@ -165,13 +177,10 @@ class Trainer:
         device.wire_memory()
         config, progress, results = self.config, self.progress, {}
 
-        def stop_now() -> None:
-            if should_stop():
-                raise StopTraining
-
+        stop = Patience(should_stop)
         if self.world.size == 1:  # several would have to agree on the pass
-            self.state.between_passes = stop_now
-        should_stop = synced_stop(should_stop, self.world, progress)
+            self.state.interrupt = self.model.before_update = stop.leave_long_step
+        should_stop = synced_stop(stop.is_wanted, self.world, progress)
         remedy = f"continue with resume={self.run}, once it holds a step_* folder"
         try:
             with self.world.reraise_lost_peer(remedy), self._open_report(show) as report:
@@ -204,8 +213,8 @@ class Trainer:
         if progress.position == self._interval_end:  # stopped in or before its evaluation
             return
         progress.results = {}
-        if progress.position is not None:  # the thread of an interrupted interval has gone further
-            self.stream.position = dict(progress.position)
+        # The thread of an interrupted interval has gone further.
+        self.stream.position = dict(progress.position or self._first_position)
         waiting, stopped = None, False
         for batch, position in prefetch(self.stream):
             if progress.step >= self.total_steps:

@@ -5,13 +5,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from trm_mlx.config import ModelConfig
-from trm_mlx.data.dataset import PuzzleDataset, check_numbering, puzzle_names, saved_names
+from trm_mlx.data.dataset import PuzzleDataset, check_numbering, puzzle_names, saved_names, unnamed
 from trm_mlx.data.tables import is_table, read_rows
 from trm_mlx.data.text_files import decode, read_text
 from trm_mlx.errors import InputError
@@ -20,6 +21,7 @@ from trm_mlx.tasks import task_of
 from trm_mlx.tasks.base import Task
 from trm_mlx.tasks.registry import Question, read_puzzles
 
+_ROWS_OF_BOARD, _LARGEST_BOARD = 20, 2**20  # rows that show a table to be a text, and its bytes
 FIRST = 100  # questions among which `bundled_model` looks for one that can be read
 
 
@@ -87,7 +89,7 @@ def read_questions(source: Source, task: Task | None = None) -> Iterable[Questio
         InputError: nothing in it looks like a puzzle.
     """
     if source.table is not None:
-        return _of_table(source, task)
+        return _of_table_or_text(source, task)
     if _is_arc(source.text):
         raise InputError(
             f"{source.name}: an ARC task is learnt from its examples first: trm adapt TASK.json"
@@ -109,6 +111,19 @@ def read_questions(source: Source, task: Task | None = None) -> Iterable[Questio
 def _is_arc(text: str) -> bool:
     """Whether a text is JSON of ARC tasks."""
     return bool(re.search(r'"train"\s*:', text) and re.search(r'"input"\s*:\s*\[\s*\[', text))
+
+
+def _of_table_or_text(source: Source, task: Task | None) -> Iterable[Question]:
+    """The questions of a table; or of a text whose heading, such as "Sudoku", looks like one."""
+    rows = _of_table(source, task)
+    first = list(itertools.islice(rows, _ROWS_OF_BOARD))
+    if source.column is None and first and all(question.error for question in first):
+        with suppress(InputError):
+            if source.table.stat().st_size < _LARGEST_BOARD:
+                found = read_puzzles(read_text(source.table), task)
+                if not all(question.error for question in found):
+                    return [q._replace(place=f"{source.name} {q.place}") for q in found]
+    return itertools.chain(first, rows)
 
 
 def _of_table(source: Source, task: Task | None) -> Iterator[Question]:
@@ -236,6 +251,8 @@ def _examples_named(data: PuzzleDataset, folder: str, name: str) -> np.ndarray:
 def check_sizes(config: ModelConfig, checkpoint: str, data: PuzzleDataset, folder: str) -> None:
     """Refuse tokens that the model does not read, and puzzles that it has no embedding of.
 
+    Where nothing says which puzzles it knows, standard error gets a warning.
+
     Args:
         config, checkpoint: of the model.
         folder: what messages call the data.
@@ -252,4 +269,8 @@ def check_sizes(config: ModelConfig, checkpoint: str, data: PuzzleDataset, folde
         "name the dataset it was trained on, --data DIR, or train on this one with "
         f"load_checkpoint={checkpoint}, which keeps the puzzles it knows"
     )
-    check_numbering(saved_names(checkpoint), checkpoint, data, remedy)
+    names = saved_names(checkpoint)
+    check_numbering(names, checkpoint, data, remedy)
+    warning = unnamed(names, checkpoint, data) if config.puzzle_dims else None
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -69,6 +69,11 @@ class Solver:
         states: bool = True,
         compiled: bool | None = None,
     ):
+        if not hasattr(model, "config"):
+            raise InputError(
+                f"a Solver takes a model, not {type(model).__name__}: model, config = "
+                "trm_mlx.load(...)"
+            )
         self.model, self.task = model, task
         self.search = search = search or SearchConfig()
         self.max_steps = model.config.halt_max_steps if max_steps is None else max_steps
@@ -169,6 +174,8 @@ def check_tokens(model: RecursiveReasoner, inputs: np.ndarray) -> np.ndarray:
         )
     if inputs.size and (inputs.min() < 0 or inputs.max() >= config.vocab_size):
         raise InputError(f"a token lies outside the model's vocabulary 0..{config.vocab_size - 1}")
+    if inputs.dtype.kind == "f" and (inputs % 1 != 0).any():
+        raise InputError(f"a token is {inputs[inputs % 1 != 0][0]}: pass whole numbers")
     return inputs.astype(np.int32)
 
 

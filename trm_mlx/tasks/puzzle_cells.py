@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from trm_mlx.errors import InputError
 from trm_mlx.tasks.base import WrongCells
+from trm_mlx.tasks.puzzle_wrappings import decimals, plain_cell, without_labels
 
 BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of a Sudoku
 SIDES = range(5, 100)  # of mazes; a 4x4 one would look like a 4x4 Sudoku to `registry.fitting`
@@ -84,18 +85,41 @@ def sudoku_boards(lines: Rows, size: int | None = None) -> list[Board]:
     fixed = [_fixed_line(line) for line in lines]
     if len(lines) == 1 and fixed[0]:
         return _boards(fixed)
+    if problem := _larger_board(lines):
+        return [Board(0, 0, "", problem)]
     if any(map(whole_boards, lines)):
         return list(_one_a_line(lines, fixed))
     if problem := _pencil_marks(lines):
         return [Board(0, size or 9, "", problem)]
     for numbers in _without_borders(lines):
         rows = [lines[number] for number in numbers]
-        for layout in (_compact, _delimited, _boxed, _fixed_width, _fixed_width_spaced):
+        for layout in (_compact, _delimited, _boxed, _fixed_width, _fixed_width_spaced, decimals):
             if boards := _boards(layout(rows)):
                 return [board._replace(line=numbers[board.line]) for board in boards]
     if all(fixed):
         return [Board(number, SIDE_OF[len(cells)], cells) for number, cells in enumerate(fixed)]
+    if board := _labelled(lines):
+        return [board]
     return list(_explain_invalid_sudoku(lines, size))
+
+
+def _larger_board(lines: Rows) -> InputError | None:
+    """What to say of 16 rows of 16 cells that are not 16 boards of 4x4."""
+    rows = [compact(line) for line in lines]
+    if [*map(len, rows)] != [16] * 16 or not set("".join(rows)) - set("01234") - BLANKS:
+        return None
+    return InputError("16 rows of 16 cells are a 16x16 Sudoku; no model here knows it")
+
+
+def _labelled(lines: Rows) -> Board | None:
+    """The board of rows that letters or numbers lead, or decimals; None if they are none."""
+    for numbers in _without_borders(lines):
+        rows = without_labels([lines[number] for number in numbers])
+        for layout in (_compact, _delimited, _boxed, decimals) if rows else ():
+            boards = _boards(layout(rows))
+            if len(boards) == 1 and boards[0].side == len(rows):
+                return boards[0]._replace(line=numbers[-len(rows)])
+    return None
 
 
 def _one_a_line(lines: Rows, fixed: list[str | None]) -> Iterator[Board]:
@@ -156,7 +180,7 @@ def _delimited(rows: Rows) -> Rows | None:
     """Cells between commas, tabs or bars; a blank may be nothing."""
     for mark in "\t,;|&":
         if all(mark in row for row in rows):
-            split = [[cell.strip(" \"'") for cell in _unframed(row, mark)] for row in rows]
+            split = [[*map(plain_cell, _unframed(row, mark))] for row in rows]
             if all(len(cell) <= 1 for row in split for cell in row):
                 return ["".join(cell or "." for cell in row) for row in split]
     return None
@@ -289,7 +313,8 @@ def maze_boards(rows: Rows, side: int | None = None) -> list[Board]:
     """
     margin = min(len(row) - len(row.lstrip()) for row in rows)
     dedented = [row[margin:].rstrip() for row in rows]
-    for layout in (rows, dedented, _maze_spaced(dedented), _maze_delimited(rows)):
+    layouts = rows, dedented, _maze_spaced(dedented), _maze_delimited(rows), without_labels(rows)
+    for layout in layouts:
         if layout and (boards := list(_squares(layout))):
             return [_with_symbols(board) for board in boards]
     return [_explain_invalid_maze(rows if len(rows) == 1 else dedented, side)]
@@ -345,6 +370,7 @@ def _has_ends(board: str) -> bool:
     return "S" in letters and bool(letters & set("GE"))
 
 
+_OTHER_ENDS = ("A", "B"), ("a", "b"), ("S", "F"), ("2", "3")
 _MAZE_SYMBOLS = {"#": "#", "X": "#", "1": "#", "S": "S", "G": "G", "E": "G", "O": "o"}
 _MAZE_SYMBOLS |= dict.fromkeys(" ._0-", " ")
 
@@ -352,6 +378,11 @@ _MAZE_SYMBOLS |= dict.fromkeys(" ._0-", " ")
 def _with_symbols(board: Board) -> Board:
     """A maze in the characters ``# SGo``; the error names a cell that no maze has."""
     cells = board.cells
+    for start, goal in _OTHER_ENDS:
+        if cells.count(start) == cells.count(goal) == 1 and not set(cells) & set("SGEsge") - {
+            start
+        }:
+            cells = cells.replace(start, "S").replace(goal, "G")
 
     def place(cell: int) -> str:
         return f"r{cell // board.side + 1}c{cell % board.side + 1}"

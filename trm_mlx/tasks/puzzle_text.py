@@ -9,6 +9,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
 from typing import NamedTuple
 
 from trm_mlx.errors import InputError
@@ -25,9 +27,16 @@ from trm_mlx.tasks.puzzle_cells import (
     sudoku_boards,
     whole_boards,
 )
+from trm_mlx.tasks.puzzle_wrappings import arrays, plain_cell, unwrapped
 
 _SUM = re.compile(r"\s*([0-9]+)\s*([+*x])\s*([0-9]+)\s*=?[\s?_.]*", re.IGNORECASE)
+_EQUATION = re.compile(r"\s*-?\d[\d.,\s]*[-+*/xX\u00f7][-+*/xX\u00f7\d.,\s]*=[\d\s?_.]*")
 _LETTERS = MAZE_LETTERS | set("xX")  # that stand in puzzles
+# Names of the members of JSON objects.
+_ANSWER = re.compile("answer|solution|solved|target|label|output|state|candidates", re.IGNORECASE)
+_QUESTION = re.compile(
+    "question|puzzle|quiz|problem|board|grid|sudoku|maze|mission|input|value", re.IGNORECASE
+)
 
 
 class FoundPuzzle(NamedTuple):
@@ -70,12 +79,18 @@ def find_puzzles(text: str, wanted: str | None = None) -> list[FoundPuzzle]:
     if wanted is not None and not blocks:
         blocks = [[Line(1, text.strip())]]
     found = [puzzle for block in blocks for puzzle in _read_block(block, unit, wanted)]
+    if all(puzzle.error for puzzle in found):
+        for otherwise in _split_otherwise(text, blocks):
+            others = [puzzle for block in otherwise for puzzle in _read_block(block, unit, wanted)]
+            if any(puzzle.error is None for puzzle in others):
+                found = others
+                break
     if not found:
         raise InputError(
             f"{' '.join(text.split())!r} looks like no puzzle: write a Sudoku's cells, . for a "
             "blank, a maze's rows of # . S G, or 12+34="
         )
-    return found
+    return _without_variants(text, found)
 
 
 def cells_of(text: str, name: str) -> str:
@@ -92,6 +107,47 @@ def cells_of(text: str, name: str) -> str:
     return found[0].cells
 
 
+# Sudokus with further rules, by the words that such files and pages call them.
+_VARIANT = re.compile(
+    r"\b(jigsaw|windoku|(?:killer|samurai|hyper|irregular|diagonal|x)[ -]?sudoku|sudoku[ -]x)\b"
+    r"|^#T(jigsaw)\b|^\s*\[(regions?|jigsaw|cages?|colou?rs)\]",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _without_variants(text: str, found: list[FoundPuzzle]) -> list[FoundPuzzle]:
+    """Puzzles as they are; those of a text that names further rules have an error.
+
+    So has a grid of the numbers of regions, and the puzzle that it belongs to.
+    """
+    match = _VARIANT.search(text)
+    name = match and next(filter(None, match.groups()))
+    lettered = _LETTERED_REGIONS.search(text)
+    if not name and not lettered and not any(map(_are_regions, _grids_of(found))):
+        return found
+    problem = InputError(
+        f"a variant ({name or 'regions in place of boxes'}) has rules that no model here knows; "
+        "if it is a plain Sudoku, leave that out"
+    )
+    return [
+        puzzle._replace(error=problem) if "Sudoku" in puzzle.description else puzzle
+        for puzzle in found
+    ]
+
+
+_LETTERED_REGIONS = re.compile(r"(^[ \t]*[A-I]{9}[ \t]*$\s*){9}", re.IGNORECASE | re.MULTILINE)
+
+
+def _grids_of(found: list[FoundPuzzle]) -> list[str]:
+    return [puzzle.cells for puzzle in found if puzzle.name == "sudoku9x9"]
+
+
+def _are_regions(cells: str) -> bool:
+    """Whether each of nine digits stands in nine cells, one right of another in most."""
+    counts = {cells.count(digit) for digit in "123456789"}
+    return counts == {9} and sum(a == b for a, b in pairwise(cells)) > 27
+
+
 # Blocks
 
 
@@ -99,11 +155,13 @@ def _plain_characters() -> dict[int, str | None]:
     """Other characters that stand for those that puzzles are written in."""
     plain = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}  # full-width forms
     plain |= dict.fromkeys(range(0x2500, 0x2580), "+")  # box drawing
+    plain |= {0x245F + digit: str(digit) for digit in range(1, 10)}  # in circles
     for characters, meaning in (
-        ("─━═┄┅┈┉╌╍╴╶╸╺\u2010\u2011\u2012\u2013\u2014\u2212", "-"), ("│┃║┆┇┊┋╎╏╵╷╹╻", "|"),
-        ("█▓▒■◼⬛▉", "#"), ("□▢◻⬜░·•∙⋅", "."), ("\u00d7✕", "x"), ("“”„", '"'),
+        ("─━═┄┅┈┉╌╍╴╶╸╺\u2010\u2011\u2012\u2013\u2014\u2212", "-"), ("│┃║┆┇┊┋╎╏╵╷╹╻\u2016", "|"),
+        ("█▓▒■◼⬛▉🧱🟫", "#"), ("□▢◻⬜░·•∙⋅", "."), ("🟢🚶🐭🏠", "S"),
+        ("🔴🏁🎯🧀", "G"), ("\u00d7✕", "x"), ("“”„", '"'),
         ("\u2018\u2019", "'"), ("\u00a0\u2002\u2003\u2007\u2009\u202f\u3000", " "),
-        ("\ufeff\u200b\u200c\u200d\u2060\ufe0e\ufe0f\ufffe", None),
+        ("\ufeff\u200b\u200c\u200d\u2060\ufe0e\ufe0f\ufffe\u20e3", None),
     ):  # fmt: skip
         plain |= {ord(character): meaning for character in characters}
     return plain
@@ -131,7 +189,18 @@ def _split_blocks(text: str) -> tuple[str, list[Block]]:
         else:
             boards = enumerate(_json_boards(value), start=1)
             return "puzzle", [[Line(n, row) for row in rows] for n, rows in boards]
-    return "line", [block for section in _sections(text) for block in _split_section(section)]
+    sections = _sections(unwrapped(text))
+    return "line", [block for section in sections for block in _split_section(section)]
+
+
+def _split_otherwise(text: str, blocks: list[Block]) -> Iterator[list[Block]]:
+    """Other blocks of a text in which no puzzle was found."""
+    with suppress(InputError, ValueError, RecursionError):  # a list of Python
+        value = json.loads(unwrapped(_normalise(text)).replace("'", '"'))
+        yield [[Line(1, row) for row in rows] for rows in _json_boards(value)]
+    yield [[Line(*row) for row in rows] for rows in arrays(unwrapped(_normalise(text)))]
+    if len(blocks) in BOX_ROWS and all(len(block) == 1 for block in blocks):
+        yield [[line for block in blocks for line in block]]  # blank lines between any two rows
 
 
 def _json_boards(value: object) -> Iterator[list[str]]:
@@ -139,17 +208,18 @@ def _json_boards(value: object) -> Iterator[list[str]]:
     if isinstance(value, str):
         yield value.splitlines()
     elif isinstance(value, dict):
-        members = (v for v in value.values() if isinstance(v, list) or _is_long_text(v))
-        board = next(members, None)
-        if board is None:
+        boards = {n: v for n, v in value.items() if isinstance(v, list | dict) or _is_long_text(v)}
+        questions = [name for name in boards if not _ANSWER.search(name)]
+        named = [name for name in questions if _QUESTION.search(name)] or questions
+        if len(named) != 1:
             raise InputError(
                 f"a JSON object of {', '.join(value) or 'nothing'}: put the puzzle into a member, "
-                "as text or as a list of rows"
+                "as text or as a list of rows, and call it puzzle"
             )
-        yield from _json_boards(board)
+        yield from _json_boards(boards[named[0]])
     elif isinstance(value, list) and value:
         strings = [member for member in value if isinstance(member, str) and len(member) > 1]
-        if not all(isinstance(member, int | str | None) for member in value):
+        if not all(isinstance(member, int | float | str | None) for member in value):
             if all(isinstance(row, list) and not any(map(_holds_more, row)) for row in value):
                 yield [_json_row(row) for row in value]
             else:
@@ -167,10 +237,11 @@ def _holds_more(member: object) -> bool:
 
 
 def _json_row(cells: list) -> str:
+    cells = ["." if cell in (None, "", " ") or cell != cell else cell for cell in cells]  # NaN too
     for cell in cells:
-        if isinstance(cell, bool | float) or (cell is not None and len(str(cell)) > 1):
+        if isinstance(cell, bool) or len(plain_cell(str(cell))) > 1:
             raise InputError(f"a cell holds {cell!r}: write one digit or character a cell")
-    return "".join("." if cell in (None, "", " ") else str(cell) for cell in cells)
+    return "".join(plain_cell(str(cell)) for cell in cells)
 
 
 def _is_long_text(value: object) -> bool:
@@ -207,7 +278,7 @@ def _is_heading(line: str) -> bool:
     """Whether a line is words, such as a name, rather than cells."""
     if line.strip().startswith("```"):
         return True
-    letters, written = sum(map(str.isalpha, line)), len("".join(line.split()))
+    letters, written = sum(map(str.isalpha, line)), len(compact(line))
     return bool(_foreign(line)) and 2 * letters > written and not whole_boards(line)
 
 
@@ -334,6 +405,8 @@ def _are_sums(lines: list[str], kind: str | None) -> bool:
     """Whether every line is a question of arithmetic, rather than a row with one blank."""
     if kind in ("addition", "multiplication"):
         return True
+    if all(map(_EQUATION.fullmatch, lines)):
+        return True
     if not all(map(_SUM.fullmatch, lines)):
         return False
     if any("+" in line or "=" in line for line in lines):
@@ -348,6 +421,8 @@ def _looks_like_maze(text: str, kind: str | None) -> bool:
     symbols = set(text.upper())
     has_start, has_goal = "S" in symbols, bool(symbols & {"G", "E"})
     has_walls, has_digits = "#" in symbols, bool(symbols & set("23456789"))
+    if text.count("2") == text.count("3") == 1 and text.count("1") > 9:  # in no Sudoku
+        return not symbols & set("456789")
     if has_start and has_goal:
         return has_walls or not has_digits
     if has_digits:
@@ -364,6 +439,11 @@ def _with_blanks(board: Board) -> tuple[str, InputError | None]:
     """
     others = set(board.cells) - set("0123456789")
     unknown = others - BLANKS
+    if others and "0" in board.cells and str(board.side) not in board.cells:
+        sign, cell = min(others), divmod(board.cells.index("0"), board.side)
+        message = f"r{cell[0] + 1}c{cell[1] + 1} holds 0 beside blanks {sign!r}, and no cell "
+        message += f"{board.side}: write 1 to {board.side}, and one sign for a blank"
+        return board.cells, WrongCells(message, [board.cells.index("0")])
     if not unknown or (len(others) == 1 and "0" not in board.cells):
         return board.cells.translate(dict.fromkeys(map(ord, others), "0")), None
     wrong = [number for number, sign in enumerate(board.cells) if sign in unknown]
@@ -376,6 +456,9 @@ def _read_sum(place: str, text: str, wanted: str | None) -> FoundPuzzle:
     """A line of arithmetic."""
     question = re.sub("[xX]", "*", text).rstrip(" ?_.")
     match = _SUM.fullmatch(text)
+    if match is None and wanted is None:
+        problem = InputError("write two numbers with + or * between them, such as 12+34=")
+        return FoundPuzzle(place, text, "arithmetic", None, "", problem)
     if match is None:
         return FoundPuzzle(place, text, "no arithmetic", wanted, question)
     noun = "addition" if match[2] == "+" else "multiplication"

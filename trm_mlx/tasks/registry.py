@@ -118,6 +118,8 @@ def get(name: str) -> Task:
     Raises:
         InputError: there is no such task or module.
     """
+    if not isinstance(name, str):
+        raise InputError(f"a task has a name, such as 'sudoku9x9', not {type(name).__name__}")
     module, colon, own = name.rpartition(":")
     if colon:
         _import(module)

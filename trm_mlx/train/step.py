@@ -52,8 +52,9 @@ class TrainState:
         )
         self._compiles = device.compiles(config.compile)
         self._compiled: dict[Recursion | None, Callable] = {}
-        # Called between two passes; what it raises leaves everything as it was before the step.
-        self.between_passes: Callable[[], object] = lambda: None
+        # Called between two passes, and within one where its updates are computed one by one; what
+        # it raises leaves everything as it was before the step.
+        self.interrupt: Callable[[], object] = lambda: None
 
     def _smaller_carries(self) -> int:
         """Bytes of the carries of canvases smaller than the plan's boards."""
@@ -129,7 +130,7 @@ class TrainState:
         total, done = tree_map(mx.zeros_like, weights), []
         for start in range(0, len(carry.steps), count):
             mx.eval(total, done[-1:])  # one pass at a time: MLX would hold the arrays of several
-            self.between_passes()
+            self.interrupt()
             rows = slice(start, start + count)
             inputs = tree_map(lambda array, rows=rows: array[rows], (carry, batch, draws))
             *results, total, puzzles = run_pass(*inputs, total)
@@ -186,8 +187,10 @@ class TrainState:
 
         weights = model.trainable_parameters()
         trained = {"weights": weights} | ({} if puzzles is None else {"puzzles": puzzles})
-        (_, (states, outputs, losses)), gradients = mx.value_and_grad(objective)(trained)
-        model.update(weights)
+        try:
+            (_, (states, outputs, losses)), gradients = mx.value_and_grad(objective)(trained)
+        finally:
+            model.update(weights)
         carry = model.halt(carry, states, outputs, draws.get("least_steps"))
         metrics = act_metrics(carry, outputs, losses)
         total = tree_map(mx.add, total, gradients["weights"]) if total else gradients["weights"]
