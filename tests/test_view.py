@@ -459,3 +459,13 @@ def test_a_disk_that_refuses(sudoku, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cannot write .*out.html: No space left on device"):
         save(sudoku, tmp_path / "out.html")
     assert not any(tmp_path.iterdir())
+
+
+def test_a_sheet_says_that_a_grid_is_empty(tmp_path):
+    """A model that has not learnt enough answers with grids of no rows or no columns."""
+    for shape in ((2, 3), (0, 3), (3, 0), (0, 0)):
+        path = tmp_path / "sheet.png"
+        image.save_sheet([[("attempt", np.zeros(shape, np.uint8))]], ["#ff0000"], path)
+        with image.Image.open(path) as sheet:
+            colours = {colour for _, colour in sheet.getcolors()}
+        assert ((255, 0, 0) in colours) == (shape == (2, 3))

@@ -61,6 +61,8 @@ PUBLIC = {
 HEADER = """\
 # API reference
 
+You get every public function and class, with shapes, units and errors.
+
 Written by `python tools/api_reference.py` from the docstrings; change those, not this page. Names
 without a module are attributes of `trm_mlx`. Shapes: B batch, S `seq_len`, P prefix, L = P + S,
 D `hidden_size`, V vocabulary, N puzzles or examples. The README, [solving.md](solving.md),

@@ -152,6 +152,8 @@ def _print(adapted: Adapted) -> None:
                 print(f"  attempt {len(shown)}, {votes} of {answer.count} votes")
                 for row in grid:
                     print("    " + " ".join(map(str, row)))
+                if not grid.size:
+                    print("    an empty grid")
     known = [answer.right for answers in adapted.answers.values() for answer in answers]
     judged = [right for right in known if right is not None]
     if judged:

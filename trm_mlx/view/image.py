@@ -255,6 +255,9 @@ def save_sheet(rows: Sequence[Sequence[Labelled]], fills: Sequence[str], path: P
             x, y = MARGIN + column * across, MARGIN + row * down
             draw.text((x, y), label, INK if "right" in label else QUIET, _font(13))
             y += SHEET_TITLE
+            if not grid.size:
+                draw.text((x, y), "an empty grid", QUIET, _font(13))
+                continue
             cell = max(SHEET_BOARD // max(grid.shape), 3)
             for (i, j), value in np.ndenumerate(grid):
                 corner = x + j * cell, y + i * cell
