@@ -163,11 +163,10 @@ def bundled_model(source: Source) -> str:
         first = first or question
         if question.values is None:
             continue
-        configs = bundled_solvers()
-        for name, config in configs.items():
-            if config.task == question.task.name:
+        for name, folder in bundled().items():
+            if read_config(folder).task == question.task.name:
                 return name
-        tasks = {name: task_of(config) for name, config in configs.items()}
+        tasks = {name: task_of(config) for name, config in bundled_solvers().items()}
         for name, task in tasks.items():
             if task.reads(question.task):
                 return name
