@@ -472,7 +472,7 @@ def test_eval_says_what_was_spent(checkpoint, data, capsys):
 
 
 def test_eval_refuses_what_does_not_go_together(checkpoint, data, capsys):
-    words = ["eval", str(checkpoint), "--data", str(data), "--max-steps", "2", "--save", "preds"]
+    words = ["eval", str(checkpoint), "--data", str(data), "--restarts", "--save", "preds"]
     assert main(words) == 2
     assert (
         "--save, --loss and --evaluators belong to the published evaluation"

@@ -14,6 +14,7 @@ from trm_mlx.evaluate.evaluate import EvaluationStep, run_to_halt
 from trm_mlx.models.model import build_model
 from trm_mlx.solve import batcher
 from trm_mlx.solve.batcher import Batcher
+from trm_mlx.solve.scheduler import Scheduler
 
 STEPS = 5
 INPUTS = np.random.default_rng(0).integers(0, 6, (13, 9))
@@ -234,13 +235,66 @@ def test_rows(model, monkeypatch, batch_size, rows):
     seen = []
 
     class Spy(Batcher):
-        def __init__(self, model, step, scheduler, rows, threshold):
+        def __init__(self, model, step, scheduler, rows, *options):
             seen.append(rows)
-            super().__init__(model, step, scheduler, rows, threshold)
+            super().__init__(model, step, scheduler, rows, *options)
 
     monkeypatch.setattr("trm_mlx.solve.solver.Batcher", Spy)
     assert len(list(Solver(model, batch_size=batch_size).solve(INPUTS[:3]))) == 3
     assert seen == [rows]
+
+
+def watch_rows(monkeypatch, maker):
+    """The rows of every step from now on."""
+    rows, make = [], getattr(batcher, maker)
+
+    def watched(*options):
+        step = make(*options)
+
+        def run(carry, *arrays):
+            rows.append(len(carry.halted))
+            return step(carry, *arrays)
+
+        return run
+
+    monkeypatch.setattr(f"trm_mlx.solve.solver.{maker}", watched)
+    return rows
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_rows_without_a_puzzle_are_taken_away_at_the_end(model, monkeypatch, compiled):
+    """Not where a compiled step would be traced anew; the answers are the same."""
+    options = {"max_steps": 6, "halt_threshold": 0.5}
+    expected = list(Solver(model, **options, batch_size=1).solve(INPUTS, IDENTIFIERS))
+    early = min(range(len(INPUTS)), key=lambda number: expected[number].steps)
+    late = max(range(len(INPUTS)), key=lambda number: expected[number].steps)
+    assert expected[late].steps > expected[early].steps + 1
+    chosen = [*[early] * 20, late]
+    rows = watch_rows(monkeypatch, "compiled_step" if compiled else "batch_step")
+    solver = Solver(model, **options, batch_size=21, compiled=compiled)
+    solutions = solver.solve(INPUTS[chosen], IDENTIFIERS[chosen])
+    for number, solution in zip(chosen, solutions, strict=True):
+        assert solution.steps == expected[number].steps
+        np.testing.assert_array_equal(solution.answer, expected[number].answer)
+    assert rows[0] == 21
+    assert rows[-1] == (21 if compiled else 1)
+
+
+def test_rows_stay_while_puzzles_are_to_come(model, monkeypatch):
+    """Rows are idle where a puzzle holds back the others, and work again after it."""
+    rows = watch_rows(monkeypatch, "batch_step")
+
+    def narrow(puzzles, search, task, max_steps, _window, on_step):
+        return Scheduler(puzzles, search, task, max_steps, 3, on_step)
+
+    monkeypatch.setattr("trm_mlx.solve.solver.Scheduler", narrow)
+    solver = Solver(model, 6, 0.5, batch_size=6, compiled=False)
+    solutions = solver.solve(INPUTS, IDENTIFIERS)
+    for _ in range(len(INPUTS) - 3):
+        next(solutions)
+        assert rows[-1] == 6
+    assert len(list(solutions)) == 3
+    assert rows[-1] < 6
 
 
 def test_new_weights_are_used(model):

@@ -3,7 +3,8 @@
 Which row takes which job is decided on the device, by the carry that also serves training
 (``models/act.py``): each step gets a pool of queued jobs, and the n-th halted row takes the n-th
 of them. So step t + 1 can be launched before the host reads step t, and the device never waits.
-Jobs are numbered in the order of the queue; -1 is a row without a job.
+Jobs are numbered in the order of the queue; -1 is a row without a job. At the end of the queue rows
+without one are taken away.
 """
 
 import math
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_map
 
 from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import Carry, halting_logit
@@ -86,6 +88,7 @@ class Batcher:
         model: put into evaluation mode.
         step: from `batch_step` or `compiled_step`.
         threshold: the confidence above which a row halts; None: every row runs to its limit.
+        shrinks: whether the batch may become smaller, which a compiled step would be traced for.
     """
 
     def __init__(
@@ -95,8 +98,10 @@ class Batcher:
         scheduler: Scheduler,
         rows: int,
         threshold: float | None,
+        shrinks: bool = False,
     ):
         self._model, self._step, self._scheduler, self._rows = model, step, scheduler, rows
+        self._shrinks = shrinks
         self._bound = math.inf if threshold is None else _logit(threshold)
         self._count = self._steps = 0  # of jobs and steps so far
         self._jobs: dict[int, Job] = {}  # queued or running
@@ -110,7 +115,7 @@ class Batcher:
         self._model.eval()
         logit_threshold = mx.array(self._bound)
         carry = self._model.initial_carry(self._queue_arrays())
-        current, vacant = None, self._rows
+        current, vacant = None, np.ones(self._rows, bool)
         while True:
             self._fill_queue()
             if not self._scheduler.unanswered:
@@ -122,7 +127,11 @@ class Batcher:
             if current is not None:
                 vacant = self._read(current)
             if ahead is not None:
-                self._start_jobs(vacant)
+                started = self._start_jobs(int(vacant.sum()))
+                busy = np.flatnonzero(~vacant)
+                ends = self._shrinks and self._scheduler.all_read and not started
+                if ends and 0 < 2 * len(busy) <= self._rows:
+                    carry, ahead = self._keep_rows(busy, carry, ahead)
             if current is not None:
                 yield
             current = ahead
@@ -174,16 +183,24 @@ class Batcher:
             self._pool = {name: mx.array(array) for name, array in pool.items()}
         return self._pool
 
-    def _start_jobs(self, vacant: int) -> None:
-        """Note which jobs the vacant rows have taken with the step just launched."""
-        for _ in range(min(vacant, len(self._queue))):
+    def _start_jobs(self, vacant: int) -> int:
+        """Note the jobs that vacant rows have taken with the step just launched; their number."""
+        started = min(vacant, len(self._queue))
+        for _ in range(started):
             number = self._queue.popleft()
             self._last_step[number] = self._steps + self._jobs[number].limit
             self._pool = None
         self._steps += 1
+        return started
 
-    def _read(self, arrays: Batch) -> int:
-        """Pass the finished jobs to the scheduler and return the number of vacant rows."""
+    def _keep_rows(self, rows: np.ndarray, *trees: object) -> tuple:
+        """What is left of carry and arrays where only these rows go on."""
+        self._rows, self._pool = len(rows), None
+        kept = mx.array(rows)
+        return tree_map(lambda array: array[kept], trees)
+
+    def _read(self, arrays: Batch) -> np.ndarray:
+        """Pass the finished jobs to the scheduler and return which rows are vacant."""
         read = {name: np.asarray(arrays[name]) for name in ("vacant", "number")}
         numbers, vacant = read["number"], read["vacant"]
         if "cell_confidence" in arrays:
@@ -200,7 +217,7 @@ class Batcher:
                 trajectory = Trajectory(answer=answer, outputs=outputs, **fields)
                 del self._last_step[number]
                 self._scheduler.record(self._jobs.pop(number), trajectory)
-        return int(vacant.sum())
+        return vacant
 
     def _keep(self, arrays: Batch, numbers: np.ndarray) -> None:
         """Add the outputs of a step to those of the running jobs."""

@@ -98,6 +98,7 @@ class Scheduler:
         self._puzzles, self._search, self._task = puzzles, search, task
         self._max_steps, self._window, self._on_step = max_steps, window, on_step
         self.unanswered = 0  # puzzles read
+        self.all_read = False
         self._read = 0
         self._order: deque[_PuzzleState] = deque()  # not yet handed out
         self._waiting: deque[_PuzzleState] = deque()  # need another trajectory, none is running
@@ -135,12 +136,15 @@ class Scheduler:
             puzzle = self._waiting.popleft()
             if puzzle.launched == len(puzzle.counted):
                 return puzzle
-        if len(self._order) < self._window and (tokens := next(self._puzzles, None)) is not None:
-            puzzle = _PuzzleState(self._read, *tokens)
-            self._read += 1
-            self.unanswered += 1
-            self._order.append(puzzle)
-            return puzzle
+        if len(self._order) < self._window:
+            tokens = next(self._puzzles, None)
+            if tokens is not None:
+                puzzle = _PuzzleState(self._read, *tokens)
+                self._read += 1
+                self.unanswered += 1
+                self._order.append(puzzle)
+                return puzzle
+            self.all_read = True
         return self._open.popitem(last=False)[1] if self._open else None
 
     def _launch(self, puzzle: _PuzzleState) -> Job:

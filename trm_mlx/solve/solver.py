@@ -127,7 +127,8 @@ class Solver:
         puzzles = itertools.chain(first, puzzles)
         scheduler = Scheduler(puzzles, self.search, self.task, self.max_steps, 16 * rows, on_step)
         step = make_step(self.model, *self._step_options)
-        for _ in Batcher(self.model, step, scheduler, rows, self._threshold).run():
+        batcher = Batcher(self.model, step, scheduler, rows, self._threshold, not compiled)
+        for _ in batcher.run():
             yield from scheduler.solutions()
 
     def predict(
