@@ -5,7 +5,7 @@ import sys
 
 from trm_mlx.cli import main
 
-EXAMPLE = "...9....63.1..5.7.....2.3......4.....17..8...85.7...4.........9..8..7.5.6.....2.."
+EXAMPLE = "..4.9.....5.6.....3....2..1..64......9..5....7....1.8.2.......3......5.......8472"
 WAYS = f"""\
 An example for the bundled Sudoku model; to solve your own:
   python single_inference.py "{EXAMPLE}"

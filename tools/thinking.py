@@ -1,6 +1,6 @@
 """Draws what happens inside a model while it solves a puzzle, for docs/how_it_thinks.md.
 
-python tools/thinking.py "...9....63.1..5.7.....2.3.....[81 cells]" -o docs/states.png
+python tools/thinking.py "..4.9.....5.6.....3....2..1...[81 cells]" -o docs/states.png
 """
 
 import argparse
