@@ -517,6 +517,9 @@ def test_the_cells_of_a_problem_are_told():
     ("text", "name", "problem"),
     [
         (MAZE, "sudoku9x9", "looks like a 10x10 maze, where sudoku9x9 is wanted"),
+        ("12+34=46", "sudoku9x9", "looks like arithmetic, where sudoku9x9 is wanted"),
+        ("5*3=15", "maze10x10", "looks like arithmetic, where maze10x10 is wanted"),
+        ("12+34=46", "addition2", "'12.34=46' is no addition: write 12.345"),
         (GRID, "maze10x10", "looks like a 9x9 Sudoku, where maze10x10 is wanted"),
         (MAZE, "maze9x9", "looks like a 10x10 maze, where maze9x9 is wanted"),
         (GRID, "sudoku4x4", "looks like a 9x9 Sudoku, where sudoku4x4 is wanted"),

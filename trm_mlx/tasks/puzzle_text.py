@@ -463,9 +463,10 @@ def _read_sum(place: str, text: str, wanted: str | None) -> FoundPuzzle:
     """A line of arithmetic."""
     question = re.sub("[xX]", "*", text).rstrip(" ?_.")
     match = _SUM.fullmatch(text)
-    if match is None and wanted is None:
-        problem = InputError("write two numbers with + or * between them, such as 12+34=")
-        return FoundPuzzle(place, text, "arithmetic", None, "", problem)
+    if match is None and _kind_and_size(wanted)[0] not in ("addition", "multiplication"):
+        remedy = "write two numbers with + or * between them, such as 12+34="
+        problem = f"looks like arithmetic, where {wanted} is wanted" if wanted else remedy
+        return FoundPuzzle(place, text, "arithmetic", None, "", InputError(problem))
     if match is None:
         return FoundPuzzle(place, text, "no arithmetic", wanted, question)
     noun = "addition" if match[2] == "+" else "multiplication"
