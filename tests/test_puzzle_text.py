@@ -234,7 +234,13 @@ def floats_in_csv(rows, width, blank):
 
 def in_html(rows, width, blank):
     cells = ["".join(f"<td>{c}</td>" for c in row).replace(".", "&nbsp;") for row in rows]
-    return f'<table class="grid">\n<tr>{"</tr><tr>".join(cells)}</tr></table>'
+    table = f'<table class="grid">\n<tr>{"</tr><tr>".join(cells)}</tr></table>'
+    return f"<title>Sudoku</title><h1>No. 7</h1>{table}<p>Hard (3 of 5)</p>"
+
+
+def in_toml(rows, width, blank):
+    quotes = '"' * 3
+    return "\n".join([f"puzzle = {quotes}", *rows, quotes]).replace(".", blank)
 
 
 def markdown_in_bold(rows, width, blank):
@@ -249,7 +255,7 @@ def apart(rows, width, blank):
 
 SPELLINGS = [
     lettered, numbered, named_rows, in_a_mail, in_c, in_torch, in_prolog, lists_of_python,
-    floats_of_numpy, in_pandas, floats_in_csv, in_html, markdown_in_bold, apart,
+    floats_of_numpy, in_pandas, floats_in_csv, in_html, in_toml, markdown_in_bold, apart,
     in_one_line, in_rows, spaced, spaced_in_one_line, blanks_as_spaces, blanks_as_lost_spaces,
     boxes_of_spaces, in_bands, markdown, markdown_with_names, full_width, numbers_in_json,
     nulls_in_json, strings_in_json, one_string_in_json, numpy_prints, strings_in_python, sadman,
@@ -511,6 +517,9 @@ def test_the_cells_of_a_problem_are_told():
     ("text", "name", "problem"),
     [
         (MAZE, "sudoku9x9", "looks like a 10x10 maze, where sudoku9x9 is wanted"),
+        ("12+34=46", "sudoku9x9", "looks like arithmetic, where sudoku9x9 is wanted"),
+        ("5*3=15", "maze10x10", "looks like arithmetic, where maze10x10 is wanted"),
+        ("12+34=46", "addition2", "'12.34=46' is no addition: write 12.345"),
         (GRID, "maze10x10", "looks like a 9x9 Sudoku, where maze10x10 is wanted"),
         (MAZE, "maze9x9", "looks like a 10x10 maze, where maze9x9 is wanted"),
         (GRID, "sudoku4x4", "looks like a 9x9 Sudoku, where sudoku4x4 is wanted"),

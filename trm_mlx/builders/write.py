@@ -65,7 +65,7 @@ def skip_or_raise(error: InputError, skipped: list[str] | None) -> None:
         InputError: ``skipped`` is None; the error, with the builder's option as its remedy.
     """
     if skipped is None:
-        remedy = "or leave such puzzles out with --skip-invalid (skip_invalid=True)"
+        remedy = "or leave such puzzles out with --skip-invalid"
         raise InputError(f"{error}; {remedy}") from error
     skipped.append(str(error))
 

@@ -175,7 +175,10 @@ def read_state(folder: str | Path) -> SavedState:
             f"{folder} holds a model but no training state: start from it with "
             f"load_checkpoint={folder} instead of resume="
         )
-    state = read_json(path)
+    try:
+        state = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; or resume from an earlier step") from error
     try:
         position = state["position"]
         if position is not None:

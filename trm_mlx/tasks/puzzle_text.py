@@ -27,7 +27,7 @@ from trm_mlx.tasks.puzzle_cells import (
     sudoku_boards,
     whole_boards,
 )
-from trm_mlx.tasks.puzzle_wrappings import arrays, plain_cell, unwrapped
+from trm_mlx.tasks.puzzle_wrappings import arrays, is_labelled, plain_cell, unwrapped
 
 _SUM = re.compile(r"\s*([0-9]+)\s*([+*x])\s*([0-9]+)\s*=?[\s?_.]*", re.IGNORECASE)
 _EQUATION = re.compile(r"\s*-?\d[\d.,\s]*[-+*/xX\u00f7][-+*/xX\u00f7\d.,\s]*=[\d\s?_.]*")
@@ -79,8 +79,8 @@ def find_puzzles(text: str, wanted: str | None = None) -> list[FoundPuzzle]:
     if wanted is not None and not blocks:
         blocks = [[Line(1, text.strip())]]
     found = [puzzle for block in blocks for puzzle in _read_block(block, unit, wanted)]
-    if all(puzzle.error for puzzle in found):
-        for otherwise in _split_otherwise(text, blocks):
+    if any(puzzle.error for puzzle in found) or not found:
+        for otherwise in _split_otherwise(text, blocks, all(puzzle.error for puzzle in found)):
             others = [puzzle for block in otherwise for puzzle in _read_block(block, unit, wanted)]
             if any(puzzle.error is None for puzzle in others):
                 found = others
@@ -193,14 +193,18 @@ def _split_blocks(text: str) -> tuple[str, list[Block]]:
     return "line", [block for section in sections for block in _split_section(section)]
 
 
-def _split_otherwise(text: str, blocks: list[Block]) -> Iterator[list[Block]]:
-    """Other blocks of a text in which no puzzle was found."""
+def _split_otherwise(text: str, blocks: list[Block], unread: bool) -> Iterator[list[Block]]:
+    """Other blocks of a text in which puzzles were not found; ``unread``: in none of its blocks."""
+    if len(blocks) in BOX_ROWS and all(len(block) == 1 for block in blocks):
+        rows = [line for block in blocks for line in block]  # blank lines between any two
+        if {len(compact(row.text)) for row in rows} == {len(rows)}:
+            yield [rows]
+    if not unread:
+        return
     with suppress(InputError, ValueError, RecursionError):  # a list of Python
         value = json.loads(unwrapped(_normalise(text)).replace("'", '"'))
         yield [[Line(1, row) for row in rows] for rows in _json_boards(value)]
     yield [[Line(*row) for row in rows] for rows in arrays(unwrapped(_normalise(text)))]
-    if len(blocks) in BOX_ROWS and all(len(block) == 1 for block in blocks):
-        yield [[line for block in blocks for line in block]]  # blank lines between any two rows
 
 
 def _json_boards(value: object) -> Iterator[list[str]]:
@@ -262,8 +266,8 @@ def _sections(text: str) -> Iterator[Block]:
         if header or line is None or _is_heading(line):
             yield lines
             lines = []
-        elif re.fullmatch(r"[\s,]*[\[\](){}][\[\](){}\s,]*", line):
-            pass  # around a list
+        elif re.fullmatch(r"""[\s,]*[\[\](){}"'][\[\](){}"'\s,;]*""", line):
+            pass  # around a list or a text of several lines
         elif not named or section == "puzzle":
             lines.append(Line(number, line))
     yield lines
@@ -279,7 +283,10 @@ def _is_heading(line: str) -> bool:
     if line.strip().startswith("```"):
         return True
     letters, written = sum(map(str.isalpha, line)), len(compact(line))
-    return bool(_foreign(line)) and 2 * letters > written and not whole_boards(line)
+    if not _foreign(line) or whole_boards(line) or is_labelled(line):
+        return False
+    word = re.search("[^\\W\\d_]{2}", line)  # as in "No. 7"
+    return 2 * letters > written or (bool(word) and written - letters < 4)
 
 
 def _without_comment(line: str) -> str | None:
@@ -456,9 +463,10 @@ def _read_sum(place: str, text: str, wanted: str | None) -> FoundPuzzle:
     """A line of arithmetic."""
     question = re.sub("[xX]", "*", text).rstrip(" ?_.")
     match = _SUM.fullmatch(text)
-    if match is None and wanted is None:
-        problem = InputError("write two numbers with + or * between them, such as 12+34=")
-        return FoundPuzzle(place, text, "arithmetic", None, "", problem)
+    if match is None and _kind_and_size(wanted)[0] not in ("addition", "multiplication"):
+        remedy = "write two numbers with + or * between them, such as 12+34="
+        problem = f"looks like arithmetic, where {wanted} is wanted" if wanted else remedy
+        return FoundPuzzle(place, text, "arithmetic", None, "", InputError(problem))
     if match is None:
         return FoundPuzzle(place, text, "no arithmetic", wanted, question)
     noun = "addition" if match[2] == "+" else "multiplication"

@@ -10,6 +10,10 @@ from itertools import pairwise
 
 # What programs write for a cell without a value, alone between marks.
 _NOTHING = re.compile(r"(?<![^\s,;|(\[{])(?:NaN|nan|null|NULL|None|nil|<NA>)(?![^\s,;|)\]}])")
+# Tags of a page that end a line.
+_TAG = re.compile(
+    r"</?(?:table|thead|tbody|tr|br|p|div|h\d|title|pre|code|body|head)\b[^<>]*>", re.IGNORECASE
+)
 # Two brackets open, as they do around the rows of an array.
 _ARRAY = re.compile(r"[\[{(]\s*(?=[\[{(][^\[{(]*[\])}])")
 _ROW = re.compile(r"[\[{(]([^\[\](){}]*)[\])}]")
@@ -18,9 +22,9 @@ _CELL = re.compile(r"(?:\*\*)?(\d)(?:\.0*)?(?:\*\*)?")  # bold, or written as a 
 
 def unwrapped(text: str) -> str:
     """A text without the tags of a web page, with line ends for ``\\n`` and dots for ``None``."""
-    if re.search(r"</?(?:t[dr]|pre|code|div|p)\b[^<]*>", text, re.IGNORECASE):
+    if _TAG.search(text):
         text = re.sub(r"\s*</t[dh]>\s*(?=<t[dh]\b)", "\t", text, flags=re.IGNORECASE)
-        text = re.sub(r"\s*<(?:/tr|br)\b[^>]*>\s*", "\n", text, flags=re.IGNORECASE)
+        text = re.sub(rf"\s*(?:{_TAG.pattern}\s*)+", "\n", text, flags=re.IGNORECASE)
         text = html.unescape(re.sub(r"</?[a-z][^<>]*>", "", text, flags=re.IGNORECASE))
     if "\n" not in text:
         text = text.replace("\\n", "\n")
@@ -73,6 +77,13 @@ _LABEL = re.compile(
     r"\s*\|?\s*(?:(?:row|line|r)?\s*([a-p]|\d\d?)[:.)\]]?|[>*-])(?:\s*[|,;\t]|\s+|(?<=:))(.*)",
     re.IGNORECASE,
 )
+
+
+def is_labelled(row: str) -> bool:
+    """Whether a row is a name such as ``A`` or ``row 3:`` and cells."""
+    match = _LABEL.fullmatch(row)
+    cells = re.sub(r"[\s|,;+]", "", match[2]) if match else ""
+    return len(cells) >= 4 and bool(re.fullmatch(r"[\d._xX*?#-]*", cells))
 
 
 def without_labels(rows: list[str]) -> list[str] | None:
