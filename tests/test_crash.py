@@ -184,7 +184,7 @@ def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, capsys, monkeypat
 
 def test_a_signal_ends_an_evaluation_which_is_made_when_resumed(whole, tmp_path, monkeypatch):
     run = tmp_path / "run"
-    to_halt = evaluate.run_to_halt
+    to_halt = evaluate.run_all_steps
 
     def signalled(*arguments):
         if steps_of(run):  # in the second evaluation
@@ -192,7 +192,7 @@ def test_a_signal_ends_an_evaluation_which_is_made_when_resumed(whole, tmp_path,
         return to_halt(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluate, "run_to_halt", signalled)
+        patched.setattr(evaluate, "run_all_steps", signalled)
         assert train(run) == 143
     assert steps_of(run) == ["step_0000004", "step_0000008"]
     arrays, state = checkpoint_of(run / "step_0000008")

@@ -10,7 +10,7 @@ import trm_mlx
 from trm_mlx import InputError, SearchConfig, Solver
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
-from trm_mlx.evaluate.evaluate import EvaluationStep, run_to_halt
+from trm_mlx.evaluate.evaluate import EvaluationStep, run_all_steps
 from trm_mlx.models.model import build_model
 from trm_mlx.solve import batcher
 from trm_mlx.solve.batcher import Batcher
@@ -84,7 +84,7 @@ def test_fixed_steps_are_the_published_evaluation_bit_by_bit(model):
             "puzzle_identifiers": mx.array(identifiers),
         }
         model.eval()
-        outputs, _ = run_to_halt(step, batch)
+        outputs, _ = run_all_steps(step, batch)
         boundary = 0 if model.config.no_ACT_continue else outputs["q_continue_logits"]
         confidence = np.array(mx.sigmoid(outputs["q_halt_logits"] - boundary))
         answers = np.array(mx.argmax(outputs["logits"], axis=-1))

@@ -27,9 +27,9 @@ KEPT = PASS_KS[-1]  # answers to a test whose votes later evaluations add to
 NO_ANSWER = grid_key(np.zeros((1, 1), np.uint8))  # submitted where there is no vote
 
 Test = tuple[bytes, bytes]  # keys of its input and of its solution
-Question = tuple[str, bytes]  # a puzzle and the key of one test input
+TestInput = tuple[str, bytes]  # a puzzle and the key of one test input
 Answers = dict[bytes, tuple[int, float]]  # by key: votes, sum of their halting probabilities
-Votes = dict[Question, Answers]
+Votes = dict[TestInput, Answers]
 Arrays = dict[str, np.ndarray]
 
 
@@ -175,7 +175,7 @@ def leading(votes: Votes, most: int) -> Votes:
     return found
 
 
-def packed(votes: Votes, questions: Sequence[Question]) -> Arrays:
+def packed(votes: Votes, questions: Sequence[TestInput]) -> Arrays:
     """Return the votes for these questions as integer arrays, exact to the bit.
 
     ``questions [32]`` is a digest of all questions; ``question``, ``count``, ``halting`` and
@@ -197,7 +197,7 @@ def packed(votes: Votes, questions: Sequence[Question]) -> Arrays:
     }
 
 
-def unpacked(arrays: Arrays, questions: Sequence[Question]) -> Votes:
+def unpacked(arrays: Arrays, questions: Sequence[TestInput]) -> Votes:
     """Return the votes that `packed` made arrays of.
 
     Raises:
@@ -226,7 +226,7 @@ def unpacked(arrays: Arrays, questions: Sequence[Question]) -> Votes:
     return votes
 
 
-def _digest(questions: Sequence[Question]) -> np.ndarray:
+def _digest(questions: Sequence[TestInput]) -> np.ndarray:
     state = hashlib.sha256()
     for puzzle, asked in questions:
         for part in (puzzle.encode(), asked):

@@ -152,7 +152,7 @@ def evaluate(
             if arch.smaller_canvases:
                 stored = cut(stored, side)
             batch = {name: mx.array(array) for name, array in stored.items()}
-            outputs, metrics = run_to_halt(step, batch, max_steps)
+            outputs, metrics = run_all_steps(step, batch, max_steps)
             outputs = {**batch, **outputs, "preds": mx.argmax(outputs["logits"], axis=-1)}
             metrics = {name: value[None] for name, value in metrics.items()}
             metrics, outputs = world.gather([metrics, {name: outputs[name] for name in wanted}])
@@ -183,7 +183,7 @@ def evaluate(
     return means, {name: np.concatenate(parts)[order] for name, parts in saved.items()}
 
 
-def run_to_halt(
+def run_all_steps(
     step: EvaluationStep, batch: Batch, max_steps: int | None = None
 ) -> tuple[Batch, Metrics]:
     """Run all supervision steps of a batch; return outputs and metrics of the last one."""

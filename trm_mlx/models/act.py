@@ -1,7 +1,8 @@
 """Adaptive computation time: the state of a batch between supervision steps, and its halting.
 
 One call of a model is one supervision step. A row of the batch keeps its puzzle and its states
-until it halts; then it takes the row of the next batch (HRM, arXiv 2506.21734, section 2).
+until it halts; then it takes the row of the next batch (HRM, arXiv 2506.21734, section 2). While
+puzzles are solved, ``solve/batcher.py`` decides when a row halts, by a threshold.
 """
 
 from collections.abc import Callable, Iterator

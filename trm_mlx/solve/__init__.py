@@ -1,4 +1,8 @@
-"""Solving puzzles. The package itself can be called, as ``trm_mlx.solve(text)``."""
+"""Solving puzzles. The package itself can be called, as ``trm_mlx.solve(text)``.
+
+``solver`` is the interface, ``search`` says what is tried for a puzzle and which answer is chosen,
+``scheduler`` which attempt runs next, and ``batcher`` runs them in the rows of a batch.
+"""
 
 import sys
 import types
