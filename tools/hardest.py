@@ -1,4 +1,4 @@
-"""Prints which held-out puzzles of a dataset take a model the most steps, of those that it solves.
+"""Prints the held-out puzzles of a dataset on which a model corrects itself longest, and is right.
 
     python tools/hardest.py checkpoints/demo data/sudoku4x4 --count 3
 
@@ -12,6 +12,7 @@ import numpy as np
 from trm_mlx import Solver, load
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.files import path_text
+from trm_mlx.solve.scheduler import Solution
 
 
 def main() -> None:
@@ -22,11 +23,18 @@ def main() -> None:
     arguments = parser.parse_args()
     model, _ = load(arguments.checkpoint)
     puzzles = PuzzleDataset([arguments.data], "test").whole()
-    solutions = list(Solver(model).solve(puzzles["inputs"], puzzles["puzzle_identifiers"]))
-    answers = np.stack([solution.answer for solution in solutions])
-    steps = np.array([solution.steps for solution in solutions])
-    steps[(answers != puzzles["labels"]).any(axis=1)] = 0
+    solver = Solver(model, intermediates=True, states=False)
+    solutions = solver.solve(puzzles["inputs"], puzzles["puzzle_identifiers"])
+    pairs = zip(solutions, puzzles["labels"], strict=True)
+    steps = np.array([wrong_steps(solution, label) for solution, label in pairs])
     print(*np.argsort(-steps, kind="stable")[: arguments.count])
+
+
+def wrong_steps(solution: Solution, label: np.ndarray) -> int:
+    """Return the last step with a wrong answer, 0 where none had one; -1 if the last step has."""
+    wrong = [n for n, step in enumerate(solution.outputs, 1) if (step.answer != label).any()]
+    last = max(wrong, default=0)
+    return -1 if last == len(solution.outputs) else last
 
 
 if __name__ == "__main__":
