@@ -94,6 +94,8 @@ def test_a_step_of_several_passes_stops_between_them(data, tmp_path, monkeypatch
 
 
 LONG_STEP = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a job of the background
 from trm_mlx.run.signals import stop_signal
 import mlx.core as mx
 with stop_signal() as stop:
