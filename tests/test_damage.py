@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -239,6 +240,21 @@ def test_pipes_in_a_received_run(run, capsys):
     os.mkfifo(run / "outputs_0000001.npz")
     assert main(["train", f"resume={run}", "epochs=3"]) == 2
     assert "is a device or a pipe, not a file: remove it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["all_config.yaml", ".lock", "metrics.jsonl"])
+def test_links_to_themselves_in_a_received_run(run, capsys, name):
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(name)
+    assert main(["train", f"resume={run}", "epochs=3"]) == 2
+    assert "Too many levels of symbolic links" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_log_without_line_ends(run, capsys):
+    with (run / "metrics.jsonl").open("r+b") as file:
+        file.truncate(2**40)
+    assert main(["train", f"resume={run}", "epochs=3"]) == 2
+    assert re.search(r"metrics\.jsonl line \d+ is damaged", capsys.readouterr().err)
 
 
 def test_links_to_checkpoints_elsewhere(run, tmp_path):

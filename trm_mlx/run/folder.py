@@ -108,7 +108,9 @@ def check_entries(run: Path) -> None:
     inside = run.resolve()
     for folder in (run, *step_folders(run)):
         for path in folder.iterdir():
-            leads_out = path.is_symlink() and not path.resolve().is_relative_to(inside)
+            leads_out = path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(
+                inside
+            )
             if leads_out and not (path.name.startswith("step_") and path.is_dir()):
                 raise InputError(
                     f"{path} is a link to {os.readlink(path)}, outside the run, which would be "

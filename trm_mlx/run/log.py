@@ -13,6 +13,7 @@ from trm_mlx.files import atomic_file, is_open_file, open_regular
 from trm_mlx.run.folder import recovery_hint
 
 METRICS_FILE = "metrics.jsonl"
+_LONGEST_LINE = 2**20  # characters; a line of metrics has a few hundred
 HISTORY = 101  # the last losses that are read back
 
 
@@ -103,8 +104,9 @@ def read_log(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8") as log:
-            for number, text in enumerate(log, start=1):
-                if not text.endswith("\n"):
+            lines = iter(lambda: log.readline(_LONGEST_LINE), "")
+            for number, text in enumerate(lines, start=1):
+                if not text.endswith("\n") and len(text) < _LONGEST_LINE:
                     return
                 yield text, _parsed(path, number, text)
     except UnicodeDecodeError as error:
