@@ -53,7 +53,7 @@ def test_by_name(two_models, monkeypatch):
 @pytest.mark.parametrize("puzzle", [SUDOKU, "3+4="])
 def test_by_the_puzzle(two_models, capsys, puzzle):
     main(["solve", puzzle])
-    assert "trajectories" in capsys.readouterr().out
+    assert "attempts" in capsys.readouterr().out
 
 
 def test_by_file_dataset_and_table(two_models, capsys, monkeypatch):
@@ -69,7 +69,7 @@ def test_by_file_dataset_and_table(two_models, capsys, monkeypatch):
     words = ["--output-dir", str(two_models / "data"), "--num-train", "4", "--num-test", "4"]
     assert main(["build", "sudoku", "--generate", "4", *words]) == 0
     main(["solve", "--data", str(two_models / "data")])
-    assert "label" in capsys.readouterr().out
+    assert "the dataset's answer" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def evaluate(
         batch_size = evaluation_rows(step.model, -(-len(dataset) // world.size))
 
     def rows_of(chosen: np.ndarray | None) -> int:  # of a batch: no more than there are examples
-        return batch_size if chosen is None else min(batch_size, -(-len(chosen) // world.size))
+        return batch_size if chosen is None else min(batch_size, len(chosen))
 
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
