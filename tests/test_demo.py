@@ -553,6 +553,19 @@ def test_the_command_runs_until_it_is_interrupted(tmp_path):
     assert error == "interrupted\n"
 
 
+def test_the_command_serves_where_warming_up_finds_no_descriptor(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def served(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trm_mlx.commands.demo.warm_up", full)
+    monkeypatch.setattr(JobQueue, "serve", served)
+    assert main(["demo", "--no-browser", "--port", "0"]) == 130
+    assert "warning: the first puzzle will wait for its model: " in capsys.readouterr().err
+
+
 def test_refusals_of_the_command(tmp_path, capsys):
     def refused(*words):
         assert main(["demo", "--no-browser", *map(str, words)]) == 2

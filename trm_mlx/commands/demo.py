@@ -1,6 +1,7 @@
 """``trm demo``: a page in the browser, on this machine, to watch models solve puzzles."""
 
 import argparse
+import sys
 import threading
 import webbrowser
 
@@ -46,7 +47,13 @@ def run(arguments: argparse.Namespace) -> None:
         entries = registry.entries.values()
         with compiling(entry.task.name for entry in entries):
             try:
-                warm_up(registry, next(iter(entries)))
+                try:
+                    warm_up(registry, next(iter(entries)))
+                except OSError as error:  # connections may have taken all descriptors
+                    print(
+                        f"warning: the first puzzle will wait for its model: {error}",
+                        file=sys.stderr,
+                    )
                 server.jobs.serve()
             finally:
                 server.shutdown()
