@@ -31,7 +31,7 @@ from trm_mlx.demo.registry import ModelEntry, ModelRegistry
 from trm_mlx.demo.schemas import read_entry, read_generate, read_solve
 from trm_mlx.demo.server import Handler, Server
 from trm_mlx.models import checkpoint_files
-from trm_mlx.models.checkpoint_files import save_model
+from trm_mlx.models.checkpoint_files import find_checkpoint, save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve.questions import bundled_solvers
 from trm_mlx.solve.search import DEFAULT_SEARCH
@@ -176,6 +176,14 @@ def test_models(client):
             _, entry = client.post("/entry", {"model": model["name"], "text": text})
             assert entry["problem"] is None
             assert len(entry["cells"]) == len(entry["symbols"])
+
+
+def test_a_wrong_cell_beyond_the_board():
+    """The text is of a larger board than the model's."""
+    board = "\n".join([*["#" * 10] * 15, "#" * 26])
+    typed = ModelEntry.of("maze-10x10", find_checkpoint("maze-10x10")).read_board(board)
+    assert len(typed.cells) == 100
+    assert "row 16 has 26 cells, row 1 has 10" in typed.problem
 
 
 def test_bundled_models_can_be_drawn():

@@ -108,6 +108,7 @@ class ModelEntry(NamedTuple):
         unknown = [index for index, symbol in enumerate(symbols) if symbol not in characters]
         values = [characters.index(s) if s in characters else 0 for s in symbols]
         cells = board_data(self.style, first_frame(np.array(values, np.uint8)))
+        wrong = [index for index in wrong if index < count]  # the text may be of a larger board
         for index in wrong or unknown:
             symbol = symbols[index] if index in unknown else cells[index][0]
             cells[index] = (symbol, NAMES[Mark.WRONG], FILLS[Mark.WRONG], 0.0)
