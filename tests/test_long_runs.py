@@ -93,6 +93,16 @@ def test_a_step_of_several_passes_stops_between_them(data, tmp_path, monkeypatch
     assert_same(arrays_of(whole), arrays_of(resumed))
 
 
+def test_a_stopped_run_no_longer_stops_what_its_model_does_next(data, tmp_path, monkeypatch):
+    """Such as the vote of an adaptation, whose training ends by being stopped."""
+    monkeypatch.setattr(signals, "_PATIENCE", 0.0)
+    trainer = Trainer(config(data, tmp_path / "run"))
+    trainer.fit(lambda: trainer.progress.step == 1)
+    results, _ = trainer.evaluate()
+    assert results["all"]["count"] == len(trainer.test_data)
+    take_steps(trainer, 1)
+
+
 LONG_STEP = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a job of the background

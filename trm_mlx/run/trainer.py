@@ -1,6 +1,7 @@
 """A training run as an object: build a `Trainer`, then `fit`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -176,14 +177,15 @@ class Trainer:
         self.open()
         device.wire_memory()
         config, progress, results = self.config, self.progress, {}
-
         stop = Patience(should_stop)
-        if self.world.size == 1:  # several would have to agree on the pass
-            self.state.interrupt = self.model.before_update = stop.leave_long_step
         should_stop = synced_stop(stop.is_wanted, self.world, progress)
         remedy = f"continue with resume={self.run}, once it holds a step_* folder"
         try:
-            with self.world.reraise_lost_peer(remedy), self._open_report(show) as report:
+            with (
+                self.world.reraise_lost_peer(remedy),
+                self._open_report(show) as report,
+                self._asking_inside(stop.leave_long_step),
+            ):
                 try:
                     while not self.finished:
                         if should_stop():
@@ -206,6 +208,17 @@ class Trainer:
         finally:
             self._folder.close()
         return results
+
+    @contextmanager
+    def _asking_inside(self, leave: Callable[[], object]) -> Iterator[None]:
+        """Call ``leave`` inside steps and evaluations too; what it raises ends them early."""
+        before = self.state.interrupt, self.model.before_update
+        if self.world.size == 1:  # several would have to agree on the pass
+            self.state.interrupt = self.model.before_update = leave
+        try:
+            yield
+        finally:
+            self.state.interrupt, self.model.before_update = before
 
     def _train_interval(self, report: Report, should_stop: Callable[[], bool]) -> None:
         """Dispatch step t, fetch batch t+1 in a thread, report step t-1; to the interval's end."""
