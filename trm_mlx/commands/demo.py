@@ -44,16 +44,16 @@ def run(arguments: argparse.Namespace) -> None:
         )
         if not arguments.no_browser:
             webbrowser.open(server.url)
-        entries = registry.entries.values()
-        with compiling(entry.task.name for entry in entries):
+        with compiling(entry.task.name for entry in registry.entries.values()):
             try:
-                try:
-                    warm_up(registry, next(iter(entries)))
-                except OSError as error:  # connections may have taken all descriptors
-                    print(
-                        f"warning: the first puzzle will wait for its model: {error}",
-                        file=sys.stderr,
-                    )
+                _warm_up(registry)
                 server.jobs.serve()
             finally:
                 server.shutdown()
+
+
+def _warm_up(registry: ModelRegistry) -> None:
+    try:
+        warm_up(registry, next(iter(registry.entries.values())))
+    except OSError as error:  # connections may have taken all descriptors
+        print(f"warning: the first puzzle will wait for its model: {error}", file=sys.stderr)

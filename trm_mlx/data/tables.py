@@ -362,7 +362,7 @@ def _read_npz(path: Path, wanted: Columns) -> tuple[np.ndarray, np.ndarray | Non
             columns = _find_columns(archive.files, wanted)
             if columns is None:
                 raise InputError(
-                    f"{path} has no array {wanted[0] or 'question'}, it has "
+                    f"{path} has no array {wanted.question or 'question'}, it has "
                     f"{', '.join(archive.files)}: name yours with --question-column"
                 )
             places = [columns.question, *[columns.answer] * (columns.answer is not None)]
