@@ -28,9 +28,9 @@ train: $(VENV)/demo.stamp
 	@rm -rf checkpoints/demo
 	$(RUN) pretrain.py experiment=sudoku4x4 checkpoint_path=checkpoints/demo
 
-# Of the puzzles held out, three on which the first step does not suffice: this model's own.
+# Of the puzzles held out, up to three on which the first step does not suffice: this model's own.
 demo: train
-	@echo "Of the 500 puzzles held back, the three on which this model corrects itself longest:"
+	@echo "Of the 500 puzzles held back, those on which this model corrects itself longest:"
 	@$(RUN) single_inference.py --checkpoint checkpoints/demo --data data/sudoku4x4 \
 		--index $$($(RUN) tools/hardest.py checkpoints/demo data/sudoku4x4)
 	@printf '%s\n' "A step that changes cells is the model correcting itself. Go on with" \

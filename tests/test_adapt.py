@@ -138,8 +138,12 @@ def test_a_folder_goes_on_without_its_broken_tasks(place, tmp_path, capsys):
     (folder / "empty.json").write_text('{"train": [], "test": []}')
     (folder / "torn.json").write_text("{")
     words = ["adapt", place / "model", folder, *QUICK[2:], "--steps", "1"]
-    assert main([*map(str, words), "--run", str(tmp_path / "run")]) == 1
+    table, sheet = tmp_path / "all.json", tmp_path / "all.png"
+    words += ["--run", tmp_path / "run", "-o", table, "--save", sheet]
+    assert main(list(map(str, words))) == 1
     output = capsys.readouterr()
+    written = [tmp_path / "run" / "answers.json", table, sheet]
+    assert output.out.splitlines()[-3:] == list(map(str, written))
     assert output.out.startswith("good test 1")
     assert "left out: " in output.err
     assert "empty.json" in output.err

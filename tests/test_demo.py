@@ -27,11 +27,11 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.demo import jobs, schemas
 from trm_mlx.demo.jobs import Full, Job, JobQueue
-from trm_mlx.demo.registry import ModelEntry, ModelRegistry
+from trm_mlx.demo.registry import ModelRegistry
 from trm_mlx.demo.schemas import read_entry, read_generate, read_solve
 from trm_mlx.demo.server import Handler, Server
 from trm_mlx.models import checkpoint_files
-from trm_mlx.models.checkpoint_files import find_checkpoint, save_model
+from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve.questions import bundled_solvers
 from trm_mlx.solve.search import DEFAULT_SEARCH
@@ -169,6 +169,7 @@ def test_models(client):
     models = json.loads(client.ask("GET", "/models")[2])
     assert [model["name"] for model in models["models"]] == ["nine", "four", "sums", "maze"]
     layout = {"rows": 4, "columns": 4, "box": [2, 2], "painted": False, "hidden": ""}
+    layout["filled"] = "filled"
     assert models["models"][1]["layout"] == layout
     assert models["defaults"]["trajectories"] == DEFAULT_SEARCH.trajectories
     for model in models["models"]:
@@ -181,7 +182,7 @@ def test_models(client):
 def test_a_wrong_cell_beyond_the_board():
     """The text is of a larger board than the model's."""
     board = "\n".join([*["#" * 10] * 15, "#" * 26])
-    typed = ModelEntry.of("maze-10x10", find_checkpoint("maze-10x10")).read_board(board)
+    typed = ModelRegistry(None).entry("maze-10x10").read_board(board)
     assert len(typed.cells) == 100
     assert "row 16 has 26 cells, row 1 has 10" in typed.problem
 
@@ -223,7 +224,8 @@ def test_examples_have_one_solution():
 )
 def test_what_is_wrong_is_shown_where_it_is(tmp_path, name, text, wrong, problem):
     task = tasks.get(name)
-    entry = ModelEntry.of("mine", save_untrained(tmp_path / "mine", task)).read_board(text)
+    mine = str(save_untrained(tmp_path / "mine", task))
+    entry = ModelRegistry(mine).entry(mine).read_board(text)
     assert entry.wrong == wrong
     assert problem in entry.problem
     assert len(entry.cells) == len(entry.symbols) == task.seq_len

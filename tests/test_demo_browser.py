@@ -383,6 +383,19 @@ def test_the_pointer_rests_where_a_board_comes(visit, address):
     expect(page.locator("#text")).to_have_value("123+321=")
 
 
+def test_words_for_a_maze(visit, tmp_path):
+    """Its legend and its cells speak of a path."""
+    maze = "\n".join(["S..." + 6 * ".", *9 * [10 * "."]])[:-1] + "G"
+    words = ["--checkpoint", "maze-10x10", "--halt-threshold", "none", "--trajectories", "1"]
+    main(["solve", maze, *words, "--save", str(tmp_path / "out.html")])
+    page = visit(f"file://{tmp_path / 'out.html'}")
+    words = ["path", "new", "no longer path", "breaks a rule"]
+    expect(page.locator("#legend li")).to_have_text(words)
+    page.locator("#step").fill("4")
+    path = page.locator("[role=gridcell][aria-label*=': o, path, confidence']")
+    assert path.count() > 0
+
+
 def test_a_saved_film(visit, tmp_path, capsys):
     """The page of ``trm solve --save`` draws its board with the same code."""
     words = ["--checkpoint", "sudoku-4x4", "--halt-threshold", "none", "--trajectories", "1"]

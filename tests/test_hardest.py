@@ -30,4 +30,7 @@ def test_most_wrong_steps_first_and_no_wrong_answer(tmp_path, monkeypatch, capsy
     monkeypatch.setitem(main.__globals__, "Solver", SolverOfSteps)
     monkeypatch.setattr("sys.argv", ["hardest.py", "sudoku-4x4", str(tmp_path), "--count", "4"])
     main()
-    assert capsys.readouterr().out == "1 4 2 0\n"
+    assert capsys.readouterr().out == "1 4 2\n"
+    right_from[:] = [1] * 5
+    main()
+    assert capsys.readouterr().out == "0\n"

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from contextlib import suppress
 
 import mlx.core as mx
 import numpy as np
@@ -16,7 +17,7 @@ from trm_mlx.config_io import arch_config
 from trm_mlx.models import checkpoint_files
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
-from trm_mlx.solve.questions import bundled_solvers
+from trm_mlx.solve.questions import Source, bundled_model, bundled_solvers
 from trm_mlx.tasks.holdout import draw_distinct
 
 pytestmark = pytest.mark.slow
@@ -100,6 +101,25 @@ def test_nothing_to_solve_at_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert main(["solve"]) == 2
     assert "no puzzle: write one after trm solve" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("puzzle", "read"),
+    [
+        ("123+321=", ["arc-agi-1", "arithmetic"]),
+        ("12*34", [*checkpoint_files.bundled()]),
+    ],
+)
+def test_no_model_is_read_that_is_not_asked_for(monkeypatch, puzzle, read):
+    asked = []
+    known = checkpoint_files.read_config
+    monkeypatch.setattr(
+        "trm_mlx.solve.questions.read_config",
+        lambda folder: asked.append(folder.name) or known(folder),
+    )
+    with suppress(InputError):  # there is none for products
+        bundled_model(Source("here", puzzle))
+    assert asked == read
 
 
 # The models themselves

@@ -57,6 +57,9 @@ def test_panels_legends_and_axes(run):
     ]  # fmt: skip
     assert {axes.get_xlabel() for axes in figure.axes} == {"training step"}
     assert [len(axes.lines) for axes in figure.axes] == [2, 1, 1, 1]
+    figure.draw_without_rendering()
+    ticks = [text.get_text() for text in loss.get_yticklabels(which="both")]
+    assert {"0.5", "1", "2"} <= {*ticks} <= {"0.1", "0.2", "0.5", "1", "2", "5", "10", ""}
 
 
 def test_marks_that_coincide_both_show(run, tmp_path):

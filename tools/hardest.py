@@ -2,7 +2,8 @@
 
     python tools/hardest.py checkpoints/demo data/sudoku4x4 --count 3
 
-prints their places in the test split, as ``trm solve --data data/sudoku4x4 --index`` takes them.
+prints their places in the test split, as ``trm solve --data data/sudoku4x4 --index`` takes them;
+one at least, and no more than there are that it does not solve at once.
 """
 
 import argparse
@@ -19,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=path_text, help="run folder, or a bundled model")
     parser.add_argument("data", type=path_text, help="dataset folder")
-    parser.add_argument("--count", type=int, default=3, help="puzzles (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=3, help="at most (default: %(default)s)")
     arguments = parser.parse_args()
     model, _ = load(arguments.checkpoint)
     puzzles = PuzzleDataset([arguments.data], "test").whole()
@@ -27,7 +28,8 @@ def main() -> None:
     solutions = solver.solve(puzzles["inputs"], puzzles["puzzle_identifiers"])
     pairs = zip(solutions, puzzles["labels"], strict=True)
     steps = np.array([wrong_steps(solution, label) for solution, label in pairs])
-    print(*np.argsort(-steps, kind="stable")[: arguments.count])
+    found = min(arguments.count, max(int((steps > 0).sum()), 1))
+    print(*np.argsort(-steps, kind="stable")[:found])
 
 
 def wrong_steps(solution: Solution, label: np.ndarray) -> int:

@@ -51,7 +51,7 @@ def figure(boards: np.ndarray, question: np.ndarray, outputs: tuple[StepOutput, 
         ("z_L", "z_L, its notes", {"color": NOTES, **hollow}),
     ):
         below.plot(steps[1:], movement(outputs, state), label=words, **style)
-    below.set(title="how far the states move in a step, by their length", xlabel="step")
+    below.set(title="how far the states move, in parts of their length", xlabel="step")
     below.set_ylim(0, 1.35 * below.get_ylim()[1])
     below.legend(frameon=False, loc="upper center", ncols=2)
     for axes in (left, right, below):

@@ -79,7 +79,7 @@ def train(folder: Path, phase: str, settings: dict, clock: Clock, until: float) 
         before = read_state(folder / ROWS).progress.step
     steps = trainer.model.config.halt_max_steps
     votes = len(trainer.test_data) * steps / config.global_batch_size / 2  # without gradients
-    words = "rows alone" if phase == ROWS else "everything"
+    words = "learning its embeddings" if phase == ROWS else "learning with the whole model"
     clock.begin_phase(before + trainer.progress.step)
 
     def should_stop() -> bool:

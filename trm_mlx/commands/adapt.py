@@ -164,6 +164,7 @@ def _print(adapted: Adapted) -> None:
 def _write(adapted: Adapted, output: Path | None, picture: Path | None) -> None:
     if output is not None:
         write_text(output, adapted.submission())
+        print(output)
     if picture is None:
         return
     from trm_mlx.view.image import save_sheet  # which imports Pillow
@@ -186,3 +187,4 @@ def _write(adapted: Adapted, output: Path | None, picture: Path | None) -> None:
                 ]
             )
     save_sheet(rows, FILLS[FIRST_COLOUR:], picture)
+    print(picture)

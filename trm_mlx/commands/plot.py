@@ -85,6 +85,7 @@ def thinned(points: list[tuple[int, float]]) -> list[tuple[float, float]]:
 
 def _figure(logs: dict[Path, Curves]):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(11, 7), layout="constrained")
     names = [run.name for run in logs]
@@ -97,6 +98,9 @@ def _figure(logs: dict[Path, Curves]):
         axes.set(xlabel="training step", ylabel=title)
         if logarithmic:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         if metric == "exact_accuracy":
             axes.set_ylim(-0.02, 1.02)
         axes.grid(alpha=0.25)

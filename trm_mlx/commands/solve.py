@@ -225,9 +225,10 @@ def _solve_shown(
                 _print_steps(recording)
             else:
                 screen.finish(recording, solution.trajectory)
+            _print_answer(recording, question, solution, solver.search.select)
             if arguments.save is not None:
                 save(recording, arguments.save)
-            _print_answer(recording, question, solution, solver.search.select)
+                print(arguments.save)
             right &= verdict.right
     return right
 
@@ -285,7 +286,8 @@ def _print_steps(recording: Recording) -> None:
     print(f"{task.render(first.values)}\n")
     for frame in frames:
         line = task.line(frame.values)
-        words = f"step {frame.step:2}  {frame.changes:3} cells changed  "
+        cells = "cell changed " if frame.changes == 1 else "cells changed"
+        words = f"step {frame.step:2}  {frame.changes:3} {cells}  "
         words += f"sure it is done {percent(frame.halting):>7}"
         print(f"{words}  {line}" if len(line) <= WIDTH else words)
 

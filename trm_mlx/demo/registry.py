@@ -44,13 +44,12 @@ class ModelEntry(NamedTuple):
     input: BoardInput
 
     @classmethod
-    def of(cls, name: str, folder: Path) -> "ModelEntry":
-        """Read the configuration of a model folder; ``name`` is that on the page.
+    def of(cls, name: str, folder: Path, config: ModelConfig) -> "ModelEntry":
+        """Find the task of a model folder; ``name`` is that on the page.
 
         Raises:
-            InputError: it has none, or its task cannot be found or has no rules.
+            InputError: its task cannot be found or has no rules.
         """
-        config = read_config(folder)
         with located(name):
             task = task_of(config)
         style = task.board_style(np.zeros((1, task.seq_len), np.uint8))
@@ -136,12 +135,13 @@ class ModelRegistry:
     """
 
     def __init__(self, checkpoint: str | None):
-        folders = {name: bundled()[name] for name in bundled_solvers()}
+        configs, folders = bundled_solvers(), bundled()
         if checkpoint is not None:
             folders[checkpoint] = find_checkpoint(checkpoint)
-        if not folders:
+            configs[checkpoint] = read_config(folders[checkpoint])
+        if not configs:
             raise InputError("no model comes with this package; name one with --checkpoint DIR")
-        entries = [ModelEntry.of(name, folder) for name, folder in folders.items()]
+        entries = [ModelEntry.of(name, folders[name], c) for name, c in configs.items()]
         entries.sort(key=lambda e: (e.name != checkpoint, e.input.example is None, -e.task.seq_len))
         self.entries: Mapping[str, ModelEntry] = {entry.name: entry for entry in entries}
         self._models: dict[str, RecursiveReasoner] = {}

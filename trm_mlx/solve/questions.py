@@ -148,8 +148,13 @@ def _is_path(text: str) -> bool:
 
 def bundled_solvers() -> dict[str, ModelConfig]:
     """The bundled models that solve a puzzle as it comes; those of ARC are adapted to it first."""
-    configs = {name: read_config(folder) for name, folder in bundled().items()}
-    return {name: c for name, c in configs.items() if task_of(c, rules=False).has_rules}
+    return {name: config for name, config in _bundled() if task_of(config, rules=False).has_rules}
+
+
+def _bundled() -> Iterator[tuple[str, ModelConfig]]:
+    """The bundled models, each read when it is asked for."""
+    for name, folder in bundled().items():
+        yield name, read_config(folder)
 
 
 def bundled_model(source: Source) -> str:
@@ -163,10 +168,12 @@ def bundled_model(source: Source) -> str:
         first = first or question
         if question.values is None:
             continue
-        for name, folder in bundled().items():
-            if read_config(folder).task == question.task.name:
+        tasks = {}
+        for name, config in _bundled():
+            if config.task == question.task.name:
                 return name
-        tasks = {name: task_of(config) for name, config in bundled_solvers().items()}
+            if (task := task_of(config, rules=False)).has_rules:
+                tasks[name] = task
         for name, task in tasks.items():
             if task.reads(question.task):
                 return name
@@ -190,8 +197,7 @@ def bundled_model_of(data: PuzzleDataset, folder: str) -> str:
         InputError: there is none.
     """
     sizes = data.metadata
-    for name, place in bundled().items():
-        config = read_config(place)
+    for name, config in _bundled():
         if (config.vocab_size, config.seq_len) == (sizes.vocab_size, sizes.seq_len):
             return name
     raise InputError(

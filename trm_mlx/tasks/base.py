@@ -50,6 +50,7 @@ class BoardStyle(NamedTuple):
     shows_marks: with ``fills``: cells that differ from the question have the colour of their mark.
     hidden: symbols that are not drawn, because their fill says enough.
     stride: cells from one row of the board to the next; 0: ``columns``.
+    filled: what legends call a cell that an earlier step has set.
     """
 
     rows: int
@@ -60,6 +61,7 @@ class BoardStyle(NamedTuple):
     shows_marks: bool = True
     hidden: str = ""
     stride: int = 0
+    filled: str = "filled"
 
 
 class BoardInput(NamedTuple):

@@ -218,7 +218,7 @@ class Maze(Task):
     def board_style(self, boards: np.ndarray) -> BoardStyle:
         """Return walls and open cells as colours, the path in the colours of its marks."""
         fills = ("#3b4252", "#f6f7f8", "#7fd3b4", "#e6a6cd", "#7cc4ee")
-        return BoardStyle(self.side, self.side, CHARSET, fills=fills, hidden="#o")
+        return BoardStyle(self.side, self.side, CHARSET, fills=fills, hidden="#o", filled="path")
 
     def board_input(self) -> BoardInput:
         """Return how a maze is painted: walls, open cells, one start and one goal."""

@@ -74,7 +74,7 @@ class Board {
   words(index) {
     if (!this.shown.length) return "";
     const [symbol, mark, , confidence] = this.shown[index], [row, column] = this.place(index);
-    const state = mark === "wrong" ? "breaks a rule" : mark;
+    const state = { wrong: "breaks a rule", filled: this.layout.filled }[mark] ?? mark;
     const what = symbol ? `${symbol}, ${state}` : mark === "given" ? "blank" : `blank, ${state}`;
     const sure = this.predicted && mark !== "given" ? `, confidence ${percent(confidence)}` : "";
     return `Row ${row}, column ${column}: ${what}${sure}`;

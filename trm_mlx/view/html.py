@@ -62,6 +62,7 @@ def layout_data(style: BoardStyle) -> dict:
         "box": style.box,
         "painted": bool(style.fills),
         "hidden": style.hidden,
+        "filled": style.filled,
     }
 
 

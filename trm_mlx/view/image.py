@@ -50,7 +50,7 @@ def save_png(recording: Recording, path: Path) -> None:
     final = recording.frames[-1]
     right = across - MARGIN - width
     _title(draw, MARGIN, recording.task.name, recording.ending)
-    _title(draw, right, "confidence per cell", "in percent, of what the model filled in")
+    _title(draw, right, "confidence per cell", "in percent, of the cells that the model set")
     draw_board(draw, style, settled(recording), (MARGIN, top), size)
     draw_confidence(draw, style, final, (right, top), size)
     _legend(draw, style, (MARGIN, top + height + 14))

@@ -42,7 +42,6 @@ NAMES = {
     Mark.WRONG: "wrong",
 }
 LEGEND = {**NAMES, Mark.WRONG: "breaks a rule"}
-ERASED = "no longer filled"  # a changed cell that is open again, where colours tell
 
 
 class Cell(NamedTuple):
@@ -91,12 +90,13 @@ def _cell(style: BoardStyle, index: int, value: int, mark: Mark) -> Cell:
 
 def legend_of(style: BoardStyle) -> list[tuple[str, Cell]]:
     """Return what a legend has to explain: words, and a cell that looks so."""
+    words = {**LEGEND, Mark.KEPT: style.filled}
     if not style.fills:
-        return [(LEGEND[mark], Cell(0, "", INKS[mark], FILLS[mark], mark)) for mark in Mark]
+        return [(words[mark], Cell(0, "", INKS[mark], FILLS[mark], mark)) for mark in Mark]
     if not style.shows_marks:
         return []
     blank = style.fills[[symbol.strip() for symbol in style.symbols].index("")]
     marks = (Mark.KEPT, Mark.NEW, Mark.WRONG)
-    known = [(LEGEND[mark], Cell(0, "", INK, STRONG_FILLS[mark], mark)) for mark in marks]
+    known = [(words[mark], Cell(0, "", INK, STRONG_FILLS[mark], mark)) for mark in marks]
     erased = Cell(0, "", INK, blank, Mark.CHANGED, STRONG_FILLS[Mark.CHANGED])
-    return [*known[:2], (ERASED, erased), known[2]]
+    return [*known[:2], (f"no longer {style.filled}", erased), known[2]]

@@ -172,11 +172,12 @@ def heading(context: ScreenContext, frame: Frame, trajectory: int) -> str:
     filled = round(frame.halting * BAR)
     wrong = int((frame.marks == Mark.WRONG).sum())
     breaks = "breaks a rule" if wrong == 1 else "break a rule"
+    cells = "cell" if frame.changes == 1 else "cells"
     rule = f"  {wrong:3} {breaks}" if context.task.has_rules else ""
     several = context.trajectories > 1
     attempt = f"attempt {trajectory + 1} of {context.trajectories}, " if several else ""
     return (
-        f"{attempt}step {frame.step} of {context.steps}  {frame.changes:3} cells changed{rule}\n"
+        f"{attempt}step {frame.step} of {context.steps}  {frame.changes:3} {cells} changed{rule}\n"
         f"sure it is done [{'#' * filled}{'.' * (BAR - filled)}] {percent(frame.halting)}"
     )
 
