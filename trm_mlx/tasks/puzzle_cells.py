@@ -278,6 +278,11 @@ def _explain_invalid_sudoku(lines: Rows, size: int | None) -> Iterator[Board]:
             problem = None if side else _wrong_count(row, SIDE_OF[width], lines[number])
             yield Board(number, side or SIDE_OF[width], row, problem)
         return
+    count, left_over = divmod(width, len(rows))
+    if len(rows) in BOX_ROWS and count > 1 and not left_over and {*map(len, rows)} == {width}:
+        problem = InputError(f"{count} boards side by side: write one below the other")
+        yield Board(numbers[0], len(rows), "", problem)
+        return
     cells, first = "".join(rows), lines[numbers[0]]
     near = [side for side in BOX_ROWS if abs(len(cells) - side**2) <= side]
     side = size or (width if len(rows) > 1 and width in BOX_ROWS else max(near, default=0))
