@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import trm_mlx
+from trm_mlx.adaptation.prepare import read_tasks
 from trm_mlx.builders import arc as builder
 from trm_mlx.builders import arc_augment
 from trm_mlx.cli import main
@@ -529,6 +530,24 @@ def test_lists_of_pairs_and_of_puzzles(tmp_path):
     (tmp_path / "listed.json").write_text(json.dumps(listed))
     trm_mlx.build_arc(tmp_path / "e", input_file_prefix=tmp_path / "listed.json", num_aug=0)
     assert sorted(Split(tmp_path / "e", "test").groups) == [["x"], ["y"], ["z"]]
+
+
+def test_json_lines_have_one_puzzle_a_line(tmp_path):
+    listed = [{"task_id": n, **random_puzzle(np.random.default_rng(0))} for n in "xyz"]
+    path, lines = tmp_path / "tasks.jsonl", [json.dumps(puzzle) for puzzle in listed]
+    path.write_text("\n\n".join(lines) + "\n")
+    (tmp_path / "tasks.json").write_text(json.dumps(listed))
+    for name in ("tasks.json", "tasks.jsonl"):
+        trm_mlx.build_arc(tmp_path / f"d-{name}", input_file_prefix=tmp_path / name, num_aug=0)
+    assert contents(tmp_path / "d-tasks.jsonl") == contents(tmp_path / "d-tasks.json")
+    assert [puzzle.name for puzzle in read_tasks(path)[0]] == ["x", "y", "z"]
+    path.write_text("\n".join([lines[0][:-2], *lines[1:]]))
+    with pytest.raises(
+        trm_mlx.InputError, match=r"tasks.jsonl line 1 is not JSON: Expecting .* download"
+    ):
+        trm_mlx.build_arc(tmp_path / "e", input_file_prefix=path, num_aug=0)
+    built = trm_mlx.build_arc(tmp_path / "e", input_file_prefix=path, num_aug=0, skip_invalid=True)
+    assert sorted(Split(built.folder, "train").groups) == [["y"], ["z"]]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

@@ -212,7 +212,7 @@ def test_examples_have_one_solution():
         ("maze5x5", "S...." + "." * 20, [], "0 cells hold G"),
         ("maze5x5", "S.S.." + "." * 19 + "G", [0, 2], "2 cells hold S"),
         ("maze5x5", "So.oG" + "." * 20, [1, 3], "o at r1c2 marks an answer"),
-        ("maze5x5", "S...\n....\n....\n....\n...G", [4], "20 cells in 5 rows"),
+        ("maze5x5", "......\n" * 4 + "S....G", [], "looks like a 5x6 maze"),
         ("maze5x5", "S....\n....G", [10], "10 cells in 2 rows"),
         ("maze5x5", "S...." * 6, [24], "30 cells in 1 rows"),
         ("maze5x5", "S#...\n#....\n.....\n.....\n....G", [0, 24], "no way from S to G"),
@@ -230,6 +230,37 @@ def test_what_is_wrong_is_shown_where_it_is(tmp_path, name, text, wrong, problem
     assert problem in entry.problem
     assert len(entry.cells) == len(entry.symbols) == task.seq_len
     assert [n for n, (_, mark, _, _) in enumerate(entry.cells) if mark == "wrong"] == wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong", "problem"),
+    [
+        ("S...\n....\n....\n...G", [], None),
+        ("S...\n....\n....\n....", [], "0 cells hold G"),
+        ("S...\n....\n...é\n...G", [11], "character 'é' at r3c4"),
+        ("S...\n....\n..##\n..#G", [0, 15], "no way from S to G"),
+    ],
+)
+def test_a_smaller_maze_is_shown_without_the_walls_around_it(text, wrong, problem):
+    task = tasks.get("maze5x5")
+    entry = ModelEntry("mine", Path(), None, task, task.board_style([]), task.board_input())
+    typed = entry.read_board(text)
+    assert (typed.layout["rows"], typed.layout["columns"]) == (4, 4)
+    assert "".join(typed.symbols) == text.replace("\n", "")
+    assert len(typed.cells) == 16
+    assert typed.wrong == wrong
+    assert typed.problem is None if problem is None else problem in typed.problem
+
+
+def test_a_smaller_maze_is_solved_without_the_walls_around_it(client):
+    text = "S...#\n....#\n....#\n...G#"
+    _, answer = client.post("/entry", {"model": "maze", "text": text})
+    assert (answer["layout"]["rows"], answer["layout"]["columns"]) == (4, 5)
+    connection = client.start(model="maze", text=text, trajectories=2)
+    client.work()
+    events = [json.loads(line) for line in connection.getresponse().read().splitlines()]
+    connection.close()
+    assert {len(event["cells"]) for event in events if event["kind"] == "step"} == {20}
 
 
 def test_a_puzzle_is_made(client):
@@ -294,16 +325,16 @@ def test_steps_come_while_the_next_are_computed(client, monkeypatch):
 
 
 def test_the_chosen_trajectory_is_named(models):
-    emitted, question = [], tasks.get("sudoku4x4").parse(PUZZLE)
+    emitted, puzzle = [], tasks.read_puzzle(PUZZLE, tasks.get("sudoku4x4"))
     body = {"model": "four", "text": PUZZLE, "trajectories": 4, "select": "q"}
     body["halt_threshold"] = None
     request = read_solve(json.dumps(body).encode())
-    jobs.solve(models, request, question, emitted.append)
+    jobs.solve(models, request, puzzle, emitted.append)
     entry = models.entry("four")
     solver = Solver(
         models.model(entry), halt_threshold=None, search=request.search, task=entry.task
     )
-    (solution,) = solver.solve(entry.task.encode(question)[None])
+    (solution,) = solver.solve(entry.task.encode(puzzle.values)[None])
     assert emitted[-1]["trajectory"] == solution.trajectory > 0
 
 
@@ -361,8 +392,8 @@ def test_a_job_under_way_ends_after_its_step(client, monkeypatch):
 def test_cancelling_ends_a_search(models):
     """What `Solver.solve` does with a watch that raises."""
     request = read_solve(json.dumps({"model": "four", "text": PUZZLE}).encode())
-    question = tasks.get("sudoku4x4").parse(PUZZLE)
-    job = Job(lambda emit: jobs.solve(models, request, question, lambda e: (emit(e), job.cancel())))
+    puzzle = tasks.read_puzzle(PUZZLE, tasks.get("sudoku4x4"))
+    job = Job(lambda emit: jobs.solve(models, request, puzzle, lambda e: (emit(e), job.cancel())))
     job.run()
     assert job.events.get()["step"] == 1
     assert job.events.get() is None

@@ -372,6 +372,39 @@ def test_any_spelling_of_a_maze_is_the_maze(side, seed, spell, windows, known):
     assert read_all(text, task if known else None) == expected, text
 
 
+def random_maze(height, width, seed):
+    """The rows of a maze with a way from S to G."""
+    rng = np.random.default_rng(seed)
+    board = rng.choice(list("#.."), (height, width))
+    (top, first), (bottom, last) = (divmod(c, width) for c in rng.choice(board.size, 2, False))
+    board[min(top, bottom) : max(top, bottom) + 1, first] = "."
+    board[bottom, min(first, last) : max(first, last) + 1] = "."
+    board[top, first], board[bottom, last] = "SG"
+    return ["".join(row) for row in board]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(3, 14), st.integers(3, 14), st.integers(0, 999),
+    st.sampled_from([*MAZE_SPELLINGS, "/".join]), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_any_spelling_of_a_maze_of_any_size_is_the_maze(height, width, seed, spell, windows, known):
+    rows = random_maze(height, width, seed)
+    square = height == width >= 5
+    assume(square or spell is not maze_in_one_line)
+    text = spell(rows)
+    if windows:
+        text = "\ufeff" + text.replace("\n", "\r\n") + "\r\n"
+    if not set(text) & set(".0_░"):  # open cells are spaces
+        assume(all(row.strip(".") for row in rows))  # a blank line parts puzzles
+        assume(any(not row.startswith(".") for row in rows))  # nor is a blank column seen
+        assume(any(not row.endswith(".") for row in rows))
+        assume(any(row[1::2].strip(".") for row in rows))  # or these part the others
+    side = max(height, width, 5) + known
+    expected = f"maze{side}x{side} {''.join(rows) if square else '/'.join(rows)}"
+    assert read_all(text, tasks.get(f"maze{side}x{side}") if known else None) == [expected], text
+
+
 @given(
     st.sampled_from("+*x\u00d7"), st.integers(0, 10**9 - 1), st.integers(0, 10**9 - 1),
     st.sampled_from(["", "=", " = ", "=?"]), st.sampled_from(["", " "]),
@@ -488,7 +521,10 @@ def test_a_bad_puzzle_of_a_list_is_named_and_the_others_are_read():
         (MAZE.replace("#G", "~G"), "looks like a 10x10 maze; character '~' at r3c8"),
         (MAZE.replace("#G", "XG"), "looks like a 10x10 maze; 'X' at r3c8 beside walls of '#'"),
         (MAZE.replace("G.", "Go"), "looks like a 10x10 maze; o at r3c10 marks an answer"),
-        (MAZE[:-11], "looks like a maze; 9 rows of 10 cells are no square maze"),
+        ("\n".join(f"{row}  {row}" for row in rows_of(GRID, 9)), "9x9 Sudoku; 2 boards side by"),
+        ("\n".join(f"{row} | {row}" for row in rows_of(GRID, 9)), "9x9 Sudoku; 2 boards side by"),
+        ("\n".join(f"{row}  {row}" for row in MAZE.split()), "looks like a 10x22 maze; two mazes"),
+        ("S.#\n..G", "looks like a maze; 2 rows of 3 cells are no maze of 3x3 to 99x99"),
         ("123456789012+1", "looks like an addition; no addition of 12 digits; use 1 to 9"),
         ("hello", "'hello' looks like no puzzle"),
         ("", "looks like no puzzle"),

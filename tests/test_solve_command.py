@@ -278,10 +278,45 @@ def test_puzzles_of_another_kind_are_told(checkpoint, capsys):
 
 
 def test_what_no_bundled_model_solves_is_told(capsys):
-    assert main(["solve", "\n".join(["S...."] + ["....."] * 3 + ["....G"])]) == 2
-    assert "no bundled model solves maze5x5. Models to choose from: " in capsys.readouterr().err
+    assert main(["solve", "\n".join(["S" + "." * 30] + ["." * 31] * 29 + ["." * 30 + "G"])]) == 2
+    assert "no bundled model solves maze31x31. Models to choose from: " in capsys.readouterr().err
     assert main(["solve", "5" + "." * 79 + "A"]) == 2
     assert "looks like a 9x9 Sudoku; r9c9 holds 'A'" in capsys.readouterr().err
+
+
+def test_a_smaller_maze_is_shown_without_the_walls_around_it(tmp_path, capsys):
+    rows = [
+        "#########",
+        "#S..#...#",
+        "###.#.#.#",
+        "#...#.#.#",
+        "#.###.#.#",
+        "#.....#G#",
+        "#########",
+    ]
+    answer = [
+        "#########",
+        "#Soo#ooo#",
+        "###o#o#o#",
+        "#ooo#o#o#",
+        "#o###o#o#",
+        "#ooooo#G#",
+        "#########",
+    ]
+    maze, target = tmp_path / "maze.txt", tmp_path / "answers.csv"
+    maze.write_text("\n".join(rows))
+    assert main(["solve", str(maze), "--save", str(tmp_path / "maze.html")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("\n".join(rows) + "\n\n")
+    assert "\n\n" + "\n".join(answer) + "\n\n" in shown
+    assert '"rows": 7, "columns": 9' in (tmp_path / "maze.html").read_text()
+    assert main(["solve", str(maze), "-o", str(target)]) == 0
+    with target.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["question"], row["answer"], row["solved"]) == (
+        "\n".join(rows), "/".join(answer), "true",
+    )  # fmt: skip
+    assert trm_mlx.solve("\n".join(rows)).text == "/".join(answer)
 
 
 def test_what_is_known_of_a_puzzle_is_said_after_a_failure(checkpoint, capsys):

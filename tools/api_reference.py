@@ -51,9 +51,9 @@ PUBLIC = {
     ),
     "Tasks": (
         "tasks:get", "tasks:fitting", "tasks:task_of", "tasks:register", "tasks:Task",
-        "tasks:read_puzzles", "tasks:Question", "tasks:Puzzles", "tasks.base:WrongCells",
-        "tasks:BoardStyle", "tasks:BoardInput", "tasks.sudoku:Sudoku", "tasks.maze:Maze",
-        "tasks.arithmetic:Arithmetic",
+        "tasks:read_puzzles", "tasks:read_puzzle", "tasks:Question", "tasks:Puzzles",
+        "tasks.base:WrongCells", "tasks:BoardStyle", "tasks:BoardInput", "tasks.sudoku:Sudoku",
+        "tasks.maze:Maze", "tasks.arithmetic:Arithmetic",
     ),
     "Errors": ("InputError",),
 }  # fmt: skip

@@ -9,9 +9,11 @@ Of the ARC repositories and of re-arc, where PREFIX is a folder:
 
     PREFIX/SUBSET/PUZZLE.json       {"train": [...], "test": [...]}, or a list of training pairs
 
-PREFIX may also be such a folder of puzzles itself, or one file of a puzzle or of several.
+PREFIX may also be such a folder of puzzles itself, or one file of a puzzle or of several; as JSON
+lines (``.jsonl``, ``.ndjson``) it has one puzzle a line.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,7 @@ import numpy as np
 
 from trm_mlx.builders.write import skip_or_raise
 from trm_mlx.data.format import read_json
+from trm_mlx.data.text_files import read_text
 from trm_mlx.errors import InputError, located
 from trm_mlx.tasks.arc import SEPARATOR, check_grid
 
@@ -28,6 +31,7 @@ Example = dict[str, object]  # a pair as JSON
 
 UNKNOWN = [[0]]  # stands for the solution of a test that has none, as published
 CHALLENGES, SOLUTIONS = "_challenges.json", "_solutions.json"
+_JSON_LINES = (".jsonl", ".ndjson")
 _ID_KEYS = ("id", "task_id", "name")  # of a puzzle in a list of puzzles
 
 
@@ -193,7 +197,7 @@ def _contents(place: Path) -> Iterator[tuple[Path, str, object]]:
 
 def _puzzles(path: Path) -> Iterator[tuple[str, object]]:
     """Yield the name and content of every puzzle in a file of one or several."""
-    content = _load(path)
+    content = _lines(path) if path.suffix.lower() in _JSON_LINES else _load(path)
     first = content[0] if isinstance(content, list) and content else None
     if isinstance(content, _Object) and {"train", "test"} & content.keys():
         yield path.stem, content
@@ -201,7 +205,7 @@ def _puzzles(path: Path) -> Iterator[tuple[str, object]]:
         yield from [*content.items(), *content.repeated]
     elif isinstance(first, _Object) and "input" in first:  # a list of pairs
         yield path.stem, content
-    elif isinstance(first, _Object):
+    elif isinstance(first, _Object | InputError):
         for number, puzzle in enumerate(content):
             keys = [key for key in _ID_KEYS if isinstance(puzzle, _Object) and key in puzzle]
             yield str(puzzle[keys[0]]) if keys else f"{path.stem}-{number}", puzzle
@@ -225,6 +229,19 @@ class _Object(dict):
 def _load(path: Path) -> object:
     absent = "correct input_file_prefix or subsets"
     return read_json(path, absent, "download it again", _Object)
+
+
+def _lines(path: Path) -> list:
+    """The values of the lines that are not blank; of one that is damaged, the error."""
+    values = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                values.append(json.loads(line, object_pairs_hook=_Object))
+            except (ValueError, RecursionError) as error:
+                problem = f"{path} line {number} is not JSON: {error}; download it again"
+                values.append(InputError(problem))
+    return values
 
 
 def _solutions(path: Path) -> dict:

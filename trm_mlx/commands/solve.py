@@ -202,7 +202,7 @@ def _solve_shown(
     with ExitStack() as stack:
         screen = progress = None
         if arguments.watch:
-            context = ScreenContext(task, puzzles[0].values, steps, trajectories)
+            context = ScreenContext(puzzles[0].task, puzzles[0].values, steps, trajectories)
             screen = stack.enter_context(Screen(context, arguments.delay))
             on_step = screen.on_step
         else:
@@ -219,7 +219,7 @@ def _solve_shown(
         for question, solution in zip(puzzles, solutions, strict=True):
             answer = task.decode(solution.answer)
             verdict = judged(task, question.values, answer, question.label)
-            recording = recording_of(task, question.values, solution, verdict)
+            recording = recording_of(question.task, question.values, solution, verdict)
             if screen is None:
                 progress.clear()
                 _print_steps(recording)

@@ -16,6 +16,7 @@ from trm_mlx.demo.schemas import SolveRequest
 from trm_mlx.errors import InputError
 from trm_mlx.solve.scheduler import StepEvent
 from trm_mlx.solve.solver import Solver
+from trm_mlx.tasks import Question
 from trm_mlx.view.html import board_data
 from trm_mlx.view.recording import FrameBuilder, ending, judged
 
@@ -122,14 +123,14 @@ def warm_up(registry: ModelRegistry, entry: ModelEntry) -> None:
     next(solver.solve(entry.task.encode(blank)))
 
 
-def solve(registry: ModelRegistry, request: SolveRequest, question: np.ndarray, emit: Emit) -> None:
+def solve(registry: ModelRegistry, request: SolveRequest, puzzle: Question, emit: Emit) -> None:
     """Emit a ``step`` event after every supervision step, then one ``end``.
 
-    ``question`` is cell values ``[S]``. Steps are counted from 1, trajectories from 0.
+    Steps are counted from 1, trajectories from 0.
     """
     start = time.perf_counter()
-    entry = registry.entry(request.model)
-    task = entry.task
+    task, question = puzzle.task, puzzle.values
+    entry = registry.entry(request.model).showing(task)
     solver = Solver(
         registry.model(entry),
         request.max_steps,

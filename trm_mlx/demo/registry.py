@@ -11,22 +11,23 @@ from trm_mlx.errors import InputError, located
 from trm_mlx.models.checkpoint_files import bundled, find_checkpoint, load, read_config
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.questions import bundled_solvers
-from trm_mlx.tasks import task_of
+from trm_mlx.tasks import read_puzzle, task_of
 from trm_mlx.tasks.base import BoardInput, BoardStyle, Task, WrongCells
 from trm_mlx.view.html import CellData, board_data, layout_data, legend_data
 from trm_mlx.view.recording import Mark, first_frame
-from trm_mlx.view.style import FILLS, NAMES
+from trm_mlx.view.style import FILLS, NAMES, rows_of
 
 
 class TypedBoard(NamedTuple):
     """A puzzle as far as it has been typed.
 
-    cells: see `board_data`.
+    layout: see `layout_data`; cells: see `board_data`.
     symbols: the characters of its text, one a cell.
     wrong: the indices of the cells that ``problem`` is about, where it is about some.
     problem: why it is no puzzle; None if it is one.
     """
 
+    layout: dict
     cells: list[CellData]
     symbols: list[str]
     wrong: list[int]
@@ -52,8 +53,7 @@ class ModelEntry(NamedTuple):
         """
         with located(name):
             task = task_of(config)
-        style = task.board_style(np.zeros((1, task.seq_len), np.uint8))
-        return cls(name, folder, config, task, style, task.board_input())
+        return cls(name, folder, config, task, _style_of(task), task.board_input())
 
     @property
     def characters(self) -> list[str]:
@@ -89,29 +89,41 @@ class ModelEntry(NamedTuple):
                 f"{len(text)} characters where a {self.task.name} has {self.task.seq_len} cells; "
                 "send one puzzle"
             )
-        try:
-            values = self.task.parse(text)
-        except WrongCells as error:
-            return self._read_unfinished(text, str(error), error.cells)
-        except InputError as error:
-            return self._read_unfinished(text, str(error), ())
-        characters = self.characters
-        symbols = [characters[value] for value in values]
-        return TypedBoard(board_data(self.style, first_frame(values)), symbols, [], None)
+        question = read_puzzle(text, self.task)
+        entry = self.showing(question.task)
+        if isinstance(question.error, WrongCells):
+            return entry._read_unfinished(text, str(question.error), question.error.cells)
+        if question.error is not None:
+            return entry._read_unfinished(text, str(question.error), ())
+        return entry._read_whole(question.values)
+
+    def showing(self, task: Task) -> "ModelEntry":
+        """Return this entry for a puzzle of a task that may show less of the board."""
+        return self._replace(task=task, style=_style_of(task))
+
+    def _read_whole(self, values: np.ndarray) -> TypedBoard:
+        characters, style = self.characters, self.style
+        symbols = [characters[values[index]] for row in rows_of(style) for index in row]
+        cells = board_data(style, first_frame(values))
+        return TypedBoard(layout_data(style), cells, symbols, [], None)
 
     def _read_unfinished(self, text: str, problem: str, wrong: Sequence[int]) -> TypedBoard:
         """Read what can be read; unknown characters are wrong where nothing else is said to be."""
-        characters, count = self.characters, self.task.seq_len
+        shown = [index for row in rows_of(self.style) for index in row]
+        characters, count = self.characters, len(shown)
         symbols = self._split(text)[:count]
         symbols += [self.input.empty] * (count - len(symbols))
         unknown = [index for index, symbol in enumerate(symbols) if symbol not in characters]
-        values = [characters.index(s) if s in characters else 0 for s in symbols]
-        cells = board_data(self.style, first_frame(np.array(values, np.uint8)))
-        wrong = [index for index in wrong if index < count]  # the text may be of a larger board
+        values = np.zeros(self.task.seq_len, np.uint8)
+        values[shown] = [characters.index(s) if s in characters else 0 for s in symbols]
+        cells = board_data(self.style, first_frame(values))
+        # The text may be of a larger board.
+        wrong = [shown.index(index) for index in wrong if index in shown]
         for index in wrong or unknown:
             symbol = symbols[index] if index in unknown else cells[index][0]
             cells[index] = (symbol, NAMES[Mark.WRONG], FILLS[Mark.WRONG], 0.0)
-        return TypedBoard(cells, symbols, list(wrong) or unknown, problem)
+        layout = layout_data(self.style)
+        return TypedBoard(layout, cells, symbols, wrong or unknown, problem)
 
     def _split(self, text: str) -> list[str]:
         """Return the characters of a text that stand for cells, in the order of the cells."""
@@ -122,6 +134,10 @@ class ModelEntry(NamedTuple):
             rows = [row[:width].ljust(width, keys.empty) for row in rows]
         characters = "".join(rows) if keys.keys else ""
         return [keys.aliases.get(c, c) for c in characters if c not in keys.ignored]
+
+
+def _style_of(task: Task) -> BoardStyle:
+    return task.board_style(np.zeros((1, task.seq_len), np.uint8))
 
 
 class ModelRegistry:

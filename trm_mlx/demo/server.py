@@ -23,6 +23,7 @@ from trm_mlx.demo.registry import ModelRegistry
 from trm_mlx.errors import InputError
 from trm_mlx.solve.search import DEFAULT_SEARCH, SELECTORS
 from trm_mlx.solve.solver import HALT_THRESHOLD
+from trm_mlx.tasks import read_puzzle
 
 ADDRESS = "127.0.0.1"
 MAX_WAITING = 4  # jobs
@@ -124,7 +125,9 @@ class Handler(RequestHandler):
         registry = self.server.registry
         entry = registry.entry(request.model)
         schemas.check_cost(request.search, request.max_steps or entry.config.halt_max_steps)
-        question = entry.task.parse(request.text)
+        question = read_puzzle(request.text, entry.task)
+        if question.error is not None:
+            raise question.error
         job = Job(lambda emit: jobs.solve(registry, request, question, emit))
         ahead = self._join(job)
         try:

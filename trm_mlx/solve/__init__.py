@@ -50,7 +50,7 @@ def solve(text: str, checkpoint: str | None = None) -> Answer:
         raise question.error
     if others:
         raise InputError(f"{len(others) + 1} puzzles where one is wanted: solve them one by one")
-    values = question.values
+    values, task = question.values, question.task
     solver = Solver(model, search=DEFAULT_SEARCH, task=task)
     (solution,) = solver.solve([task.encode(values)])
     answer = task.decode(solution.answer)

@@ -125,7 +125,7 @@ def _row(task: Task, tally: Tally, question: Question, solution: Solution | None
     tally.evaluations += solution.evaluations
     return (
         question.text,
-        task.line(answer),
+        question.task.line(answer),
         _word(solved),
         solution.steps,
         f"{solution.confidence:.4f}",

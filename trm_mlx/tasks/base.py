@@ -172,6 +172,10 @@ class Task(Protocol):
         """
         return self.name
 
+    def showing(self, rows: int, columns: int) -> "Task":
+        """Return this task for a board of which only so much is shown; default: all of it."""
+        return self
+
     def reads(self, other: "Task") -> bool:
         """Return whether questions of ``other`` are this task's too; default: its own only."""
         return self.name == other.name

@@ -3,11 +3,12 @@
 A board's cell values are the places in ``CHARSET``, that of the published Maze-Hard builder
 (``dataset/build_maze_dataset.py`` of HRM and TRM): wall, open, start, goal, path. A model reads
 tokens, one more; 0 is padding. The answer is the question with one shortest path marked ``o``; any
-shortest path is right. The search itself is in ``maze_solver.py``.
+shortest path is right. The search itself is in ``maze_solver.py``. A smaller maze, of any rows and
+columns, lies at the top left, and walls fill the rest.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,9 +26,13 @@ TRIES = 100_000  # mazes made in vain, in a row, before `generate` gives up
 
 @dataclass(frozen=True)
 class Maze(Task):
-    """The maze task on a board of `side` x `side` cells. Raises InputError unless 5 to 99."""
+    """The maze task on a board of `side` x `side` cells. Raises InputError unless 5 to 99.
+
+    shown: the rows and columns that are shown, of a smaller maze; None: all.
+    """
 
     side: int = 30
+    shown: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.side not in SIDES:
@@ -83,6 +88,14 @@ class Maze(Task):
             raise WrongCells("there is no way from S to G; open some walls", ends)
         return values
 
+    def showing(self, rows: int, columns: int) -> "Maze":
+        """Return this task for a maze of so many rows and columns, shown without what is around."""
+        return replace(self, shown=(rows, columns))
+
+    def reads(self, other: Task) -> bool:
+        """Return whether questions of ``other`` are mazes that are no larger."""
+        return isinstance(other, Maze) and other.side <= self.side
+
     def parse_board(self, text: str) -> np.ndarray:
         """Read a question or an answer without asking whether it makes sense."""
         return _values_of(puzzle_text.cells_of(text, self.name))
@@ -90,7 +103,14 @@ class Maze(Task):
     def render(self, values: np.ndarray, givens: np.ndarray | None = None) -> str:
         """The rows of a board, open cells as ``.``; an answer's path shows as ``o``."""
         symbols = np.array(list(CHARSET.replace(" ", ".")))[np.asarray(values)]
-        return "\n".join("".join(row) for row in symbols.reshape(self.side, self.side))
+        rows, columns = self._shape
+        shown = symbols.reshape(self.side, self.side)[:rows, :columns]
+        return "\n".join("".join(row) for row in shown)
+
+    def line(self, values: np.ndarray) -> str:
+        """The rows of a board in one line, parted by ``/`` unless it is a square of 5x5 or more."""
+        rows, columns = self._shape
+        return self.render(values).replace("\n", "" if rows == columns >= SIDES.start else "/")
 
     # Rules
 
@@ -218,7 +238,9 @@ class Maze(Task):
     def board_style(self, boards: np.ndarray) -> BoardStyle:
         """Return walls and open cells as colours, the path in the colours of its marks."""
         fills = ("#3b4252", "#f6f7f8", "#7fd3b4", "#e6a6cd", "#7cc4ee")
-        return BoardStyle(self.side, self.side, CHARSET, fills=fills, hidden="#o", filled="path")
+        return BoardStyle(
+            *self._shape, CHARSET, fills=fills, hidden="#o", filled="path", stride=self.side
+        )
 
     def board_input(self) -> BoardInput:
         """Return how a maze is painted: walls, open cells, one start and one goal."""
@@ -231,6 +253,10 @@ class Maze(Task):
             single="SG",
             by_rows=True,
         )
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.shown or (self.side, self.side)
 
     def _place(self, values: np.ndarray, value: int) -> str:
         cell = int((values == value).argmax())

@@ -17,6 +17,8 @@ from trm_mlx.tasks.puzzle_wrappings import decimals, plain_cell, without_labels
 
 BOX_ROWS = {4: 2, 6: 2, 9: 3}  # rows of a box, by the size of a Sudoku
 SIDES = range(5, 100)  # of mazes; a 4x4 one would look like a 4x4 Sudoku to `registry.fitting`
+PARTING = 20  # spaces at every second place that part the cells of a maze, and are none
+LEAST = 3  # rows and columns of a maze that is surrounded with walls
 BLANKS = frozenset("._xX*?-#")  # of a Sudoku, beside 0
 SIDE_OF = {size**2: size for size in BOX_ROWS}  # the sides of boards, by their cells
 MAZE_LETTERS = frozenset("SsGgEeOo")
@@ -38,13 +40,15 @@ class Board(NamedTuple):
     """A board found in a block of lines: one character a cell, or what is wrong with it.
 
     line: the index of its first line in the block; side: of the board it is, or looks like; 0
-    where it looks like none.
+    where it looks like none; shape: the rows and columns of a maze at the top left of a board of
+    that side, where walls fill the rest; None: all of it.
     """
 
     line: int
     side: int
     cells: str
     error: InputError | None = None
+    shape: tuple[int, int] | None = None
 
 
 def compact(line: str) -> str:
@@ -274,6 +278,11 @@ def _explain_invalid_sudoku(lines: Rows, size: int | None) -> Iterator[Board]:
             problem = None if side else _wrong_count(row, SIDE_OF[width], lines[number])
             yield Board(number, side or SIDE_OF[width], row, problem)
         return
+    count, left_over = divmod(width, len(rows))
+    if len(rows) in BOX_ROWS and count > 1 and not left_over and {*map(len, rows)} == {width}:
+        problem = InputError(f"{count} boards side by side: write one below the other")
+        yield Board(numbers[0], len(rows), "", problem)
+        return
     cells, first = "".join(rows), lines[numbers[0]]
     near = [side for side in BOX_ROWS if abs(len(cells) - side**2) <= side]
     side = size or (width if len(rows) > 1 and width in BOX_ROWS else max(near, default=0))
@@ -309,14 +318,26 @@ def maze_boards(rows: Rows, side: int | None = None) -> list[Board]:
     """The mazes of a block, in the characters ``# SGo``: lines of a board, or one a line.
 
     Args:
-        side: of the boards wanted, for messages about what is none.
+        side: of the boards wanted; what is smaller is surrounded with walls, by default to a
+            square.
     """
+    if len(rows) == 1 and "/" in rows[0]:  # as `Maze.line` writes what is no square
+        rows = rows[0].strip().split("/")
     margin = min(len(row) - len(row.lstrip()) for row in rows)
-    dedented = [row[margin:].rstrip() for row in rows]
-    layouts = rows, dedented, _maze_spaced(dedented), _maze_delimited(rows), without_labels(rows)
-    for layout in layouts:
-        if layout and (boards := list(_squares(layout))):
-            return [_with_symbols(board) for board in boards]
+    trimmed = max(len(row.rstrip()) for row in rows)
+    dedented = [row[margin:trimmed] for row in rows]
+    spaced, unlabelled = _maze_spaced(dedented), without_labels(rows)
+    spaces_are_cells = not set("".join(rows)) & set("._0")
+    if spaces_are_cells and sum(len(row) // 2 for row in dedented) < PARTING:
+        spaced = None
+    squares = others = [_maze_delimited(rows) or spaced]
+    if not any(squares):
+        others = [unlabelled, dedented]
+        squares = [rows, dedented, unlabelled] if spaces_are_cells else [dedented, unlabelled]
+    for cut, layouts in ((_squares, squares), (_rectangle, others)):
+        for layout in filter(None, layouts):
+            if found := list(cut(layout)):
+                return [_surrounded(line, board, side) for line, board in found]
     return [_explain_invalid_maze(rows if len(rows) == 1 else dedented, side)]
 
 
@@ -336,24 +357,39 @@ def _maze_delimited(rows: Rows) -> Rows | None:
     return None
 
 
-def _squares(rows: Rows) -> Iterator[Board]:
-    """The square boards that rows are cut into, if nothing is left over."""
+def _squares(rows: Rows) -> Iterator[tuple[int, Rows]]:
+    """The square boards that rows are cut into, with their first lines, if nothing is left over."""
     sides = [_side_of(row) for row in rows]
     if all(sides) and (len(rows) == 1 or all(map(_has_ends, rows))):
         for number, (row, side) in enumerate(zip(rows, sides, strict=True)):
-            yield Board(number, side, row[-(side**2) :])
+            cells = row[-(side**2) :]
+            yield number, [cells[start : start + side] for start in range(0, len(cells), side)]
         return
-    width = max(map(len, rows))
-    if " " in "".join(rows):  # an editor drops the open cells at the end of a line
-        trimmed = max(len(row.rstrip()) for row in rows)
-        width = len(rows) if trimmed <= len(rows) else width
-        rows = [row.rstrip().ljust(width) for row in rows]
+    rows = _restored(rows)
+    width = len(rows[0])
     if width not in SIDES or len(rows) % width or any(len(row) != width for row in rows):
         return
-    boards = ["".join(rows[start : start + width]) for start in range(0, len(rows), width)]
-    if len(boards) == 1 or all(map(_has_ends, boards)):
+    boards = [rows[start : start + width] for start in range(0, len(rows), width)]
+    if len(boards) == 1 or all(_has_ends("".join(board)) for board in boards):
         for number, board in enumerate(boards):
-            yield Board(number * width, width, board)
+            yield number * width, board
+
+
+def _rectangle(rows: Rows) -> Iterator[tuple[int, Rows]]:
+    """The one board of rows of any equal length."""
+    rows = _restored(rows)
+    widths = {*map(len, rows)}
+    if len(widths) == 1 and all(LEAST <= n < SIDES.stop for n in (len(rows), *widths)):
+        yield 0, rows
+
+
+def _restored(rows: Rows) -> Rows:
+    """Rows with the open cells at their ends that an editor drops, where these are spaces."""
+    if " " not in "".join(rows) or len({*map(len, rows)}) == 1:
+        return rows
+    trimmed, longest = max(len(row.rstrip()) for row in rows), max(map(len, rows))
+    width = len(rows) if trimmed <= len(rows) <= longest else longest
+    return [row.rstrip().ljust(width) for row in rows]
 
 
 def _side_of(row: str) -> int:
@@ -375,9 +411,16 @@ _MAZE_SYMBOLS = {"#": "#", "X": "#", "1": "#", "S": "S", "G": "G", "E": "G", "O"
 _MAZE_SYMBOLS |= dict.fromkeys(" ._0-", " ")
 
 
-def _with_symbols(board: Board) -> Board:
-    """A maze in the characters ``# SGo``; the error names a cell that no maze has."""
-    cells = board.cells
+def _surrounded(line: int, rows: Rows, wanted: int | None) -> Board:
+    """A maze in the characters ``# SGo`` on a square board; the error names a cell that none has.
+
+    Args:
+        wanted: the side of the board, if the maze is no larger.
+    """
+    height, width = len(rows), len(rows[0])
+    side = max(height, width, wanted or SIDES.start)
+    shape = None if height == width == side else (height, width)
+    cells = "".join(rows)
     for start, goal in _OTHER_ENDS:
         if cells.count(start) == cells.count(goal) == 1 and not set(cells) & set("SGEsge") - {
             start
@@ -385,7 +428,7 @@ def _with_symbols(board: Board) -> Board:
             cells = cells.replace(start, "S").replace(goal, "G")
 
     def place(cell: int) -> str:
-        return f"r{cell // board.side + 1}c{cell % board.side + 1}"
+        return f"r{cell // width + 1}c{cell % width + 1}"
 
     walls = [marks for marks in ("#", "xX", "1") if set(cells) & set(marks)]
     for first, second in combinations(walls, 2):
@@ -394,16 +437,22 @@ def _with_symbols(board: Board) -> Board:
             f"{cells[cell]!r} at {place(cell)} beside walls of {first[0]!r} could be a wall or "
             "not; use # . S G"
         )
-        return board._replace(error=problem)
+        return Board(line, side, cells, problem, shape)
     for cell, character in enumerate(cells):
         if character.upper() not in _MAZE_SYMBOLS:
             problem = WrongCells(
                 f"character {character!r} at {place(cell)} is no maze cell; use # . S G, and o "
                 "for an answer's path",
-                [cell],
+                [cell // width * side + cell % width],
             )
-            return board._replace(error=problem)
-    return board._replace(cells="".join(_MAZE_SYMBOLS[c.upper()] for c in cells))
+            return Board(line, side, cells, problem, shape)
+    halves = ["".join(row[:height] for row in rows), "".join(row[-height:] for row in rows)]
+    if width >= 2 * height and all(map(_has_ends, halves)):
+        problem = InputError("two mazes side by side: write one below the other")
+        return Board(line, side, cells, problem, shape)
+    cells = "".join(_MAZE_SYMBOLS[c.upper()] for c in cells)
+    rows = [cells[start : start + width].ljust(side, "#") for start in range(0, len(cells), width)]
+    return Board(line, side, "".join(rows).ljust(side**2, "#"), None, shape)
 
 
 def _explain_invalid_maze(rows: Rows, side: int | None) -> Board:
@@ -420,9 +469,10 @@ def _explain_invalid_maze(rows: Rows, side: int | None) -> Board:
         place = min(cells, side**2 - 1) if whole else min(width, side - 1)
         problem = f"{cells} cells in {len(rows)} rows where a {side}x{side} maze has {side**2}"
         return Board(0, side, "", WrongCells(f"{problem}; write every cell", [place]))
-    shape = f"{cells} cells" if len(rows) == 1 else f"{len(rows)} rows of {width} cells"
+    shape, known = f"{len(rows)} rows of {width} cells", f"maze of {LEAST}x{LEAST}"
+    if len(rows) == 1:
+        shape, known = f"{cells} cells", f"square maze of {SIDES.start}x{SIDES.start}"
     problem = InputError(
-        f"{shape} are no square maze of {SIDES.start}x{SIDES.start} to "
-        f"{SIDES[-1]}x{SIDES[-1]}: write every cell, {remedy}"
+        f"{shape} are no {known} to {SIDES[-1]}x{SIDES[-1]}: write every cell, {remedy}"
     )
     return Board(0, 0, "", problem)

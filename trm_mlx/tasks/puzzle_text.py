@@ -44,7 +44,7 @@ class FoundPuzzle(NamedTuple):
 
     place: where it stands, such as ``line 3``; text: its lines; description: what it looks like;
     name: its task, where it looks like one; cells: its board, a character a cell, or a sum, for
-    `Task.from_cells`; error: why it is none.
+    `Task.from_cells`; error: why it is none; shape: see `Board`.
     """
 
     place: str
@@ -53,6 +53,7 @@ class FoundPuzzle(NamedTuple):
     name: str | None
     cells: str
     error: InputError | None = None
+    shape: tuple[int, int] | None = None
 
 
 class Line(NamedTuple):
@@ -103,8 +104,12 @@ def cells_of(text: str, name: str) -> str:
     if found[0].error is not None:
         raise found[0].error
     if len(found) > 1:
-        raise InputError(f"{len(found)} puzzles where one is wanted; leave out all but one")
+        raise too_many(len(found))
     return found[0].cells
+
+
+def too_many(count: int) -> InputError:
+    return InputError(f"{count} puzzles where one is wanted; leave out all but one")
 
 
 # Sudokus with further rules, by the words that such files and pages call them.
@@ -299,7 +304,7 @@ def _without_comment(line: str) -> str | None:
         return None
     if stripped.startswith("#"):
         words = _foreign(stripped) and ("#" not in stripped[1:] or _is_heading(stripped))
-        if (words or re.fullmatch(r"#\s?\d{1,2}", stripped)) and not whole_boards(line):
+        if (words or re.fullmatch(r"#\s?(?!0+$)\d{1,2}", stripped)) and not whole_boards(line):
             return None
     for match in re.finditer(r"\s(#|//|;)", line):
         head, tail = line[: match.start()], line[match.end() :]
@@ -381,13 +386,14 @@ def _read_block(block: Block, unit: str, wanted: str | None) -> Iterator[FoundPu
     for board, end in zip(boards, ends, strict=False):  # there may be no board
         description, name = f"a {noun}", None
         if board.side:
-            description = f"a {board.side}x{board.side} {noun}"
+            rows, columns = board.shape or (board.side, board.side)
+            description = f"a {rows}x{columns} {noun}"
             name = f"{noun.lower()}{board.side}x{board.side}"
         cells, error = board.cells, board.error
         if noun == "Sudoku" and error is None:
             cells, error = _with_blanks(board)
         text = "\n".join(lines[board.line : max(end, board.line + 1)])
-        found = FoundPuzzle(places[board.line], text, description, name, cells, error)
+        found = FoundPuzzle(places[board.line], text, description, name, cells, error, board.shape)
         yield _of_task(found, wanted)
 
 

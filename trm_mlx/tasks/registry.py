@@ -21,7 +21,7 @@ from trm_mlx.tasks.base import Task, WrongCells
 from trm_mlx.tasks.maze import Maze
 from trm_mlx.tasks.own_modules import check_known, remember, search_here
 from trm_mlx.tasks.padded_sudoku import PaddedSudoku
-from trm_mlx.tasks.puzzle_text import find_puzzles
+from trm_mlx.tasks.puzzle_text import find_puzzles, too_many
 from trm_mlx.tasks.sudoku import Sudoku
 
 
@@ -244,10 +244,13 @@ def read_puzzles(text: str, task: Task | None = None) -> list[Question]:
         return [_parsed(f"line {min(lines, default=1)}", text, task)]
     puzzles = []
     for found in find_puzzles(text, task and task.text_name):
-        its_task, values, error = None, None, found.error
+        its_task, values, error = task, None, found.error
         try:
             if error is None:
                 its_task = task or get(found.name)
+            if found.shape is not None and its_task and its_task.name == found.name:
+                its_task = its_task.showing(*found.shape)
+            if error is None:
                 values = its_task.from_cells(found.cells)
         except InputError as problem:
             error = problem
@@ -257,6 +260,19 @@ def read_puzzles(text: str, task: Task | None = None) -> list[Question]:
             error = WrongCells(message, error.cells) if cells else InputError(message)
         puzzles.append(Question(found.place, found.text, its_task, values, error))
     return puzzles
+
+
+def read_puzzle(text: str, task: Task) -> Question:
+    """Read the one puzzle of a task in a text; what is none, or several, has an error."""
+    if task.from_cells is None:
+        return _parsed("line 1", text, task)
+    try:
+        puzzle, *others = read_puzzles(text, task)
+    except InputError as error:
+        return Question("line 1", text, task, None, error)
+    if others and puzzle.error is None:
+        return puzzle._replace(values=None, error=too_many(1 + len(others)))
+    return puzzle
 
 
 def _parsed(place: str, text: str, task: Task) -> Question:

@@ -65,14 +65,16 @@ def style_of(recording: Recording) -> BoardStyle:
 
 def cells_of(style: BoardStyle, values: np.ndarray, marks: np.ndarray) -> list[list[Cell]]:
     """Return the cells of a board, row by row, from its values and `Mark`s ``[seq_len]``."""
-    stride = style.stride or style.columns
     return [
-        [
-            _cell(style, index, int(values[index]), Mark(int(marks[index])))
-            for index in range(row * stride, row * stride + style.columns)
-        ]
-        for row in range(style.rows)
+        [_cell(style, index, int(values[index]), Mark(int(marks[index]))) for index in row]
+        for row in rows_of(style)
     ]
+
+
+def rows_of(style: BoardStyle) -> list[range]:
+    """Return the indices of the cells that are shown, row by row."""
+    stride = style.stride or style.columns
+    return [range(row * stride, row * stride + style.columns) for row in range(style.rows)]
 
 
 def _cell(style: BoardStyle, index: int, value: int, mark: Mark) -> Cell:

@@ -2,9 +2,8 @@
 // here; what models there are, and what a puzzle of each is, the server says.
 import { begin } from "./entry.js";
 import { allowSteps, listOptions } from "./options.js";
-import { answered, become, find, page, say } from "./page.js";
+import { answered, become, find, layOut, page, say } from "./page.js";
 
-const PLAIN = "Point at a cell, or move with the arrow keys.";
 let models = [];
 
 // Begin with a model and, where the address says one, a puzzle.
@@ -13,9 +12,8 @@ function choose(name, text) {
   find("model").value = model.name;
   page.puzzle = null;
   page.model = model;
-  page.board = new Board(find("board"), model.layout, words => {
-    find("cell").textContent = words || PLAIN;
-  });
+  page.board = null;
+  layOut(model.layout);
   listColours(find("legend"), model.legend);
   allowSteps();
   begin(text);

@@ -1,5 +1,5 @@
 // A puzzle is typed, painted, pasted or generated. What is wrong with one, and where, the server says.
-import { answered, become, find, page, post, say } from "./page.js";
+import { answered, become, find, layOut, page, post, say } from "./page.js";
 import { begin as beginSolving, forget, stop } from "./watch.js";
 
 let brush = null; // the symbol that a painted board is painted with
@@ -11,7 +11,6 @@ const painted = () => page.model.layout.painted;
 // Begin with a puzzle of the model chosen, by default its first.
 export async function begin(text) {
   const { model } = page;
-  find("board").classList.toggle("painted", painted());
   brush = model.keys[0]?.symbol;
   listKeys();
   find("format").textContent = model.format;
@@ -44,6 +43,7 @@ async function ask(text) {
   try {
     const answer = await post("/entry", { model: page.model.name, text }, signal);
     page.puzzle = await answered(answer.json());
+    layOut(page.puzzle.layout);
   } catch (error) {
     if (error.name === "AbortError") return;
     become("unread");
@@ -83,7 +83,7 @@ function put(index, symbol) {
 }
 
 function readSymbols() {
-  const { model, puzzle: { symbols } } = page, { columns } = model.layout, lines = [];
+  const { model, puzzle: { layout: { columns }, symbols } } = page, lines = [];
   for (let at = 0; at < symbols.length; at += columns) {
     lines.push(symbols.slice(at, at + columns).join(""));
   }
@@ -149,7 +149,7 @@ function paint(event) {
   if (!painted() || event.buttons !== 1 || page.puzzle === null) return;
   const cell = document.elementFromPoint(event.clientX, event.clientY)?.closest("[data-index]");
   if (!cell) return;
-  const { columns } = page.model.layout, to = +cell.dataset.index, from = last ?? to;
+  const { columns } = page.board.layout, to = +cell.dataset.index, from = last ?? to;
   const place = index => [Math.floor(index / columns), index % columns];
   const [row, column] = place(from), [rows, across] = place(to).map((n, k) => n - [row, column][k]);
   const count = Math.max(Math.abs(rows), Math.abs(across), 1);

@@ -21,10 +21,21 @@ export const page = {
   model: null, // the one chosen, see /models
   board: null,
   text: "", // the puzzle as text, as far as it is entered
-  puzzle: null, // what the server read of it: cells, symbols, indices of wrong cells, problem or
-  // null; null as long as the board shows another puzzle, which must not be typed into
+  puzzle: null, // what the server read of it: layout, cells, symbols, indices of wrong cells,
+  // problem or null; null as long as the board shows another puzzle, which must not be typed into
 };
+const PLAIN = "Point at a cell, or move with the arrow keys.";
 let request = new AbortController();
+
+// Show a board of other rows and columns than before, or a first one.
+export function layOut(layout) {
+  const { rows, columns } = page.board?.layout ?? {};
+  if (rows === layout.rows && columns === layout.columns) return;
+  page.board = new Board(find("board"), layout, words => {
+    find("cell").textContent = words || PLAIN;
+  });
+  find("board").classList.toggle("painted", layout.painted);
+}
 
 // Leave the state for another one; returns the signal that ends the requests of the new one.
 export function become(state) {
