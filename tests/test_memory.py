@@ -162,7 +162,7 @@ def test_plan_follows_the_memory(kind):
 
     def plan_for(rows, recompute=False, **changes):
         with device.assumed(kind, 2**40):
-            size = train_memory.peak(model, held, 1000, rows, recompute) / memory.SHARE
+            size = train_memory.peak(config, model, held, 1000, rows, recompute) / memory.SHARE
         with device.assumed(kind, size + 1):
             return plan(dataclasses.replace(config, **changes), model, held)
 
@@ -181,7 +181,9 @@ def test_plan_where_the_carry_alone_is_too_large():
     state = make(words=["global_batch_size=10000"])
     with device.assumed("metal", 1):
         few = plan(state.config, state.model, bytes_of(state))
-        least = train_memory.peak(state.model, bytes_of(state), 10000, 1, few.recompute)
+        least = train_memory.peak(
+            state.config, state.model, bytes_of(state), 10000, 1, few.recompute
+        )
     assert few.rows > 1
     assert few.peak == least
 
@@ -191,8 +193,8 @@ def test_plan_for_the_cpu(monkeypatch):
     state = make()
     model, held = state.model, bytes_of(state)
     config = dataclasses.replace(load_config(WORDS), global_batch_size=1000)
-    size = train_memory.peak(model, held, 1000, 20, recompute=False)
-    assert size == train_memory.peak(model, held, 1000, 20, recompute=True)
+    size = train_memory.peak(config, model, held, 1000, 20, recompute=False)
+    assert size == train_memory.peak(config, model, held, 1000, 20, recompute=True)
     monkeypatch.setattr(train_memory, "CPU_ROOM", size - held)
     assert plan(config, model, held)[:2] == (20, False)
 
@@ -305,7 +307,9 @@ def test_plan_follows_the_limit_of_a_container(monkeypatch, tmp_path):
     state = make()
     model, held = state.model, bytes_of(state)
     config = dataclasses.replace(load_config(WORDS), global_batch_size=1000)
-    limit = int(train_memory.peak(model, held, 1000, 20, recompute=False) / memory.SHARE) + 1
+    limit = (
+        int(train_memory.peak(config, model, held, 1000, 20, recompute=False) / memory.SHARE) + 1
+    )
     monkeypatch.setattr(device, "GROUPS", tmp_path)
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     assert plan(config, model, held).rows == 20
@@ -344,6 +348,61 @@ def test_plan_and_measured_peak(kind, variant, rows, length, request):
     arch = dataclasses.replace(arch, forward_dtype="float32")
     config = dataclasses.replace(load_config([*WORDS, f"global_batch_size={rows}"]), arch=arch)
     peak, plan = measured_peak(config, length, vocab_size=11)
+    assert 0.6 * plan.peak <= peak <= plan.peak, (peak / plan.peak, plan)
+
+
+def _measure(words=(), length=32, rows=8, **changes):
+    """The peak of a step of a small model of hidden size 64, and its plan."""
+    base = {"hidden_size": 64, "num_heads": 2, "H_cycles": 2, "L_cycles": 2, "H_layers": 1}
+    arch = arch_config(**{"name": "trm", "forward_dtype": "float32", **base, **changes})
+    config = dataclasses.replace(
+        load_config([*WORDS, f"global_batch_size={rows}", *words]), arch=arch
+    )
+    return measured_peak(config, length, vocab_size=11)
+
+
+TOKENS = {"mlp_t": True, "pos_encodings": "none"}
+DEEP = {
+    "attention": {"L_cycles": 6},
+    "tokens": {"L_cycles": 6, **TOKENS},
+    "tokens, one row": {"L_cycles": 6, "rows": 1, **TOKENS},
+    "dropout": {"dropout": 0.1},
+    "dropout, tokens": {"dropout": 0.1, **TOKENS},
+    "odd heads, which no loop attends": {"num_heads": 4, "hidden_size": 36, "length": 128}
+    | {"pos_encodings": "none"},
+    "a step ahead": {"name": "hrm"},
+    "a step ahead, tokens": {"name": "hrm", **TOKENS},
+    "six states": {"name": "trm_hier6", "L_cycles": 6},
+    "random starts, in passes": {"words": ["random_starts=0.5", "batch_size=4"]},
+    "bfloat16, without loops": {"forward_dtype": "bfloat16", "length": 128, "num_heads": 8}
+    | {"hidden_size": 32, "L_layers": 1, "H_cycles": 1},
+}
+
+
+@pytest.mark.parametrize("case", DEEP.values(), ids=DEEP)
+def test_peak_of_deep_recursions_on_the_cpu(case):
+    peak, plan = _measure(**case)
+    assert 0.6 * plan.peak <= peak <= plan.peak, (peak / plan.peak, plan)
+
+
+@pytest.mark.parametrize("case", ["attention", "tokens", "odd heads, which no loop attends"])
+def test_what_the_trace_of_the_cpu_keeps_of_a_block_is_counted(case):
+    """By growth: a block more, for some rows more."""
+    case, grown, counted = {**DEEP[case], "H_cycles": 1, "L_cycles": 3}, [], []
+    for layers in (1, 2):
+        few, more = (_measure(**{**case, "L_layers": layers, "rows": rows}) for rows in (2, 6))
+        grown.append(more[0] - few[0])
+        counted.append(more[1].peak - few[1].peak)
+    assert grown[1] - grown[0] == pytest.approx(counted[1] - counted[0], rel=0.03)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("compiled", ["false", "true"])
+def test_peak_of_few_rows(as_metal, compiled, dtype):
+    """It is that of the weights: their copies in half precision, and gradients of every update."""
+    wide = {"hidden_size": 128, "expansion": 2.0, "L_layers": 1, "puzzle_emb_ndim": 0}
+    wide |= {"H_cycles": 1, "L_cycles": 12, "forward_dtype": dtype}
+    peak, plan = _measure([f"compile={compiled}"], length=4, rows=2, **wide)
     assert 0.6 * plan.peak <= peak <= plan.peak, (peak / plan.peak, plan)
 
 

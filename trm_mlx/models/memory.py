@@ -5,7 +5,7 @@ compare both with measured peaks (tests/test_memory.py).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -27,11 +27,32 @@ METAL_HEAD_DIMS = (64, 72, 80, 96, 128)
 VJP_BLOCK = 1024  # queries and keys of which that gradient makes the scores at once
 
 
-# What a block of a gradient holds on the CPU, in arrays of the size of a state, of gate and up, and
-# of the scores. The loops evaluate arrays while the gradient is traced, and the trace keeps each of
-# them. Counted by growth from block to block, which a regression over 14 shapes explained to 0.5 %
-# before attention kept no scores any more; one array of them stays as room for what else varies.
-CPU_TRACE = {"attention": (16.5, 3.2, 1), "tokens": (6.2, 3.1, 0)}
+class Arrays(NamedTuple):
+    """A number of arrays of the size of a state, of gate and up, and of the scores of attention."""
+
+    states: float
+    products: float
+    scores: float = 0
+
+
+class Trace(NamedTuple):
+    """What the trace of a gradient keeps on the CPU: of a block, and of states an update adds up.
+
+    The loops evaluate arrays while the gradient is traced, and the trace keeps each of them, unless
+    a loop alone has read it.
+
+    forwards: those of the block that are there before its gradient; dropped: added by dropout.
+    """
+
+    block: Arrays
+    forwards: Arrays
+    dropped: Arrays
+    added: int
+
+
+ATTENTION = Trace(Arrays(13, 3), Arrays(8, 1.5), Arrays(1, 0.5), added=2)
+ODD_HEADS = Trace(Arrays(20, 3, 6), Arrays(12, 1.5, 3), Arrays(1, 0.5), added=2)  # no loop attends
+TOKENS = Trace(Arrays(6, 3), Arrays(4, 1.5), Arrays(0, 1), added=1)
 
 
 class Sizes(NamedTuple):
@@ -51,32 +72,27 @@ class Sizes(NamedTuple):
     ahead: int  # of work that MLX launches before what came before it is done
 
 
-def row_sizes(model: RecursiveReasoner) -> Sizes:
+def row_sizes(model: RecursiveReasoner, compiled: bool = False) -> Sizes:
     """What a row of this model takes on the default device, by a count of arrays."""
     config, size, kind = model.config, model.dtype.size, device_kind()
     blocks = _blocks(config, model.recursion.in_grad_updates)
     state, states = config.length * config.hidden_size, len(model.recursion.states)
     products, heads = _products(config), config.seq_len * config.vocab_size
     scores = 0 if config.mlp_t else config.num_heads * config.length**2
-    if kind == "cpu":
-        of_state, of_products, of_scores = CPU_TRACE["tokens" if config.mlp_t else "attention"]
-        block = of_state * state + of_products * sum(products) + of_scores * scores
-        if config.bootstrap_q_continue and not config.no_ACT_continue:
-            # The step ahead is inside the trace, forwards: somewhat less than half of a block.
-            recursion = model.recursion
-            blocks += _blocks(config, recursion.free_updates + recursion.in_grad_updates) / 2
-        blocks += 0.5  # of the block at work
-        again, passing, forward = 0, 0, 2 * scores
+    if in_loops(model, compiled):
+        again, passing, forward = 0, 0, 0 if _trace(config) is ATTENTION else 2 * scores
+        # Of what is not of a block: the input, and half of the products at work.
+        kept = _traced(model) + 2 * state + sum(products) / 2 + 32 * heads
     else:
         # Of the block: its input, and what each of the two norms is of and makes.
-        kept, passing, forward = _mixing(config, kind)
+        mixing, passing, forward = _mixing(config, kind)
         again = blocks * sum(products)
-        block = 4 * state + sum(products) + kept
+        block = 4 * state + sum(products) + mixing
+        kept = blocks * block + (states + 3) * state + 14 * heads
     forward = max(max(products) * 3 // 2, forward) + 3 * state
-    ends = (states + 3) * state + (32 if kind == "cpu" else 14) * heads
     return Sizes(
         carry=states * state * size + 4 * (2 * config.seq_len + 3),
-        kept=int(blocks * block + ends) * size,
+        kept=int(kept + _masks(model)) * size,
         again=again * size,
         # Gate and up, their gradients, and silu; or the scores of attention.
         gradient=(max(2 * max(products), passing) + 3 * state) * size,
@@ -85,6 +101,11 @@ def row_sizes(model: RecursiveReasoner) -> Sizes:
         tokens=4 * (2 * config.seq_len + 1),
         ahead=min(RUN_AHEAD, _blocks(config, model.recursion.in_grad_updates)) * forward * size,
     )
+
+
+def in_loops(model: RecursiveReasoner, compiled: bool) -> bool:
+    """Whether the CPU's loops compute a step; what is ``compiled`` has none."""
+    return device_kind() == "cpu" and model.dtype == mx.float32 and not compiled
 
 
 def evaluation_rows(model: RecursiveReasoner, examples: int) -> int:
@@ -142,7 +163,63 @@ def model_bytes(model: RecursiveReasoner) -> int:
     return sum(array.nbytes for _, array in tree_flatten(model.parameters()))
 
 
-def _blocks(config: ModelConfig, updates: tuple[Update, ...]) -> int:
+def _trace(config: ModelConfig) -> Trace:
+    if config.mlp_t:
+        return TOKENS
+    return ODD_HEADS if config.hidden_size // config.num_heads % 2 else ATTENTION
+
+
+def _traced(model: RecursiveReasoner) -> float:
+    """Elements of a row that the trace keeps of the updates inside a gradient."""
+    config, recursion, trace = model.config, model.recursion, _trace(model.config)
+    state, products = config.length * config.hidden_size, sum(_products(config))
+    scores = config.num_heads * config.length**2
+
+    def size(arrays: Arrays) -> float:
+        return arrays.states * state + arrays.products * products + arrays.scores * scores
+
+    def sums(updates: tuple[Update, ...], added: int) -> int:
+        return sum(len(update.sources + update.inject) - 1 + added for update in updates) * state
+
+    updates = recursion.in_grad_updates
+    kept = _blocks(config, updates) * size(trace.block) + sums(updates, trace.added)
+    if config.dropout:
+        kept += _blocks(config, updates) * size(trace.dropped)
+    if config.bootstrap_q_continue and not config.no_ACT_continue:
+        # The step ahead, forwards; its input is embedded twice, and the heads read their part.
+        updates = recursion.free_updates + updates
+        kept += _blocks(config, updates) * size(trace.forwards) + sums(updates, 0)
+        kept += 5 * state + 4 * config.seq_len * config.vocab_size
+    return kept
+
+
+def _masks(model: RecursiveReasoner) -> int:
+    """Elements of a row's dropout masks, of both parts of a block, once for all updates."""
+    config, updates = model.config, model.recursion.in_grad_updates
+    mixed = 0 if config.mlp_t else config.length * config.hidden_size
+    nets = {update.net: update for update in updates}.values()
+    return _blocks(config, nets) * (mixed + sum(_products(config)) // 2) if config.dropout else 0
+
+
+def gradient_copies(model: RecursiveReasoner, compiled: bool) -> int:
+    """Bytes of the gradients of weights by update, all of which are there before they are summed.
+
+    A gradient of SwiGLU waits for those of its weights; attention's are computed after the last
+    update, unless the pass is ``compiled``. The trace of the CPU's loops keeps gate and up twice:
+    laid out anew, or in two parts.
+    """
+    config = model.config
+    dims, inner = config.hidden_size, inner_width(config.hidden_size, config.expansion)
+    matrix = inner * dims
+    if config.mlp_t:
+        matrix += inner_width(config.length, config.expansion) * config.length
+    block = (5 if in_loops(model, compiled) else 3) * matrix
+    if compiled and not config.mlp_t:
+        block += 4 * dims**2
+    return block * _blocks(config, model.recursion.in_grad_updates) * mx.float32.size
+
+
+def _blocks(config: ModelConfig, updates: Iterable[Update]) -> int:
     return sum(
         config.H_layers if update.net == "H_level" else config.L_layers for update in updates
     )

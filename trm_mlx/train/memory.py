@@ -2,9 +2,18 @@
 
 from typing import NamedTuple
 
+from trm_mlx import device
 from trm_mlx.config import TrainConfig
 from trm_mlx.device import device_kind
-from trm_mlx.models.memory import SHARE, memory_size, model_bytes, row_sizes, trainable_bytes
+from trm_mlx.models.memory import (
+    SHARE,
+    gradient_copies,
+    in_loops,
+    memory_size,
+    model_bytes,
+    row_sizes,
+    trainable_bytes,
+)
 from trm_mlx.models.model import RecursiveReasoner
 
 CPU_ROOM = 2 * 2**30  # bytes; larger passes spend their time on fresh pages of memory
@@ -37,7 +46,7 @@ def plan(config: TrainConfig, model: RecursiveReasoner, held: int, processes: in
         available = min(available, held + CPU_ROOM)
 
     def peak_of(rows: int, recompute: bool) -> int:
-        return peak(model, held, batch, rows, recompute, config.random_starts > 0)
+        return peak(config, model, held, batch, rows, recompute)
 
     def most_rows(recompute: bool) -> int:
         """By bisection: the peak grows with the rows, but a single pass holds less beside them."""
@@ -67,30 +76,30 @@ def even_rows(batch: int, most: int) -> int:
 
 
 def peak(
+    config: TrainConfig,
     model: RecursiveReasoner,
     held: int,
     batch: int,
     rows: int,
     recompute: bool,
-    random_starts: bool = False,
 ) -> int:
     """Bytes that a training step of ``batch`` rows takes, ``rows`` of them at once."""
-    sizes, weights = row_sizes(model), trainable_bytes(model)
+    compiled = device.compiles(config.compile)
+    sizes, weights = row_sizes(model, compiled), trainable_bytes(model)
     passes = -(-batch // rows)
     row = sizes.kept - (sizes.again if recompute else 0)
-    if device_kind() != "cpu":  # its trace holds all these already
+    if not in_loops(model, compiled):  # their trace holds all these already
         row += sizes.gradient + sizes.ahead
     # The carry before the step and after it; it is joined from the passes while those are held.
     # Random starts are drawn for the whole batch, in float32 first.
-    carries = 4 if random_starts else 2
+    carries = 4 if config.random_starts else 2
     computing = carries * batch * sizes.carry + rows * row
+    if weights:
+        computing += gradient_copies(model, compiled)
     if passes > 1:
         computing += (carries - 1) * rows * sizes.carry  # cut out of the batch's
     joining = 3 * batch * sizes.carry if passes > 1 else 0
-    # Of an update and of those after it, whose sum is next; the same of the passes. The CPU's loops
-    # make those of all updates before the first sum.
-    updates = len(model.recursion.in_grad_updates) / len(model.recursion.nets)
-    copies = max(2, 1.25 * updates) if device_kind() == "cpu" else 2
-    gradients = int(weights * (copies + 2 if passes > 1 else copies))
+    # The sum of the updates and what is next added to it; the same of the passes.
+    gradients = (4 if passes > 1 else 2) * weights
     updating = held - model_bytes(model) + weights
     return held + batch * sizes.tokens + gradients + max(computing, joining, updating)
