@@ -317,6 +317,21 @@ def test_plan_follows_the_limit_of_a_container(monkeypatch, tmp_path):
     assert 1 < memory.evaluation_rows(model, 1000) < 128
 
 
+def test_passes_are_planned_with_twice_the_work_ahead_but_not_allowed_it(monkeypatch):
+    """On an H200 they went beyond the limit by nearly that, and more room made none faster."""
+
+    def planned(words):
+        with device.assumed("cuda", HOST):
+            state = make(words=words)
+            return state.plan.peak, state.room, memory.row_sizes(state.model).ahead
+
+    (whole, room, ahead), (cut, cut_room, _) = planned([]), planned(["batch_size=4"])
+    monkeypatch.setattr(memory, "RUN_AHEAD", 0)
+    (still, still_room, _), (cut_still, cut_still_room, _) = planned([]), planned(["batch_size=4"])
+    assert (whole - still, room - still_room) == (7 * ahead, 7 * ahead)
+    assert (cut - cut_still, cut_room - cut_still_room) == (4 * 2 * ahead, 4 * ahead)
+
+
 @pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])
 def test_batch_sizes_that_cannot_be(value):
     with pytest.raises(InputError, match=r"batch_size=.*whole number above 0, or auto"):

@@ -89,7 +89,8 @@ def peak(
     passes = -(-batch // rows)
     row = sizes.kept - (sizes.again if recompute else 0)
     if not in_loops(model, compiled):  # their trace holds all these already
-        row += sizes.gradient + sizes.ahead
+        # Of passes that follow each other MLX launches twice as far ahead.
+        row += sizes.gradient + (2 if passes > 1 else 1) * sizes.ahead
     # The carry before the step and after it; it is joined from the passes while those are held.
     # Random starts are drawn for the whole batch, in float32 first.
     carries = 4 if config.random_starts else 2

@@ -68,13 +68,15 @@ class TrainState:
         """Bytes that a step may take besides `arrays` and the carry: the plan's, but two arrays.
 
         MLX waits for whole buffers of commands, and makes an array before it looks at its limit; of
-        a weight an update makes four at once: it, its moments and its average.
+        a weight an update makes four at once: it, its moments and its average. Between passes it
+        goes beyond its limit, by about what it launches ahead.
         """
         sizes, batch = row_sizes(self.model), self.config.global_batch_size // self.world.size
         there = self._held + batch * (sizes.carry + sizes.tokens)
         weights = (array.nbytes for _, array in tree_flatten(self.model.trainable_parameters()))
         at_once = max(2 * self.plan.rows * sizes.largest, 4 * max(weights, default=0))
-        return self.plan.peak - there - at_once
+        beyond = self.plan.rows * sizes.ahead if self.plan.rows < batch else 0
+        return self.plan.peak - there - at_once - beyond
 
     @property
     def arrays(self) -> list:
