@@ -7,6 +7,7 @@ from trm_mlx.config import TrainConfig
 from trm_mlx.device import device_kind
 from trm_mlx.models.memory import (
     SHARE,
+    Sizes,
     gradient_copies,
     in_loops,
     memory_size,
@@ -75,6 +76,15 @@ def even_rows(batch: int, most: int) -> int:
     return -(-batch // passes)
 
 
+def beyond_limit(sizes: Sizes) -> int:
+    """Bytes of a row that a GPU takes beyond its limit where passes follow one another.
+
+    Measured on an H200, where MLX 0.32.4 looks at the limit between graphs of up to 1,000 MB; on
+    Metal buffers of commands end after 40 or 50 MB.
+    """
+    return sizes.ahead if device_kind() == "cuda" else 0
+
+
 def peak(
     config: TrainConfig,
     model: RecursiveReasoner,
@@ -89,8 +99,9 @@ def peak(
     passes = -(-batch // rows)
     row = sizes.kept - (sizes.again if recompute else 0)
     if not in_loops(model, compiled):  # their trace holds all these already
-        # Of passes that follow each other MLX launches twice as far ahead.
-        row += sizes.gradient + (2 if passes > 1 else 1) * sizes.ahead
+        row += sizes.gradient + sizes.ahead
+        if passes > 1:
+            row += beyond_limit(sizes)
     # The carry before the step and after it; it is joined from the passes while those are held.
     # Random starts are drawn for the whole batch, in float32 first.
     carries = 4 if config.random_starts else 2

@@ -16,7 +16,7 @@ from trm_mlx.models.memory import row_sizes
 from trm_mlx.models.model import Batch, RecursiveReasoner
 from trm_mlx.models.recursion import Recursion
 from trm_mlx.train.losses import Metrics, act_metrics, row_losses, step_weights, total_loss
-from trm_mlx.train.memory import even_rows, plan
+from trm_mlx.train.memory import beyond_limit, even_rows, plan
 from trm_mlx.train.optim import build_optimizer, shared_sign_descent, sign_descent, warmup_cosine
 
 
@@ -68,14 +68,14 @@ class TrainState:
         """Bytes that a step may take besides `arrays` and the carry: the plan's, but two arrays.
 
         MLX waits for whole buffers of commands, and makes an array before it looks at its limit; of
-        a weight an update makes four at once: it, its moments and its average. Between passes it
-        goes beyond its limit, by about what it launches ahead.
+        a weight an update makes four at once: it, its moments and its average. And see
+        `beyond_limit`.
         """
         sizes, batch = row_sizes(self.model), self.config.global_batch_size // self.world.size
         there = self._held + batch * (sizes.carry + sizes.tokens)
         weights = (array.nbytes for _, array in tree_flatten(self.model.trainable_parameters()))
         at_once = max(2 * self.plan.rows * sizes.largest, 4 * max(weights, default=0))
-        beyond = self.plan.rows * sizes.ahead if self.plan.rows < batch else 0
+        beyond = self.plan.rows * beyond_limit(sizes) if self.plan.rows < batch else 0
         return self.plan.peak - there - at_once - beyond
 
     @property
