@@ -4,7 +4,7 @@ import { begin } from "./entry.js";
 import { allowSteps, listOptions } from "./options.js";
 import { answered, become, find, page, say } from "./page.js";
 
-const PLAIN = "Point at a cell, or move with the arrow keys.";
+const PLAIN = "Point at a cell or tap it; arrow keys move.";
 let models = [];
 
 // Begin with a model and, where the address says one, a puzzle.
