@@ -24,7 +24,7 @@ export const page = {
   puzzle: null, // what the server read of it: layout, cells, symbols, indices of wrong cells,
   // problem or null; null as long as the board shows another puzzle, which must not be typed into
 };
-const PLAIN = "Point at a cell, or move with the arrow keys.";
+const PLAIN = "Point at a cell or tap it; arrow keys move.";
 let request = new AbortController();
 
 // Show a board of other rows and columns than before, or a first one.

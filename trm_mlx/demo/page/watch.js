@@ -78,7 +78,8 @@ function finish(event) {
   find("seconds").textContent = seconds(event.seconds);
   find("steps").textContent = event.steps;
   find("evaluations").textContent = event.evaluations;
-  find("chosen").textContent = `${event.trajectory + 1} of ${event.trajectories}`;
+  const made = event.trajectories > 1 ? ` of ${event.trajectories}` : "";
+  find("chosen").textContent = `${event.trajectory + 1}${made}`;
   find("numbers").hidden = false;
   if (follows) run = event.trajectory;
   show(follows ? runs[run].length : player.step);
