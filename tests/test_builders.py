@@ -90,6 +90,18 @@ def test_options_are_the_keywords_with_their_defaults(name):
         ("maze", {"input": "x.csv"}, "generate=6 with input=x.csv: give one of them"),
         ("maze", {"kind": "cave"}, "kind=cave: choose one of "),
         ("maze", {"generate": None, "input": ".", "min_path_length": 3}, "goes with generate"),
+        ("sudoku", {"num_train": "x"}, "num_train='x': must be a whole number"),
+        ("sudoku", {"generate": [6, "9"]}, "must be a whole number or a list of whole numbers"),
+        ("sudoku", {"seed": True}, "seed=True: must be a whole number"),
+        ("maze", {"generate": 6.0}, "generate=6.0: must be a whole number or None"),
+        ("maze", {"generate": None, "input": 3}, "input=3: must be a string or a path or None"),
+        ("maze", {"aug": "no"}, "aug='no': must be True or False"),
+        ("arithmetic", {"operation": 1}, "operation=1: must be a string"),
+        (
+            "arc",
+            {"input_file_prefix": "", "subsets": "training"},
+            "subsets='training': must be a list of strings or None",
+        ),
         ("arithmetic", {"operation": "division"}, "operation=division: choose one of addition, "),
     ],
 )

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from trm_mlx.files import atomic_file
+from trm_mlx.errors import InputError
+from trm_mlx.files import atomic_file, check_target
 
 
 def write(path, text="new"):
@@ -41,6 +42,14 @@ def test_a_symbolic_link_stays_and_its_target_is_written(tmp_path, target):
     assert (tmp_path / target).read_text() == "new"
     assert os.readlink(tmp_path / "link to link") == "link"
     assert os.readlink(tmp_path / "link") == target
+
+
+def test_a_link_into_a_missing_folder_is_no_target(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "absent" / "file")
+    with pytest.raises(InputError, match=f"link: there is no folder {tmp_path}/absent, create it"):
+        check_target(tmp_path / "link")
+    (tmp_path / "absent").mkdir()
+    check_target(tmp_path / "link")
 
 
 def test_a_circle_of_links_is_refused_and_stays(tmp_path):

@@ -1,6 +1,7 @@
 """Puzzle identifiers have a meaning, which a run keeps: it is not judged by another numbering."""
 
 import json
+import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -111,6 +112,26 @@ def test_names_that_are_damaged(place, tmp_path):
     (other / "identifiers.json").write_text('["p0"]')
     with pytest.raises(InputError, match=r"identifiers.json: 1 puzzles are named, but .* counts 4"):
         Trainer(config(str(other), tmp_path / "r"))
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [
+        ("sudoku9x9z", "no task 'sudoku9x9z'; choose "),
+        ("sudoku9x9", "the task sudoku9x9 has vocab_size 11 and seq_len 81, not 6 and 9: correct"),
+    ],
+)
+def test_a_task_that_data_state_wrongly_is_warned_of(tmp_path, capsys, task, problem):
+    folder = Path(make_data(tmp_path / "data"))
+    for path in folder.glob("*/dataset.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "task": task}))
+    trainer = Trainer(config(str(folder), tmp_path / "r", epochs=2, eval_interval=2))
+    trainer.fit(lambda: True)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "dataset.json" in line]
+    assert line.startswith(f"warning: dataset.json of {folder}: {problem}")
+    assert "the model is trained, but trm solve and evaluators=[rules] will refuse it" in line
+    with pytest.raises(InputError, match=re.escape(problem)):
+        Trainer(config(str(folder), tmp_path / "s", evaluators=[{"name": "rules"}]))
 
 
 def test_without_a_test_split_a_run_trains_and_says_so_once(tmp_path, capsys):

@@ -128,6 +128,8 @@ def puzzle_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
     seeds += ["  1 2 3 4\nA 1 . . .\nB . 2 . .\nC . . 3 .\nD . . . 4", "0 1.0 NaN\n" * 4]
     seeds += ["[Puzzle]\n" + "1.......2" * 9 + "\n[Regions]\n" + "111222333" * 9]
     seeds += ["12+34=\n5*6", "|1|2|\n|-|-|\n| |4|\n", "12 34 5 6\n", "  #..S\n  G...  # mine"]
+    seeds += ["S.#../..#../.#..G", "S . # . .\n. . # . .\n. # . . G", "#####\n#S G#\n#####"]
+    seeds += ["12.4  1.34\n34..  .412\n.143  2143\n4321  432."]
     data = [seed.encode() for seed in seeds]
     found = {"puzzle text": (text_target(read_puzzles), data)}
     for name in ("sudoku9x9", "maze10x10", "addition3"):
@@ -180,6 +182,11 @@ def arc_targets(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
     found = {}
     for name, content in files.items():
         (folder / f"x_t_{name}.json").write_text(json.dumps(content))
+    lines = folder / "lines.jsonl"
+    found["arc lines"] = (
+        file_target(lines, lambda: read_subset(lines, "lines", None, True)),
+        [f"{json.dumps(challenges['a'])}\n".encode() * 2],
+    )
     for name, content in files.items():
         target = file_target(
             folder / f"x_t_{name}.json", lambda: read_subset(str(folder / "x"), "t", True)
@@ -197,7 +204,7 @@ def page_targets() -> dict[str, tuple[Reader, list[bytes]]]:
         "page entry": (schemas.read_entry, [b'{"model": "a", "text": "1..\\n\\u00e9"}']),
         "page generate": (schemas.read_generate, [b'{"model": "a"}']),
     }
-    for name in ("sudoku6x6", "maze7x7", "multiplication2"):
+    for name in ("sudoku6x6", "maze7x7", "maze10x10", "maze30x30", "addition3", "multiplication2"):
         task = tasks.get(name)
         style = task.board_style(np.zeros((1, task.seq_len), np.uint8))
         entry = ModelEntry(name, Path(), None, task, style, task.board_input())

@@ -134,10 +134,12 @@ def check_target(path: Path) -> None:
     """Check that a file could be written, before any work.
 
     Raises:
-        InputError: its folder is missing, or it is a folder itself.
+        InputError: its folder, or that which it links to, is missing, or it is a folder itself.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}, create it first")
+    linked = path.is_symlink() and not _is_special(path)
+    folder = Path(os.path.realpath(path)).parent if linked else path.parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: there is no folder {folder}, create it first")
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file to write")
 

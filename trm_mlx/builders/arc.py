@@ -68,7 +68,7 @@ def build_arc(
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    check_options(locals(), num_aug=0)
+    check_options(build_arc, locals(), num_aug=0)
     subsets = find_subsets(input_file_prefix) if subsets is None else subsets
     if test_set_name is None and "evaluation" in subsets:
         test_set_name = "evaluation"

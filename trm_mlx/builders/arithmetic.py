@@ -42,7 +42,7 @@ def build_arithmetic(
     Raises:
         InputError: unusable values; nothing is written then.
     """
-    check_options(locals(), num_train=1, num_test=1)
+    check_options(build_arithmetic, locals(), num_train=1, num_test=1)
     if operation not in OPERATIONS:
         raise InputError(f"operation={operation}: choose one of {', '.join(OPERATIONS)}")
     task = Arithmetic(OPERATIONS[operation], n_digits)

@@ -80,7 +80,15 @@ def build_maze(
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    check_options(locals(), subsample_size=1, num_train=1, num_test=1, min_path_length=1, workers=1)
+    check_options(
+        build_maze,
+        locals(),
+        subsample_size=1,
+        num_train=1,
+        num_test=1,
+        min_path_length=1,
+        workers=1,
+    )
     if kind not in KINDS:
         raise InputError(f"kind={kind}: choose one of {', '.join(KINDS)}")
     rng, warnings = np.random.default_rng(seed), []

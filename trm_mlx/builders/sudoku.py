@@ -85,10 +85,12 @@ def build_sudoku(
     Raises:
         InputError: unusable files or values; nothing is written then.
     """
-    check_options(locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0)
+    check_options(
+        build_sudoku, locals(), subsample_size=1, num_train=1, num_test=1, num_aug=0, extra_givens=0
+    )
     rng, warnings, remedy = np.random.default_rng(seed), [], LEAKED
     if generate is not None:
-        sizes = [generate] if isinstance(generate, int) else [*dict.fromkeys(generate)]
+        sizes = [*dict.fromkeys(generate)] if isinstance(generate, Sequence) else [generate]
         held_out = sizes if test_sizes is None else [*dict.fromkeys(test_sizes)]
         task = _task_of([*sizes, *held_out], max_grid_size)
         if 4 in sizes and num_aug:

@@ -8,10 +8,11 @@ import argparse
 import inspect
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin
 
 import numpy as np
 
@@ -39,16 +40,21 @@ class BuiltDataset(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def check_options(values: dict[str, Any], **least: int) -> None:
-    """Check a builder's keywords: their least values, that the source is one, the folder free.
+def check_options(build: Callable, values: dict[str, Any], **least: int) -> None:
+    """Check a builder's arguments: types, least values, that the source is one, the folder free.
 
     Args:
+        build: the builder, whose annotations say the types.
         values: the keywords by name; None passes for a count.
         least: the least value of a count.
 
     Raises:
         InputError: naming the keyword, or the folder.
     """
+    for name, parameter in inspect.signature(build).parameters.items():
+        if not _is_a(values[name], parameter.annotation):
+            words = _in_words(parameter.annotation)
+            raise InputError(f"{name}={values[name]!r}: must be {words}")
     for name, smallest in {"seed": 0, **least}.items():
         if values[name] is not None and values[name] < smallest:
             raise InputError(f"{name}={values[name]}: must be at least {smallest}")
@@ -56,6 +62,31 @@ def check_options(values: dict[str, Any], **least: int) -> None:
     if generate is not None and read is not None:
         raise InputError(f"generate={generate} with input={read}: give one of them")
     check_replaceable(Path(values["output_dir"]), values["overwrite"])
+
+
+_WORDS = {int: "a whole number", bool: "True or False", str: "a string", Path: "a path"}
+
+
+def _is_a(value: object, annotation: Any) -> bool:
+    """Whether a value is of an annotated type."""
+    if isinstance(annotation, UnionType):
+        return any(_is_a(value, part) for part in get_args(annotation))
+    if get_origin(annotation) is Sequence:
+        (member,) = get_args(annotation)
+        members = value if isinstance(value, list | tuple) else [None]
+        return all(_is_a(one, member) for one in members)
+    if annotation is int:
+        return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return isinstance(value, annotation)
+
+
+def _in_words(annotation: Any) -> str:
+    """An annotated type for messages."""
+    if isinstance(annotation, UnionType):
+        return " or ".join(map(_in_words, get_args(annotation)))
+    if get_origin(annotation) is Sequence:
+        return f"a list of {_in_words(*get_args(annotation)).removeprefix('a ')}s"
+    return _WORDS.get(annotation, "None")
 
 
 def skip_or_raise(error: InputError, skipped: list[str] | None) -> None:

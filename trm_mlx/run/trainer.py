@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten, tree_map
 from trm_mlx import device
 from trm_mlx.config import ModelConfig, TrainConfig
 from trm_mlx.data.dataset import PuzzleDataset, known_names, saved_names, unnamed
+from trm_mlx.data.format import METADATA_FILE
 from trm_mlx.data.sampler import prefetch, total_steps
 from trm_mlx.distributed import SINGLE, World
 from trm_mlx.errors import InputError
@@ -33,6 +34,7 @@ from trm_mlx.run.folder import RunFolder, check_newest, fill_names
 from trm_mlx.run.report import Report, check_numbers, check_wandb
 from trm_mlx.run.resume import check_resumable, restore, restore_evaluators, start_from
 from trm_mlx.run.signals import Patience, StopTraining, synced_stop
+from trm_mlx.tasks import task_of
 from trm_mlx.tasks.arc_rows import parts_of
 from trm_mlx.train.batches import open_data, train_stream
 from trm_mlx.train.losses import mean_metrics
@@ -65,6 +67,7 @@ class Trainer:
         self.config = config = fill_names(config, world)
         self.run = Path(config.checkpoint_path)
         self._warnings: list[str] = []  # shown once, where the run begins
+        self._warn_unknown_task()
         self.progress, self.resumed = Progress(), None
         if resume is not None:
             self.resumed, self.progress, saved = read_state(resume)
@@ -103,6 +106,19 @@ class Trainer:
             self._sync()
         self._folder = RunFolder(self.run)
         self._saved = self._moment
+
+    def _warn_unknown_task(self) -> None:
+        """Warn where the data state a task that is none of the package, or of other sizes."""
+        sizes = self.data.metadata
+        if sizes.task is None or ":" in sizes.task:  # a module is imported where it is needed
+            return
+        try:
+            task_of(sizes, rules=False)
+        except InputError as error:
+            self._warnings.append(
+                f"warning: {METADATA_FILE} of {self.config.data_paths[0]}: {error}; the model is "
+                "trained, but trm solve and evaluators=[rules] will refuse it"
+            )
 
     def _warn_unnamed(self, names: list[str] | None, source: object, data: PuzzleDataset) -> None:
         warning = unnamed(names, source, data) if self.config.arch.puzzle_dims else None
