@@ -5,7 +5,7 @@ import sys
 
 from trm_mlx.cli import main
 
-EXAMPLE = "..4.9.....5.6.....3....2..1..64......9..5....7....1.8.2.......3......5.......8472"
+EXAMPLE = "..4.9..2..5.6......7.2...9...64......9..5.2..7....1.8.2......43.3....5.......8.7."
 WAYS = f"""\
 An example for the bundled Sudoku model; to solve your own:
   python single_inference.py "{EXAMPLE}"

@@ -27,7 +27,7 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config
 from trm_mlx.demo import jobs, schemas
 from trm_mlx.demo.jobs import Full, Job, JobQueue
-from trm_mlx.demo.registry import ModelRegistry
+from trm_mlx.demo.registry import ModelEntry, ModelRegistry
 from trm_mlx.demo.schemas import read_entry, read_generate, read_solve
 from trm_mlx.demo.server import Handler, Server
 from trm_mlx.models import checkpoint_files

@@ -9,7 +9,7 @@ from pages import CHECKOUT
 NOTEBOOK = CHECKOUT / "examples" / "tour.ipynb"
 # Small models and little training in the place of the notebook's.
 SMALLER = {
-    "..4.9.....5.6.....3....2..1..64......9..5....7....1.8.2.......3......5.......8472": (
+    "..4.9..2..5.6......7.2...9...64......9..5.2..7....1.8.2......43.3....5.......8.7.": (
         "...2.1..3.....2."
     ),
     "sudoku9x9": "sudoku4x4",
