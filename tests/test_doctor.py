@@ -153,9 +153,13 @@ def test_no_time_to_multiply(capsys, seconds):
 
 
 def test_what_fits_on_a_mac(capsys):
-    """Rows grow with the memory; nothing of it is computed or traced twice."""
-    assert main(["doctor", "--plan", "8", "64"]) == 0
+    """Rows grow with the memory, and docs/mac.md says what the plan says, but for the seconds."""
+    page = (CHECKOUT / "docs" / "mac.md").read_text(encoding="utf-8")
+    command = re.search(r"^trm (doctor --plan .*)$", page, re.M)[1]
+    assert main(command.split()) == 0
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    written = [line.strip("| ").split(" | ") for line in page.splitlines() if " GB | " in line]
+    assert [cells[:-1] for cells in written] == [cells[:-1] for cells in lines[2:]]
     rows = {(memory, name): int(count.split(",")[0]) for memory, name, _, count, *_ in lines[2:]}
     for name in {name for _, name in rows}:
         assert 1 <= rows["8 GB", name] < rows["64 GB", name] <= 768

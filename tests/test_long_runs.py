@@ -93,6 +93,25 @@ def test_a_step_of_several_passes_stops_between_them(data, tmp_path, monkeypatch
     assert_same(arrays_of(whole), arrays_of(resumed))
 
 
+def test_a_step_stops_in_its_gradient(data, tmp_path):
+    """Where the loops of the CPU compute: it asks before the gradient of every update too."""
+    trainer = Trainer(config(data, tmp_path / "run"))
+    take_steps(trainer, 1)
+    recursion, before = trainer.model.recursion, arrays_of(trainer)
+    remaining = len(recursion.free_updates) + 2 * len(recursion.in_grad_updates)
+
+    def leave():
+        nonlocal remaining
+        remaining -= 1
+        if not remaining:
+            raise signals.StopTraining
+
+    trainer.model.before_update = leave
+    with pytest.raises(signals.StopTraining):
+        take_steps(trainer, 1)
+    assert_same(before, arrays_of(trainer))
+
+
 def test_a_stopped_run_no_longer_stops_what_its_model_does_next(data, tmp_path, monkeypatch):
     """Such as the vote of an adaptation, whose training ends by being stopped."""
     monkeypatch.setattr(signals, "_PATIENCE", 0.0)

@@ -17,6 +17,7 @@ import mlx.nn as nn
 from trm_mlx.config import ModelConfig
 from trm_mlx.device import default_dtype
 from trm_mlx.errors import InputError
+from trm_mlx.models import kernels_cpu
 from trm_mlx.models.act import (
     Carry,
     Starts,
@@ -70,8 +71,8 @@ class RecursiveReasoner(nn.Module):
         self.q_head.weight = mx.zeros_like(self.q_head.weight)
         self.q_head.bias = mx.full((2,), -5.0)
         self._freeze_buffers()
-        # Called before every update of a state. Where those are computed one by one, as on the CPU,
-        # what it raises ends a step early.
+        # Called before every update of a state and, in loops of the CPU, before its gradient. Where
+        # those are computed one by one, as there, what it raises ends a step early.
         self.before_update: Callable[[], object] = lambda: None
 
     @property
@@ -261,10 +262,12 @@ class RecursiveReasoner(nn.Module):
         mlp_t = self.config.mlp_t
         inside = {name: to_blocks(state, mlp_t) for name, state in states.items()}
         x = to_blocks(self.embed(batch, puzzles), mlp_t)
+        in_loops = options.get("in_grad") and kernels_cpu.usable(x)
+        ask_again = _before_gradient(self.before_update) if in_loops else lambda state: state
 
         def run(net: str, hidden: mx.array) -> mx.array:
             self.before_update()
-            return self[net](hidden, masks=masks.get(net, ()), **options)
+            return ask_again(self[net](hidden, masks=masks.get(net, ()), **options))
 
         nets = {name: partial(run, name) for name in self.recursion.nets}
         states = recurse(updates, nets, inside, x)
@@ -303,6 +306,21 @@ class RecursiveReasoner(nn.Module):
         )
         states = {name: mx.stop_gradient(state) for name, state in states.items()}
         return Carry(states, steps, halted, carry.batch)
+
+
+def _before_gradient(hook: Callable[[], object]) -> Callable[[mx.array], mx.array]:
+    """The identity, whose gradient calls ``hook`` first."""
+
+    @mx.custom_function
+    def same(state: mx.array) -> mx.array:
+        return state
+
+    @same.vjp
+    def _(_state, cotangent, _output):
+        hook()
+        return cotangent
+
+    return same
 
 
 def _initial(state: str) -> str:
