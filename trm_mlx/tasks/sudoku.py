@@ -28,7 +28,7 @@ EXAMPLES = {
 }
 
 
-# Found by search, and hard for ``sudoku-9x9``, which was trained on neither them nor their solutions.
+# Found by search, and hard for ``sudoku-9x9``; it was trained on neither them nor their solutions.
 HARDEST = (
     "..4.9.....5.6.....3....2..1..64......9..5....7....1.8.2.......3......5.......8472",
     "..4.9.....5.6.....3....2..1..64......9..5....7....1.8.2.......3......51......8.72",
