@@ -168,12 +168,13 @@ def bundled_model(source: Source) -> str:
         first = first or question
         if question.values is None:
             continue
-        tasks = {}
+        configs = {}
         for name, config in _bundled():
             if config.task == question.task.name:
                 return name
-            if (task := task_of(config, rules=False)).has_rules:
-                tasks[name] = task
+            configs[name] = config
+        tasks = {name: task_of(config, rules=False) for name, config in configs.items()}
+        tasks = {name: task for name, task in tasks.items() if task.has_rules}
         for name, task in tasks.items():
             if task.reads(question.task):
                 return name
