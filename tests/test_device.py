@@ -79,3 +79,27 @@ def test_long_gpu_work_is_allowed_on_a_mac(monkeypatch, system, set_to):
     monkeypatch.setattr(sys, "platform", system)
     device.allow_long_gpu_work()
     assert os.environ.pop(name, None) == set_to
+
+
+def test_a_run_says_that_long_gpu_work_is_allowed(monkeypatch, capsys):
+    monkeypatch.setattr(device, "device_kind", lambda: "metal")
+    monkeypatch.delenv("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", raising=False)
+    device.announce("auto")
+    said = capsys.readouterr().err
+    monkeypatch.setenv("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")
+    device.announce("auto")
+    long = "; GPU work may take long while a display is on (AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1)\n"
+    assert capsys.readouterr().err == said.rstrip() + long
+
+
+def test_memory_is_wired_on_a_mac(monkeypatch):
+    """Up to the working set that macOS recommends."""
+    wired = []
+    monkeypatch.setattr(
+        mx, "set_wired_limit", lambda limit: wired.append((device.device_kind(), limit))
+    )
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 2.0**33})
+    for kind in ("cpu", "cuda", "metal"):
+        monkeypatch.setattr(device, "device_kind", lambda kind=kind: kind)
+        device.wire_memory()
+    assert wired == [("metal", 2**33)]

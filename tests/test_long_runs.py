@@ -122,6 +122,19 @@ def test_a_stopped_run_no_longer_stops_what_its_model_does_next(data, tmp_path, 
     take_steps(trainer, 1)
 
 
+def test_the_cache_is_cleared_around_an_evaluation(data, tmp_path, monkeypatch):
+    """What training has left in MLX's cache is not of the sizes that an evaluation needs."""
+    events = []
+    trainer = Trainer(config(data, tmp_path / "run"))
+    evaluate = trainer.evaluate
+    monkeypatch.setattr("mlx.core.clear_cache", lambda: events.append("cleared"))
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda *words: events.append("evaluated") or evaluate(*words)
+    )
+    trainer.fit()
+    assert events == ["cleared", "evaluated", "cleared"] * 2
+
+
 LONG_STEP = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a job of the background

@@ -20,6 +20,7 @@ _SYSTEM_LIBRARIES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "li
 # In a container the folder shows the container's own group; elsewhere the path leads to it.
 GROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIPS = Path("/proc/self/cgroup")  # lines of number:controllers:path
+_LONG_GPU_WORK = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
 _assumed: tuple[str, int] | None = None  # a device and its memory
 _SWAP = "mlx was imported before trm_mlx, with a slow BLAS: swap the imports"
 _REMEDY = (
@@ -63,7 +64,7 @@ def allow_long_gpu_work() -> None:
     variable is read when the Metal device is made, so this runs before MLX is imported.
     """
     if sys.platform == "darwin":
-        os.environ.setdefault("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")
+        os.environ.setdefault(_LONG_GPU_WORK, "1")
 
 
 def device_kind() -> str:
@@ -130,6 +131,8 @@ def announce(dtype: str) -> None:
     line = f"MLX {mx.__version__} on {device_kind()}, {dtype}"
     if _needs_blas():
         line += f", BLAS {preload_blas() or 'reference'}"
+    if device_kind() == "metal" and os.environ.get(_LONG_GPU_WORK) == "1":
+        line += f"; GPU work may take long while a display is on ({_LONG_GPU_WORK}=1)"
     print(line, *(f"warning: {text}" for text in slow(dtype)), sep="\n", file=sys.stderr)
 
 
