@@ -63,7 +63,7 @@ def test_a_healthy_machine(healthy, capsys):
     assert facts["BLAS"] == "/lib/libfast.so"
     assert facts["float32"].endswith(" GFLOP/s in matrix products")
     assert float(facts["float32"].split()[0].replace(",", "")) > 0
-    assert facts["attention"] == "fused for heads of 64: nowhere"
+    assert facts["attention"] == "fused for heads of 64: nowhere; 42: nowhere; 32: nowhere"
     assert facts["memory"] == "16.0 GiB for arrays, 16.0 GiB in all"
     assert "mlx " in facts["installed"]
     assert "convert (torch " in facts["extras"]
