@@ -277,6 +277,24 @@ def test_a_maze_is_drawn(visit, untrained):
         assert len(set(symbols(page))) > 1
 
 
+def test_a_smaller_maze_has_a_smaller_board(visit, untrained):
+    with served("--checkpoint", str(untrained["maze7x7"])) as (_, address):
+        page = visit(address)
+        expect(page.locator("#status")).to_have_text("Press Solve.")
+        page.evaluate(PASTE, "S...#\n....#\n....#\n...G#")
+        cells = page.locator("[role=gridcell]")
+        expect(cells).to_have_count(20)
+        expect(page.locator("#board")).to_have_class(re.compile("painted"))
+        page.get_by_role("button", name="wall").click()
+        cells.nth(6).click()
+        expect(page.locator("#text")).to_have_value("S...#\n.#..#\n....#\n...G#")
+        solve(page)
+        expect(cells).to_have_count(20)
+        page.get_by_role("button", name="Clear").click()
+        expect(cells).to_have_count(49)
+        expect(page.locator("#board")).to_have_class(re.compile("painted"))
+
+
 def test_an_answer_that_comes_late_changes_nothing(visit, address):
     """Leaving a state ends its request: a new puzzle, a solution, an entry."""
     page = visit(address)

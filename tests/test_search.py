@@ -238,6 +238,9 @@ def test_first_to_halt_costs_no_more_than_side_by_side(model):
         ({"trajectories": 2, "noise": float("nan")}, "noise nan"),
         ({"select": "best"}, "select 'best': choose one of q, first, mode, residual, rule"),
         ({"seed": -1}, "seed -1: must be at least 0"),
+        ({"trajectories": "2"}, "trajectories='2': must be a whole number"),
+        ({"noise": None}, "noise=None: must be a number"),
+        ({"symmetries": 1}, "symmetries=1: must be True or False"),
     ],
 )
 def test_options_that_contradict_each_other(options, message):

@@ -22,7 +22,7 @@ from trm_mlx.data.writer import write_dataset
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve import csv_files
-from trm_mlx.solve.questions import Source, find_source, read_questions
+from trm_mlx.solve.questions import Source, bundled_model, find_source, read_questions
 from trm_mlx.solve.solver import measure
 from trm_mlx.tasks.sudoku import Sudoku
 
@@ -282,6 +282,12 @@ def test_what_no_bundled_model_solves_is_told(capsys):
     assert "no bundled model solves maze31x31. Models to choose from: " in capsys.readouterr().err
     assert main(["solve", "5" + "." * 79 + "A"]) == 2
     assert "looks like a 9x9 Sudoku; r9c9 holds 'A'" in capsys.readouterr().err
+
+
+def test_the_bundled_model_is_one_that_reads_all_mazes():
+    small, large = ("S" + "\n".join(["." * n] * n)[1:-1] + "G" for n in (7, 12))
+    for mazes, name in (((small,), "maze-10x10"), ((small, large), "maze-30x30")):
+        assert bundled_model(Source("mazes", "\n\n".join(mazes))) == name
 
 
 def test_a_smaller_maze_is_shown_without_the_walls_around_it(tmp_path, capsys):

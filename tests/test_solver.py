@@ -361,9 +361,17 @@ def test_what_is_no_model_task_or_token_is_told():
         InputError, match=r"takes a model, not tuple: model, config = trm_mlx\.load"
     ):
         Solver(loaded)
+    with pytest.raises(InputError, match="max_steps='3': must be a whole number or None"):
+        Solver(loaded[0], max_steps="3")
     with pytest.raises(InputError, match=r"a token is 1\.5: pass whole numbers"):
         next(Solver(loaded[0]).solve(np.full((1, 16), 1.5)))
     with pytest.raises(InputError, match=r"a model is a folder or a name, .* not NoneType"):
         trm_mlx.load(None)
+    with pytest.raises(InputError, match="puzzles are read from text, not int"):
+        trm_mlx.tasks.read_puzzles(3)
+    with pytest.raises(InputError, match=r"must be a list of folders, \['data/x'\]"):
+        trm_mlx.PuzzleDataset("data/x", "train")
+    with pytest.raises(InputError, match=r"must be a list of strings, \['lr=1'\]"):
+        trm_mlx.load_config("lr=1")
     with pytest.raises(InputError, match="a task has a name, such as 'sudoku9x9', not int"):
         trm_mlx.tasks.get(9)

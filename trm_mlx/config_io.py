@@ -38,6 +38,8 @@ def load_config(overrides: typing.Sequence[str] = (), base: dict | None = None) 
     Raises:
         InputError: an unknown key, file or choice, or a value of the wrong type.
     """
+    if isinstance(overrides, str):
+        raise InputError(f"overrides={overrides!r}: must be a list of strings, [{overrides!r}]")
     values = dict(base) if base is not None else read_yaml(config_folder() / "cfg_pretrain.yaml")
     # Files first, wherever they stand on the line: the single values are changes to them.
     order = {"experiment": 0, "arch": 1}

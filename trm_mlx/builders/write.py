@@ -8,17 +8,16 @@ import argparse
 import inspect
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import UnionType
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.writer import SplitStream, check_replaceable, write_dataset
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, check_types
 from trm_mlx.files import path_text
 from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task
@@ -51,10 +50,7 @@ def check_options(build: Callable, values: dict[str, Any], **least: int) -> None
     Raises:
         InputError: naming the keyword, or the folder.
     """
-    for name, parameter in inspect.signature(build).parameters.items():
-        if not _is_a(values[name], parameter.annotation):
-            words = _in_words(parameter.annotation)
-            raise InputError(f"{name}={values[name]!r}: must be {words}")
+    check_types(build, values)
     for name, smallest in {"seed": 0, **least}.items():
         if values[name] is not None and values[name] < smallest:
             raise InputError(f"{name}={values[name]}: must be at least {smallest}")
@@ -62,31 +58,6 @@ def check_options(build: Callable, values: dict[str, Any], **least: int) -> None
     if generate is not None and read is not None:
         raise InputError(f"generate={generate} with input={read}: give one of them")
     check_replaceable(Path(values["output_dir"]), values["overwrite"])
-
-
-_WORDS = {int: "a whole number", bool: "True or False", str: "a string", Path: "a path"}
-
-
-def _is_a(value: object, annotation: Any) -> bool:
-    """Whether a value is of an annotated type."""
-    if isinstance(annotation, UnionType):
-        return any(_is_a(value, part) for part in get_args(annotation))
-    if get_origin(annotation) is Sequence:
-        (member,) = get_args(annotation)
-        members = value if isinstance(value, list | tuple) else [None]
-        return all(_is_a(one, member) for one in members)
-    if annotation is int:
-        return isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return isinstance(value, annotation)
-
-
-def _in_words(annotation: Any) -> str:
-    """An annotated type for messages."""
-    if isinstance(annotation, UnionType):
-        return " or ".join(map(_in_words, get_args(annotation)))
-    if get_origin(annotation) is Sequence:
-        return f"a list of {_in_words(*get_args(annotation)).removeprefix('a ')}s"
-    return _WORDS.get(annotation, "None")
 
 
 def skip_or_raise(error: InputError, skipped: list[str] | None) -> None:

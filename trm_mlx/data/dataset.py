@@ -56,6 +56,8 @@ class PuzzleDataset:
     """
 
     def __init__(self, paths: Sequence[str | Path | Split], split: str):
+        if isinstance(paths, str | Path):
+            raise InputError(f"paths={str(paths)!r}: must be a list of folders, [{str(paths)!r}]")
         if not paths:
             raise InputError("no dataset given; name at least one directory in data_paths")
         splits = [p if isinstance(p, Split) else open_split(Path(p), split) for p in paths]

@@ -158,34 +158,33 @@ def _bundled() -> Iterator[tuple[str, ModelConfig]]:
 
 
 def bundled_model(source: Source) -> str:
-    """Return the name of the bundled model for the first question that can be read.
+    """Return the name of the bundled model for questions, or for the first that can be read.
 
     Raises:
         InputError: none of them can, by the reason of the first; or no bundled model solves it.
     """
-    first = None
-    for question in itertools.islice(read_questions(source), FIRST):
-        first = first or question
-        if question.values is None:
-            continue
-        configs = {}
-        for name, config in _bundled():
-            if config.task == question.task.name:
-                return name
-            configs[name] = config
-        tasks = {name: task_of(config, rules=False) for name, config in configs.items()}
-        tasks = {name: task for name, task in tasks.items() if task.has_rules}
-        for name, task in tasks.items():
-            if task.reads(question.task):
-                return name
-        known = ", ".join(f"{name} ({task.name})" for name, task in tasks.items()) or "none"
-        raise InputError(
-            f"{question.place}: no bundled model solves {question.task.name}. Models to choose "
-            f"from: {known}, or yours with --checkpoint DIR"
-        )
-    if first is None:
+    questions = list(itertools.islice(read_questions(source), FIRST))
+    if not questions:
         raise InputError(f"{source.name} has no puzzles after its header")
-    raise InputError(f"{first.place}: {first.error}")
+    readable = [question for question in questions if question.values is not None]
+    if not readable:
+        raise InputError(f"{questions[0].place}: {questions[0].error}")
+    names, configs = {question.task.name for question in readable}, {}
+    for name, config in _bundled():
+        if {config.task} == names:
+            return name
+        configs[name] = config
+    tasks = {name: task_of(config, rules=False) for name, config in configs.items()}
+    tasks = {name: task for name, task in tasks.items() if task.has_rules}
+    for wanted in (readable, readable[:1]):
+        for name, task in tasks.items():
+            if all(task.reads(question.task) for question in wanted):
+                return name
+    known = ", ".join(f"{name} ({task.name})" for name, task in tasks.items()) or "none"
+    raise InputError(
+        f"{readable[0].place}: no bundled model solves {readable[0].task.name}. Models to choose "
+        f"from: {known}, or yours with --checkpoint DIR"
+    )
 
 
 # Datasets

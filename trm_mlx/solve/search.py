@@ -15,7 +15,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.errors import InputError
+from trm_mlx.errors import InputError, check_types
 from trm_mlx.models.act import Carry, replace_rows
 from trm_mlx.models.model import Batch
 
@@ -145,6 +145,7 @@ class SearchConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(SearchConfig, vars(self))
         if self.trajectories < 1:
             raise InputError(f"trajectories {self.trajectories}: must be at least 1")
         if not 0 <= self.noise < math.inf:

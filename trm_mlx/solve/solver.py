@@ -15,7 +15,7 @@ from trm_mlx import device
 from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.sampler import iterate_test
-from trm_mlx.errors import InputError, located
+from trm_mlx.errors import InputError, check_types, located
 from trm_mlx.models.memory import evaluation_rows
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.batcher import Batcher, batch_step, compiled_step
@@ -74,6 +74,7 @@ class Solver:
                 f"a Solver takes a model, not {type(model).__name__}: model, config = "
                 "trm_mlx.load(...)"
             )
+        check_types(Solver, locals())
         self.model, self.task = model, task
         self.search = search = search or SearchConfig()
         self.max_steps = model.config.halt_max_steps if max_steps is None else max_steps

@@ -236,6 +236,8 @@ def read_puzzles(text: str, task: Task | None = None) -> list[Question]:
     Raises:
         InputError: nothing in it looks like a puzzle.
     """
+    if not isinstance(text, str):
+        raise InputError(f"puzzles are read from text, not {type(text).__name__}")
     if task is not None and task.from_cells is None:
         lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
         puzzles = [_parsed(f"line {number}", line, task) for number, line in lines.items()]
