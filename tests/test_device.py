@@ -1,5 +1,6 @@
 """The start-up line, its warnings, and a fast BLAS under MLX on Linux."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -101,5 +102,33 @@ def test_memory_is_wired_on_a_mac(monkeypatch):
     monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 2.0**33})
     for kind in ("cpu", "cuda", "metal"):
         monkeypatch.setattr(device, "device_kind", lambda kind=kind: kind)
-        device.wire_memory()
+        device.keep_memory()
     assert wired == [("metal", 2**33)]
+
+
+def test_freed_memory_is_kept_on_a_linux_cpu():
+    """Arrays of a step are there again in the next without a page fault for each of their pages."""
+    script = """
+import resource, sys
+import numpy as np
+from trm_mlx import device
+import mlx.core as mx
+mx.set_default_device(mx.cpu)
+if sys.argv[1] == "kept":
+    device.keep_memory()
+def step():
+    arrays = [np.ones(2**20) for _ in range(4)]
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("malloc is not glibc's")
+    faults = {
+        name: int(subprocess.check_output([sys.executable, "-c", script, name]))
+        for name in ("kept", "plain")
+    }
+    assert 10 * faults["kept"] < faults["plain"], faults

@@ -22,6 +22,8 @@ GROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIPS = Path("/proc/self/cgroup")  # lines of number:controllers:path
 _LONG_GPU_WORK = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
 _assumed: tuple[str, int] | None = None  # a device and its memory
+# mallopt(3), in glibc's numbers: M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD at its maximum.
+_KEEP_FREED = {-1: 2**31 - 1, -3: 2**25}
 _SWAP = "mlx was imported before trm_mlx, with a slow BLAS: swap the imports"
 _REMEDY = (
     "pip install 'trm-mlx[cpu]' (x86-64), or install your system's OpenBLAS "
@@ -53,7 +55,7 @@ def preload_blas() -> str | None:
 
 def warn_if_late() -> None:
     """A Python warning where a script has imported MLX first, and will be slow for it."""
-    if _TOO_LATE and _needs_blas():
+    if _TOO_LATE and _is_linux_cpu():
         warnings.warn(_SWAP, RuntimeWarning, stacklevel=3)
 
 
@@ -129,7 +131,7 @@ def announce(dtype: str) -> None:
 
     dtype = default_dtype() if dtype == "auto" else dtype
     line = f"MLX {mx.__version__} on {device_kind()}, {dtype}"
-    if _needs_blas():
+    if _is_linux_cpu():
         line += f", BLAS {preload_blas() or 'reference'}"
     if device_kind() == "metal" and os.environ.get(_LONG_GPU_WORK) == "1":
         line += f"; GPU work may take long while a display is on ({_LONG_GPU_WORK}=1)"
@@ -139,7 +141,7 @@ def announce(dtype: str) -> None:
 def slow(dtype: str) -> list[str]:
     """Return what makes ``dtype`` slow on this device, each with its remedy."""
     found = []
-    if _needs_blas():
+    if _is_linux_cpu():
         if _TOO_LATE:
             found.append(_SWAP)
         elif preload_blas() is None:
@@ -149,18 +151,23 @@ def slow(dtype: str) -> list[str]:
     return found
 
 
-def wire_memory() -> None:
-    """Let macOS keep the arrays of a run in memory, up to the working set it recommends.
+def keep_memory() -> None:
+    """Keep the memory of a run's arrays, from step to step.
 
-    As mlx-lm does for training; without it they may be paged out while the GPU waits.
+    macOS may page them out while the GPU waits, unless they are wired: up to the working set that
+    it recommends, as mlx-lm does for training. On a Linux CPU they are malloc's, which gives large
+    ones back to the kernel at once, and each page of the next has to be cleared again.
     """
     import mlx.core as mx
 
     if device_kind() == "metal":
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+    elif _is_linux_cpu() and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # not musl's
+        for parameter, size in _KEEP_FREED.items():
+            libc.mallopt(parameter, size)
 
 
-def _needs_blas() -> bool:
+def _is_linux_cpu() -> bool:
     return sys.platform == "linux" and device_kind() == "cpu"
 
 

@@ -37,6 +37,7 @@ class MLXBench:
         world: World = SINGLE,
         identifiers: int = 1,
     ):
+        device.keep_memory()
         self.config = config
         shape = (config.global_batch_size // world.size, seq_len)
         self.batch = {

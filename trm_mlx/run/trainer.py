@@ -191,7 +191,7 @@ class Trainer:
             InputError: the run folder cannot be taken or written, or a metric is NaN or infinite.
         """
         self.open()
-        device.wire_memory()
+        device.keep_memory()
         config, progress, results = self.config, self.progress, {}
         stop = Patience(should_stop)
         should_stop = synced_stop(stop.is_wanted, self.world, progress)
