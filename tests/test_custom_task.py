@@ -102,7 +102,8 @@ def test_it_is_shown_on_the_page(trained):
 
 
 def test_a_puzzle_half_typed(trained):
-    entry = ModelEntry.of("mine", trained / sorted(trained.glob("step_*"))[-1].name)
+    folder = sorted(trained.glob("step_*"))[-1]
+    entry = ModelEntry.of("mine", folder, read_config(folder))
     assert entry.read_board(entry.input.blank).problem is None
     typed = entry.read_board("314x")
     assert typed.wrong == [3]

@@ -10,7 +10,7 @@ import trm_mlx
 from trm_mlx.cli import main
 from trm_mlx.demo.registry import ModelEntry
 from trm_mlx.errors import InputError
-from trm_mlx.models.checkpoint_files import save_model
+from trm_mlx.models.checkpoint_files import read_config, save_model
 from trm_mlx.tasks import get, task_of
 from trm_mlx.tasks.base import WrongCells
 from trm_mlx.tasks.padded_sudoku import PaddedSudoku
@@ -277,7 +277,7 @@ def test_on_the_page(tmp_path):
     sizes = {"vocab_size": 9, "seq_len": 49, "num_puzzle_identifiers": 1}
     model = trm_mlx.build_model(trm_mlx.ModelConfig.of(arch, **sizes))
     save_model(tmp_path, model)
-    entry = ModelEntry.of("padded", tmp_path)
+    entry = ModelEntry.of("padded", tmp_path, read_config(tmp_path))
     assert entry.task == PaddedSudoku(6, 7)
     assert entry.to_dict()["keys"] == []
     for text in (PUZZLE, entry.input.blank, entry.input.example):
