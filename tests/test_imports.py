@@ -19,6 +19,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "device": set(),
     "errors": set(),
+    "argument_types": {"errors"},
     "files": {"errors"},
     "numba_jit": set(),
     "progress": set(),
@@ -27,7 +28,7 @@ ALLOWED = {
     "distributed": {"device", "errors"},
     "tasks": {"numba_jit", "errors"},
     "data": {"errors", "files"},
-    "builders": {"tasks", "data", "errors", "files", "progress"},
+    "builders": {"tasks", "data", "argument_types", "errors", "files", "progress"},
     "models": {"device", "numba_jit", "config", "config_io", "errors", "files"},
     "train": {"models", "tasks", "data", "config", "device", "distributed", "errors"},
     "evaluate": {"train", "models", "tasks", "data", "config", "distributed", "errors", "files"},
@@ -37,7 +38,8 @@ ALLOWED = {
     | {"config_io", "device", "errors", "files"},
     "bench": {"models", "train", "run", "evaluate", "solve", "data", "config", "device", "errors"}
     | {"distributed"},
-    "solve": {"models", "convert", "data", "tasks", "config", "device", "errors", "files"},
+    "solve": {"models", "convert", "data", "tasks", "config", "device", "argument_types"}
+    | {"errors", "files"},
     "view": {"tasks", "solve", "errors", "files"},
     "demo": {"tasks", "models", "solve", "view", "config", "errors"},
     "convert": {"models", "config", "config_io", "errors", "files"},

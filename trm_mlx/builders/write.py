@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trm_mlx.argument_types import check_types
 from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.writer import SplitStream, check_replaceable, write_dataset
-from trm_mlx.errors import InputError, check_types
+from trm_mlx.errors import InputError
 from trm_mlx.files import path_text
 from trm_mlx.progress import ProgressBar
 from trm_mlx.tasks.base import Puzzles, Task

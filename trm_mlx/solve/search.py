@@ -15,7 +15,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from trm_mlx.errors import InputError, check_types
+from trm_mlx.argument_types import check_types
+from trm_mlx.errors import InputError
 from trm_mlx.models.act import Carry, replace_rows
 from trm_mlx.models.model import Batch
 

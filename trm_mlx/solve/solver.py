@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_mlx import device
+from trm_mlx.argument_types import check_types
 from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.sampler import iterate_test
-from trm_mlx.errors import InputError, check_types, located
+from trm_mlx.errors import InputError, located
 from trm_mlx.models.memory import evaluation_rows
 from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.solve.batcher import Batcher, batch_step, compiled_step
