@@ -38,7 +38,7 @@ ARCH = {
 }  # fmt: skip
 ARC_ARCH = {
     "hidden_size": 8, "num_heads": 1, "pos_encodings": "rope2d", "canvases": [5, 10, 30],
-    "puzzle_rows": "structured",
+    "puzzle_rows": "structured", "board_convolution": True,
 }  # fmt: skip
 
 

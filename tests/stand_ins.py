@@ -6,7 +6,7 @@ from unittest import mock
 import mlx.core as mx
 
 from trm_mlx import device
-from trm_mlx.models import blocks, kernels_cuda, layers
+from trm_mlx.models import blocks, convolution, kernels_cuda, layers
 
 
 def split_heads(tokens, cosines, sines, rotated, padded, moved):
@@ -55,6 +55,8 @@ def cuda():
     """Inside, the device is said to be CUDA's, and its kernels are plain functions."""
     channels, positions = layers.norm_channels, layers.norm_positions
     kernels = {
+        "convolve": _plain(convolution.convolve),
+        "taps_gradient": _plain(convolution.taps_gradient),
         "split_heads": split_heads,
         "merge_heads": merge_heads,
         "gated_silu": _plain(blocks.gated_silu),

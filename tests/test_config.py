@@ -282,6 +282,7 @@ def test_null_puzzle_width_means_hidden_size():
         ("loss=mse", "loss=mse: choose one of stablemax_cross_entropy, softmax_cross_entropy"),
         ("optimizer=sgd", "optimizer=sgd: choose one of adam_atan2, adamw"),
         ("arch.pos_encodings=alibi", "choose one of rope, rope2d, learned, none"),
+        ("arch.board_convolution=true", "board_convolution=true wants positions on a board: set"),
         ("arch.forward_dtype=float64", "choose one of auto, float32, bfloat16, float16"),
         ("arch.hidden_size=0", "arch.hidden_size=0: must be from 1 to 1048576"),
         ("arch.num_heads=1024", "arch.num_heads=1024 is more than arch.hidden_size=512"),

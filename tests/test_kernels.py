@@ -12,7 +12,7 @@ from trm_mlx import device
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import arch_config, load_config
 from trm_mlx.evaluate.evaluate import EvaluationStep
-from trm_mlx.models import attention, batched_blas, blocks, kernels_cpu, layers
+from trm_mlx.models import attention, batched_blas, blocks, convolution, kernels_cpu, layers
 from trm_mlx.models.attention import Attention
 from trm_mlx.models.blocks import CHANNELS, POSITIONS, residual_swiglu
 from trm_mlx.models.memory import bounded
@@ -195,8 +195,9 @@ def gradients_and_logits(words, changes):
         ({"pos_encodings": "none", "mlp_t": True}, []),
         ({"pos_encodings": "rope2d", "dropout": 0.2}, ["grad_checkpoint=true", "batch_size=2"]),
         ({"pos_encodings": "none"}, []),
+        ({"pos_encodings": "rope2d", "board_convolution": True}, []),
     ],
-    ids=["attention", "positions", "rope2d, dropout, passes", "no positions"],
+    ids=["attention", "positions", "rope2d, dropout, passes", "no positions", "convolution"],
 )
 def test_gradients_on_cuda_are_those_of_any_device(changes, words):
     plain = gradients_and_logits([*words, "compile=false"], changes)
@@ -228,7 +229,7 @@ def both_ways(monkeypatch, function):
     with mx.stream(mx.gpu):
         results = []
         for name in ("cuda", "metal"):
-            for module in (blocks, attention, kernels_cpu, layers):
+            for module in (blocks, attention, convolution, kernels_cpu, layers):
                 monkeypatch.setattr(module, "device_kind", lambda name=name: name)
             results.append(function())
             mx.eval(results[-1])
@@ -254,6 +255,22 @@ def test_kernels_compute_the_plain_functions(monkeypatch, dtype, shape):
 
     for ours, plain in both_ways(monkeypatch, results):
         close(ours, plain, 2e-6 if dtype == mx.float32 else 2**-7)
+
+
+@pytest.mark.skipif(not ON_CUDA, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("side", "dims"), [(1, 4), (9, 24), (30, 512)])
+def test_the_convolution_computes_the_plain_function(monkeypatch, dtype, side, dims):
+    shape, prefix = (5, 3 + side**2, dims), 3
+    x, grad = normal(*shape, dtype=dtype), normal(*shape, seed=1, dtype=dtype)
+    taps = normal(3, 3, dims, seed=2)
+
+    def results():
+        mixed = convolution.convolve(x, taps, prefix)
+        return [mixed, convolution.taps_gradient(x, grad, prefix) / side]
+
+    for ours, plain in both_ways(monkeypatch, results):
+        close(ours, plain, 2e-5 if dtype == mx.float32 else 2**-6)
 
 
 @pytest.mark.skipif(not ON_CUDA, reason="needs an NVIDIA GPU")

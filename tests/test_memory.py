@@ -54,6 +54,7 @@ def run(state, steps=4):
 CASES = {
     "attention": ("trm", {}),
     "tokens": ("trm", {"mlp_t": True, "pos_encodings": "none"}),
+    "convolution": ("trm", {"pos_encodings": "rope2d", "board_convolution": True}),
     "no puzzle embedding": ("trm", {"puzzle_emb_ndim": 0}),
     "q_continue": ("hrm", {"H_layers": 1, "L_layers": 1, "no_ACT_continue": False}),
 }
@@ -208,6 +209,14 @@ def test_plan_counts_the_optimizer_and_the_puzzle_table():
         model = build_model(ModelConfig.of(arch, **size, num_puzzle_identifiers=identifiers))
         peaks.append(TrainState(model, adam.config, total_steps=10).plan.peak)
     assert peaks[1] - peaks[0] == 4 * (10**6 - 1) * model.config.puzzle_dims
+
+
+def test_plan_counts_what_a_convolution_is_of():
+    plain, mixed = (make(pos_encodings="rope2d", board_convolution=c) for c in (False, True))
+    updates, states = len(plain.model.recursion.in_grad_updates), 2
+    carry = memory.row_sizes(plain.model).carry - 4 * (2 * 9 + 3)
+    kept = [memory.row_sizes(state.model).kept for state in (plain, mixed)]
+    assert kept[1] - kept[0] == updates * carry // states
 
 
 def test_plan_counts_random_starts():

@@ -60,7 +60,7 @@ def steps_of(model, inputs, identifiers, steps):
     [
         ("trm", 3, {}),
         ("trm", 1, {"mlp_t": True, "pos_encodings": "none", "puzzle_emb_ndim": 0}),
-        ("trm", 1, {"pos_encodings": "rope2d"}),
+        ("trm", 1, {"pos_encodings": "rope2d", "board_convolution": True}),
         ("trm_hier6", 1, {}),
         ("hrm", 3, {"pos_encodings": "learned"}),
     ],
@@ -99,7 +99,9 @@ def test_every_step_is_the_solvers(tmp_path, variant, identifiers, changes):
 @pytest.mark.parametrize("mlp_t", [False, True])
 def test_nothing_of_this_device_is_written(tmp_path, mlp_t):
     """Planned for CUDA, the model would trace kernels of its own; the file has none."""
-    positions = {"pos_encodings": "none"} if mlp_t else {}
+    positions = {"pos_encodings": "rope2d", "board_convolution": True}
+    if mlp_t:
+        positions = {"pos_encodings": "none"}
     folder = saved(tmp_path / "model", mlp_t=mlp_t, forward_dtype="bfloat16", **positions)
     with device.assumed("cuda", 2**30):
         export_mlxfn(folder, tmp_path / "a.mlxfn", report=lambda line: None)

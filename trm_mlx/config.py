@@ -50,6 +50,9 @@ class ArchConfig:
         "position encoding; rope2d: by row and column of a square board",
         *("rope", "rope2d", "learned", "none"),
     )
+    board_convolution: bool = _option(
+        False, "mix the 3x3 cells around each before a net's blocks; needs rope2d"
+    )
     puzzle_emb_ndim: int | None = _option(
         None, "width of a puzzle's learned embedding; null: hidden_size, 0: none", low=0
     )
@@ -97,6 +100,11 @@ class ArchConfig:
                     f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
                     f"{positions} needs {needed}: change arch.num_heads or arch.hidden_size"
                 )
+        if self.board_convolution and (self.mlp_t or self.pos_encodings != "rope2d"):
+            raise InputError(
+                "arch.board_convolution=true wants positions on a board: set "
+                "arch.pos_encodings=rope2d, and arch.mlp_t=false"
+            )
         if self.canvases is not None:
             self._check_canvases(self.canvases)
         if self.puzzle_dims > self.prefix * self.hidden_size:

@@ -19,6 +19,7 @@ from trm_mlx.config import ModelConfig
 from trm_mlx.device import device_kind
 from trm_mlx.models import kernels_cpu, kernels_cuda
 from trm_mlx.models.attention import Attention
+from trm_mlx.models.convolution import BoardConvolution
 from trm_mlx.models.layers import CustomFunction, Linear, norm_channels, norm_positions
 
 
@@ -286,10 +287,15 @@ class TokenMixingBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """A stack of blocks: one of the nets a recursion applies, in the blocks' own layout."""
+    """A stack of blocks: one of the nets a recursion applies, in the blocks' own layout.
+
+    A convolution over the board may come before them.
+    """
 
     def __init__(self, config: ModelConfig, depth: int):
         super().__init__()
+        if config.board_convolution:
+            self.convolution = BoardConvolution(config.hidden_size, config.prefix)
         block = TokenMixingBlock if config.mlp_t else AttentionBlock
         self.layers = [block(config) for _ in range(depth)]
 
@@ -308,6 +314,8 @@ class Level(nn.Module):
             recompute: keep less for that gradient and compute it again.
             masks: dropout masks of the blocks, from `draw_masks`.
         """
+        if "convolution" in self:
+            x = self.convolution(x)
         for layer, own in zip(self.layers, masks or [None] * len(self.layers), strict=True):
             x = layer(x, in_grad, recompute, own)
         return x

@@ -266,7 +266,8 @@ def save_model(
         save_arrays(folder / EMA_FILE, average)
         files.append(EMA_FILE)
     if model.config.num_puzzle_rows:
-        save_arrays(folder / PARTS_FILE, {"parts": model.puzzle_emb.parts})
+        narrow = mx.uint16 if model.config.num_puzzle_rows <= 2**16 else mx.int32
+        save_arrays(folder / PARTS_FILE, {"parts": model.puzzle_emb.parts.astype(narrow)})
         files.append(PARTS_FILE)
     values = to_dict(model.config) | {SUMS: {name: sha256(folder / name) for name in files}}
     (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

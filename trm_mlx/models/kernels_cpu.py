@@ -1,13 +1,14 @@
 """What MLX's CPU back end is slow at, done by compiled loops on all cores.
 
 It computes exp and arctan2 one by one, and whatever is not a matrix product on one core. Each loop
-does the work of a plain function of the same name in ``blocks``, ``layers``, ``attention`` or
-``train.optim``, which call it for float32 arrays on the CPU; tests compare them. Arrays are
-evaluated and their memory is read and written in place. Numba compiles the loops to vector
-instructions, each in a fraction of a second, once per machine; on a GPU it is not imported.
+does the work of a plain function of the same name in ``blocks``, ``layers``, ``attention``,
+``convolution`` or ``train.optim``, which call it for float32 arrays on the CPU; tests compare them.
+Arrays are evaluated and their memory is read and written in place. Numba compiles the loops to
+vector instructions, each in a fraction of a second, once per machine; on a GPU it is not imported.
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -177,6 +178,30 @@ def _attention(query: np.ndarray, key: np.ndarray) -> Iterator[tuple[slice, np.n
         yield rows, shares
 
 
+def convolve(x: mx.array, taps: mx.array, prefix: int) -> mx.array:
+    """See ``convolution.convolve``."""
+    mixed = mx.zeros(x.shape)
+    values, target = _values(x), _values(mixed)
+    target[:] = values
+    boards = _boards(values, prefix), _boards(target, prefix)
+    _share(_convolve, len(x) * boards[0].shape[1], x.size, *boards, _values(taps))
+    return mixed
+
+
+def taps_gradient(x: mx.array, cotangent: mx.array, prefix: int) -> mx.array:
+    """See ``convolution.taps_gradient``."""
+    gradient = mx.zeros((3, 3, x.shape[2]))
+    boards = (_boards(_values(array), prefix) for array in (x, cotangent))
+    _share(_taps_gradient, x.shape[2], x.size, *boards, _values(gradient))
+    return gradient
+
+
+def _boards(values: np.ndarray, prefix: int) -> np.ndarray:
+    """The boards ``[B, side, side, D]`` of ``values [B, P + side**2, D]``."""
+    side = math.isqrt(values.shape[1] - prefix)
+    return values[:, prefix:].reshape(len(values), side, side, -1)
+
+
 def adam_atan2(
     gradient: mx.array,
     parameter: mx.array,
@@ -331,6 +356,35 @@ def _norm_positions_gradient(start, stop, x, grad, gradient, epsilon):
         target = gradient[row, start:stop]
         for i in range(len(scale)):
             target[i] = slopes[i] * scale[i] - values[i] * dot[i]
+
+
+@_loop
+def _convolve(start, stop, boards, mixed, taps):
+    side = boards.shape[1]
+    for item in range(start, stop):
+        board, row = item // side, item % side
+        for column in range(side):
+            target = mixed[board, row, column]
+            for i in range(max(row - 1, 0), min(row + 2, side)):
+                for j in range(max(column - 1, 0), min(column + 2, side)):
+                    values, tap = boards[board, i, j], taps[i - row + 1, j - column + 1]
+                    for channel in range(len(target)):
+                        target[channel] += values[channel] * tap[channel]
+
+
+@_loop
+def _taps_gradient(start, stop, boards, grad, gradient):
+    side = boards.shape[1]
+    for board in range(len(boards)):
+        for row in range(side):
+            for column in range(side):
+                slopes = grad[board, row, column, start:stop]
+                for i in range(max(row - 1, 0), min(row + 2, side)):
+                    for j in range(max(column - 1, 0), min(column + 2, side)):
+                        values = boards[board, i, j, start:stop]
+                        target = gradient[i - row + 1, j - column + 1, start:stop]
+                        for channel in range(len(slopes)):
+                            target[channel] += values[channel] * slopes[channel]
 
 
 @_loop

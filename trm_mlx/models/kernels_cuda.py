@@ -1,8 +1,8 @@
 """CUDA kernels for what MLX would take several passes over memory for.
 
-Each does the work of a plain function of the same name in ``blocks``, ``layers`` or ``attention``,
-which call it on an NVIDIA GPU; a test there compares the two. CUDA's run-time compiler builds each
-when it is first used, in about a second.
+Each does the work of a plain function of the same name in ``blocks``, ``layers``, ``attention`` or
+``convolution``, which call it on an NVIDIA GPU; a test there compares the two. CUDA's run-time
+compiler builds each when it is first used, in about a second.
 """
 
 import functools
@@ -15,6 +15,7 @@ VECTOR_BYTES = 16  # the widest load there is
 COLUMN_BYTES = 8  # narrower where a thread reads a column, for more threads
 HELD_BYTES = 4  # and again where it holds one in registers
 HELD_ROWS = 128
+PARTS = 512  # in which the gradient of a convolution's taps is summed, then they
 
 # V elements at a time; `Vector` of them is loaded and stored at once.
 _PREAMBLE = """
@@ -183,6 +184,66 @@ _MOVE_HEADS = """
     *(Vector*)(to + HALF) = high;
 """
 
+_CONVOLVE = """
+    int length = x_shape[1], columns = x_shape[2], side = int(sqrtf(length - PREFIX) + 0.5f);
+    size_t token = thread * V / columns;
+    int column = thread * V % columns, position = token % length;
+    if (token >= size_t(x_shape[0]) * length) return;
+    const T* from = x + token * columns + column;
+    Vector value = *(const Vector*)from;
+    if (position >= PREFIX) {
+        int row = (position - PREFIX) / side, place = (position - PREFIX) % side;
+        float mixed[V];
+        for (int k = 0; k < V; k++) mixed[k] = float(value.at[k]);
+        #pragma unroll
+        for (int i = -1; i <= 1; i++) {
+            #pragma unroll
+            for (int j = -1; j <= 1; j++) {
+                if (row + i < 0 || row + i >= side || place + j < 0 || place + j >= side) continue;
+                Vector near = *(const Vector*)(from + (i * side + j) * columns);
+                const float* tap = taps + (3 * i + j + 4) * columns + column;
+                for (int k = 0; k < V; k++) mixed[k] += float(near.at[k]) * tap[k];
+            }
+        }
+        for (int k = 0; k < V; k++) value.at[k] = T(mixed[k]);
+    }
+    *(Vector*)(mixed_board + token * columns + column) = value;
+"""
+
+# A thread a few channels of some rows of boards, whose columns it passes with the last three at
+# hand.
+_TAPS_GRADIENT = """
+    int length = x_shape[1], columns = x_shape[2], side = int(sqrtf(length - PREFIX) + 0.5f);
+    int column = thread * V % columns, part = thread * V / columns;
+    if (part >= PARTS) return;
+    float sums[9][V] = {};
+    for (int item = part; item < x_shape[0] * side; item += PARTS) {
+        int row = item % side;
+        size_t start = (size_t(item / side) * length + PREFIX + row * side) * columns + column;
+        const T* from = x + start;
+        Vector near[3][3] = {};
+        for (int place = -1; place < side; place++) {
+            #pragma unroll
+            for (int i = 0; i < 3; i++) {
+                near[i][0] = near[i][1];
+                near[i][1] = near[i][2];
+                near[i][2] = Vector{};
+                if (place + 1 < side && row + i >= 1 && row + i <= side)
+                    near[i][2] = *(const Vector*)(from + ((i - 1) * side + place + 1) * columns);
+            }
+            if (place < 0) continue;
+            Vector grad = *(const Vector*)(cotangent + start + place * columns);
+            #pragma unroll
+            for (int tap = 0; tap < 9; tap++)
+                for (int k = 0; k < V; k++)
+                    sums[tap][k] += float(near[tap / 3][tap % 3].at[k]) * float(grad.at[k]);
+        }
+    }
+    for (int tap = 0; tap < 9; tap++)
+        for (int k = 0; k < V; k++)
+            gradients[(part * 9 + tap) * columns + column + k] = sums[tap][k];
+"""
+
 
 def gated_silu(product: mx.array) -> mx.array:
     """See ``blocks.gated_silu``."""
@@ -267,6 +328,24 @@ def merge_heads(
     return tokens
 
 
+def convolve(x: mx.array, taps: mx.array, prefix: int) -> mx.array:
+    """See ``convolution.convolve``."""
+    source = _CONVOLVE.replace("PREFIX", f"{prefix}")
+    kernel = _kernel("convolve", ("x", "taps"), ("mixed_board",), source)
+    width = _width(x, x.shape[2])
+    return _launch(kernel, [x, taps], [x.shape], x.size // width, width)[0]
+
+
+def taps_gradient(x: mx.array, cotangent: mx.array, prefix: int) -> mx.array:
+    """See ``convolution.taps_gradient``."""
+    source = _TAPS_GRADIENT.replace("PREFIX", f"{prefix}").replace("PARTS", f"{PARTS}")
+    kernel = _kernel("taps_gradient", ("x", "cotangent"), ("gradients",), source)
+    columns = x.shape[2]
+    width = _width(x, columns, HELD_BYTES)
+    shapes, threads = [(PARTS, 3, 3, columns)], PARTS * columns // width
+    return _launch(kernel, [x, cotangent], shapes, threads, width, dtype=mx.float32)[0].sum(axis=0)
+
+
 def _move_heads(inputs, outputs, arrays, shapes, tokens, batch, **constants) -> list[mx.array]:
     pointer = "part0"
     for i in range(1, constants["MOVED"]):
@@ -295,17 +374,17 @@ def _launch(
     shapes: Sequence[tuple[int, ...]],
     threads: int,
     width: int,
+    dtype: mx.Dtype | None = None,
     **constants: int,
 ) -> list[mx.array]:
-    """Run a kernel; its results have the dtype of the first input."""
-    dtype = inputs[0].dtype
+    """Run a kernel; its results have the dtype of the first input, if they are given no other."""
     return kernel(
         inputs=list(inputs),
-        template=[("T", dtype), ("V", width), *constants.items()],
+        template=[("T", inputs[0].dtype), ("V", width), *constants.items()],
         grid=(threads, 1, 1),
         threadgroup=(THREADS, 1, 1),
         output_shapes=list(shapes),
-        output_dtypes=[dtype] * len(shapes),
+        output_dtypes=[dtype or inputs[0].dtype] * len(shapes),
     )
 
 

@@ -89,6 +89,8 @@ def row_sizes(model: RecursiveReasoner, compiled: bool = False) -> Sizes:
         again = blocks * sum(products)
         block = 4 * state + sum(products) + mixing
         kept = blocks * block + (states + 3) * state + 14 * heads
+    if config.board_convolution:  # what it is of
+        kept += len(model.recursion.in_grad_updates) * state
     forward = max(max(products) * 3 // 2, forward) + 3 * state
     return Sizes(
         carry=states * state * size + 4 * (2 * config.seq_len + 3),
