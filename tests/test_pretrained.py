@@ -130,7 +130,7 @@ CARDS = checkpoint_files.bundled()
 @pytest.mark.parametrize("name", CARDS)
 def test_a_bundled_model_is_small_and_has_a_card(name):
     folder = CARDS[name]
-    assert (folder / "model.safetensors").stat().st_size <= 12 * 10**6
+    assert (folder / "model.safetensors").stat().st_size <= 24 * 10**6
     arrays = mx.load(str(folder / "model.safetensors"))
     assert {array.dtype for array in arrays.values()} == {mx.bfloat16}
     assert (folder / "README.md").stat().st_size > 1000
@@ -159,7 +159,7 @@ def test_the_bundled_arc_model_is_adapted_by_default(tmp_path, capsys):
     pairs = [{"input": grid.tolist(), "output": grid.tolist()} for grid in grids]
     task = tmp_path / "task.json"
     task.write_text(json.dumps({"train": pairs[:3], "test": pairs[3:]}))
-    words = ["--steps", "12", "--versions", "4", "--batch-size", "8", "--lr", "1e-3"]
+    words = ["--steps", "4", "--versions", "2", "--batch-size", "4"]
     assert main(["adapt", str(task), *words, "--run", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "adapt.json").read_text())["model"] == "arc-agi-1"
     assert "known answers in two attempts" in capsys.readouterr().out
