@@ -151,22 +151,24 @@ _NORM_POSITIONS_GRADIENT = """
     }
 """
 
-# A thread moves V elements of the first half of a head and their partners in the second half.
+# A thread moves V elements of the first half of a head and their partners in the second half; a row
+# of blocks for each position that is written. Sizes of a puzzle are read when it runs: compiled in,
+# they would cost seconds for every canvas.
 _MOVE_HEADS = """
-    constexpr int HALF = DIMS / 2, STEPS = HALF / V, ROWS = MERGES ? LENGTH : PADDED;
-    size_t item = thread;
+    constexpr int HALF = DIMS / 2, STEPS = HALF / V;
+    int length = LENGTH, padded = PADDED, row = blockIdx.y;
+    size_t item = blockIdx.x * size_t(blockDim.x) + threadIdx.x;
     int j = item % STEPS * V; item /= STEPS;
     int head = item % HEADS; item /= HEADS;
-    int row = item % ROWS; item /= ROWS;
     int part = item % MOVED;
     size_t sample = item / MOVED;
     if (sample >= size_t(BATCH)) return;
-    T* inside = (T*)(POINTER) + ((sample * PADDED + row) * HEADS + head) * DIMS + j;
-    T* outside = (T*)tokens + (((sample * LENGTH + row) * PARTS + part) * HEADS + head) * DIMS + j;
+    T* inside = (T*)(POINTER) + ((sample * padded + row) * HEADS + head) * DIMS + j;
+    T* outside = (T*)tokens + (((sample * length + row) * PARTS + part) * HEADS + head) * DIMS + j;
     const T* from = MERGES ? inside : outside;
     T* to = MERGES ? outside : inside;
     Vector low = {}, high = {};
-    if (row < LENGTH) {
+    if (row < length) {
         low = *(const Vector*)from;
         high = *(const Vector*)(from + HALF);
         if (part < ROTATED) {
@@ -303,13 +305,13 @@ def split_heads(
     Positions from L on are zero. The first ``rotated`` parts get the rotary encoding of
     ``cosines`` and ``sines [L, D/2]``.
     """
-    batch, length, parts, heads, dims = tokens.shape
+    batch, _length, parts, heads, dims = tokens.shape
     names = tuple(f"part{i}" for i in range(moved))
     return _move_heads(
         ("tokens", "cosines", "sines"), names, [tokens, cosines, sines],
-        [(batch, padded, heads, dims)] * moved, batch * moved * padded, "tokens_shape[0]",
-        LENGTH=length, PADDED=padded, PARTS=parts, MOVED=moved, ROTATED=rotated, HEADS=heads,
-        DIMS=dims, MERGES=False,
+        [(batch, padded, heads, dims)] * moved, padded,
+        {"BATCH": "tokens_shape[0]", "LENGTH": "tokens_shape[1]", "PADDED": "gridDim.y"},
+        PARTS=parts, MOVED=moved, ROTATED=rotated, HEADS=heads, DIMS=dims, MERGES=False,
     )  # fmt: skip
 
 
@@ -317,47 +319,39 @@ def merge_heads(
     parts: Sequence[mx.array], cosines: mx.array, sines: mx.array, rotated: int, length: int
 ) -> mx.array:
     """The transpose of `split_heads`: ``[B, padded, H, D]`` each to ``[B, L, parts, H, D]``."""
-    batch, padded, heads, dims = parts[0].shape
+    batch, _padded, heads, dims = parts[0].shape
     names = tuple(f"part{i}" for i in range(len(parts)))
     (tokens,) = _move_heads(
         (*names, "cosines", "sines"), ("tokens",), [*parts, cosines, sines],
-        [(batch, length, len(parts), heads, dims)], batch * len(parts) * length, "part0_shape[0]",
-        LENGTH=length, PADDED=padded, PARTS=len(parts), MOVED=len(parts), ROTATED=rotated,
-        HEADS=heads, DIMS=dims, MERGES=True,
+        [(batch, length, len(parts), heads, dims)], length,
+        {"BATCH": "part0_shape[0]", "LENGTH": "gridDim.y", "PADDED": "part0_shape[1]"},
+        PARTS=len(parts), MOVED=len(parts), ROTATED=rotated, HEADS=heads, DIMS=dims, MERGES=True,
     )  # fmt: skip
     return tokens
 
 
-def convolve(x: mx.array, taps: mx.array, prefix: int) -> mx.array:
-    """See ``convolution.convolve``."""
-    source = _CONVOLVE.replace("PREFIX", f"{prefix}")
-    kernel = _kernel("convolve", ("x", "taps"), ("mixed_board",), source)
-    width = _width(x, x.shape[2])
-    return _launch(kernel, [x, taps], [x.shape], x.size // width, width)[0]
-
-
-def taps_gradient(x: mx.array, cotangent: mx.array, prefix: int) -> mx.array:
-    """See ``convolution.taps_gradient``."""
-    source = _TAPS_GRADIENT.replace("PREFIX", f"{prefix}").replace("PARTS", f"{PARTS}")
-    kernel = _kernel("taps_gradient", ("x", "cotangent"), ("gradients",), source)
-    columns = x.shape[2]
-    width = _width(x, columns, HELD_BYTES)
-    shapes, threads = [(PARTS, 3, 3, columns)], PARTS * columns // width
-    return _launch(kernel, [x, cotangent], shapes, threads, width, dtype=mx.float32)[0].sum(axis=0)
-
-
-def _move_heads(inputs, outputs, arrays, shapes, tokens, batch, **constants) -> list[mx.array]:
+def _move_heads(
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    arrays: Sequence[mx.array],
+    shapes: Sequence[tuple[int, ...]],
+    rows: int,
+    sizes: dict[str, str],
+    **constants: int,
+) -> list[mx.array]:
     pointer = "part0"
     for i in range(1, constants["MOVED"]):
         pointer = f"part == {i} ? (T*)part{i} : (T*)({pointer})"
-    source = _MOVE_HEADS.replace("POINTER", pointer).replace("BATCH", batch)
+    source = _MOVE_HEADS.replace("POINTER", pointer)
+    for name, words in sizes.items():
+        source = source.replace(name, words)
     kernel = _kernel(
         "merge_heads" if constants["MERGES"] else "split_heads", inputs, outputs, source
     )
     half = constants["DIMS"] // 2
     width = _width(arrays[0], half)
-    threads = tokens * constants["HEADS"] * half // width
-    return _launch(kernel, arrays, shapes, threads, width, **constants)
+    threads = shapes[0][0] * constants["MOVED"] * constants["HEADS"] * half // width
+    return _launch(kernel, arrays, shapes, threads, width, rows=rows, **constants)
 
 
 def _width(x: mx.array, inner: int, limit: int = VECTOR_BYTES) -> int:
@@ -374,14 +368,18 @@ def _launch(
     shapes: Sequence[tuple[int, ...]],
     threads: int,
     width: int,
+    rows: int = 1,
     dtype: mx.Dtype | None = None,
     **constants: int,
 ) -> list[mx.array]:
-    """Run a kernel; its results have the dtype of the first input, if they are given no other."""
+    """Run a kernel in ``rows`` of so many threads.
+
+    Its results have the dtype of the first input, if they are given no other.
+    """
     return kernel(
         inputs=list(inputs),
         template=[("T", inputs[0].dtype), ("V", width), *constants.items()],
-        grid=(threads, 1, 1),
+        grid=(threads, rows, 1),
         threadgroup=(THREADS, 1, 1),
         output_shapes=list(shapes),
         output_dtypes=[dtype or inputs[0].dtype] * len(shapes),
