@@ -330,6 +330,24 @@ def merge_heads(
     return tokens
 
 
+def convolve(x: mx.array, taps: mx.array, prefix: int) -> mx.array:
+    """See ``convolution.convolve``."""
+    source = _CONVOLVE.replace("PREFIX", f"{prefix}")
+    kernel = _kernel("convolve", ("x", "taps"), ("mixed_board",), source)
+    width = _width(x, x.shape[2])
+    return _launch(kernel, [x, taps], [x.shape], x.size // width, width)[0]
+
+
+def taps_gradient(x: mx.array, cotangent: mx.array, prefix: int) -> mx.array:
+    """See ``convolution.taps_gradient``."""
+    source = _TAPS_GRADIENT.replace("PREFIX", f"{prefix}").replace("PARTS", f"{PARTS}")
+    kernel = _kernel("taps_gradient", ("x", "cotangent"), ("gradients",), source)
+    columns = x.shape[2]
+    width = _width(x, columns, HELD_BYTES)
+    shapes, threads = [(PARTS, 3, 3, columns)], PARTS * columns // width
+    return _launch(kernel, [x, cotangent], shapes, threads, width, dtype=mx.float32)[0].sum(axis=0)
+
+
 def _move_heads(
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
