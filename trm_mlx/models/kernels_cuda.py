@@ -6,6 +6,7 @@ compiler builds each when it is first used, in about a second.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
@@ -186,34 +187,53 @@ _MOVE_HEADS = """
     *(Vector*)(to + HALF) = high;
 """
 
-_CONVOLVE = """
-    int length = x_shape[1], columns = x_shape[2], side = int(sqrtf(length - PREFIX) + 0.5f);
-    size_t token = thread * V / columns;
-    int column = thread * V % columns, position = token % length;
-    if (token >= size_t(x_shape[0]) * length) return;
-    const T* from = x + token * columns + column;
-    Vector value = *(const Vector*)from;
-    if (position >= PREFIX) {
-        int row = (position - PREFIX) / side, place = (position - PREFIX) % side;
-        float mixed[V];
-        for (int k = 0; k < V; k++) mixed[k] = float(value.at[k]);
+# Of a thread that passes the columns of a board's row with those around at hand, `near`: the next.
+_NEXT_COLUMN = """
         #pragma unroll
-        for (int i = -1; i <= 1; i++) {
-            #pragma unroll
-            for (int j = -1; j <= 1; j++) {
-                if (row + i < 0 || row + i >= side || place + j < 0 || place + j >= side) continue;
-                Vector near = *(const Vector*)(from + (i * side + j) * columns);
-                const float* tap = taps + (3 * i + j + 4) * columns + column;
-                for (int k = 0; k < V; k++) mixed[k] += float(near.at[k]) * tap[k];
-            }
+        for (int i = 0; i < 3; i++) {
+            near[i][0] = near[i][1];
+            near[i][1] = near[i][2];
+            near[i][2] = Vector{};
+            if (place + 1 < side && row + i >= 1 && row + i <= side)
+                near[i][2] = *(const Vector*)(from + ((i - 1) * side + place + 1) * columns);
         }
-        for (int k = 0; k < V; k++) value.at[k] = T(mixed[k]);
-    }
-    *(Vector*)(mixed_board + token * columns + column) = value;
+        if (place < 0) continue;
 """
 
-# A thread a few channels of some rows of boards, whose columns it passes with the last three at
-# hand.
+# A thread a few channels of a row of a board, or of a position in front of it.
+_CONVOLVE = """
+    int length = x_shape[1], columns = x_shape[2], side = int(sqrtf(length - PREFIX) + 0.5f);
+    int column = thread * V % columns, item = thread * V / columns;
+    int row = item % (PREFIX + side) - PREFIX, sample = item / (PREFIX + side);
+    if (sample >= x_shape[0]) return;
+    size_t start = size_t(sample) * length * columns + column;
+    if (row < 0) {
+        start += size_t(row + PREFIX) * columns;
+        *(Vector*)(mixed + start) = *(const Vector*)(x + start);
+        return;
+    }
+    start += size_t(PREFIX + row * side) * columns;
+    const T* from = x + start;
+    float tap[9][V];
+    #pragma unroll
+    for (int i = 0; i < 9; i++)
+        for (int k = 0; k < V; k++) tap[i][k] = taps[i * columns + column + k];
+    Vector near[3][3] = {};
+    for (int place = -1; place < side; place++) {
+        NEXT_COLUMN
+        Vector result;
+        #pragma unroll
+        for (int k = 0; k < V; k++) {
+            float sum = float(near[1][1].at[k]);
+            #pragma unroll
+            for (int i = 0; i < 9; i++) sum += float(near[i / 3][i % 3].at[k]) * tap[i][k];
+            result.at[k] = T(sum);
+        }
+        *(Vector*)(mixed + start + size_t(place) * columns) = result;
+    }
+"""
+
+# A thread a few channels of some rows of boards.
 _TAPS_GRADIENT = """
     int length = x_shape[1], columns = x_shape[2], side = int(sqrtf(length - PREFIX) + 0.5f);
     int column = thread * V % columns, part = thread * V / columns;
@@ -225,15 +245,7 @@ _TAPS_GRADIENT = """
         const T* from = x + start;
         Vector near[3][3] = {};
         for (int place = -1; place < side; place++) {
-            #pragma unroll
-            for (int i = 0; i < 3; i++) {
-                near[i][0] = near[i][1];
-                near[i][1] = near[i][2];
-                near[i][2] = Vector{};
-                if (place + 1 < side && row + i >= 1 && row + i <= side)
-                    near[i][2] = *(const Vector*)(from + ((i - 1) * side + place + 1) * columns);
-            }
-            if (place < 0) continue;
+            NEXT_COLUMN
             Vector grad = *(const Vector*)(cotangent + start + place * columns);
             #pragma unroll
             for (int tap = 0; tap < 9; tap++)
@@ -332,20 +344,25 @@ def merge_heads(
 
 def convolve(x: mx.array, taps: mx.array, prefix: int) -> mx.array:
     """See ``convolution.convolve``."""
-    source = _CONVOLVE.replace("PREFIX", f"{prefix}")
-    kernel = _kernel("convolve", ("x", "taps"), ("mixed_board",), source)
-    width = _width(x, x.shape[2])
-    return _launch(kernel, [x, taps], [x.shape], x.size // width, width)[0]
+    kernel = _kernel("convolve", ("x", "taps"), ("mixed",), _of_boards(_CONVOLVE, prefix))
+    batch, length, columns = x.shape
+    width = _width(x, columns, COLUMN_BYTES)
+    threads = batch * (prefix + math.isqrt(length - prefix)) * columns // width
+    return _launch(kernel, [x, taps], [x.shape], threads, width)[0]
 
 
 def taps_gradient(x: mx.array, cotangent: mx.array, prefix: int) -> mx.array:
     """See ``convolution.taps_gradient``."""
-    source = _TAPS_GRADIENT.replace("PREFIX", f"{prefix}").replace("PARTS", f"{PARTS}")
+    source = _of_boards(_TAPS_GRADIENT, prefix).replace("PARTS", f"{PARTS}")
     kernel = _kernel("taps_gradient", ("x", "cotangent"), ("gradients",), source)
     columns = x.shape[2]
     width = _width(x, columns, HELD_BYTES)
     shapes, threads = [(PARTS, 3, 3, columns)], PARTS * columns // width
     return _launch(kernel, [x, cotangent], shapes, threads, width, dtype=mx.float32)[0].sum(axis=0)
+
+
+def _of_boards(source: str, prefix: int) -> str:
+    return source.replace("NEXT_COLUMN", _NEXT_COLUMN).replace("PREFIX", f"{prefix}")
 
 
 def _move_heads(
