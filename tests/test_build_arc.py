@@ -649,7 +649,8 @@ def test_commands_of_the_documentation_parse():
         parser = argparse.ArgumentParser()
         builder.add_arguments(parser)
         assert parser.parse_args(words).test_set_name in words
-    trained = [load_config(words[2:]) for words in commands if "pretrain.py" in words]
+    runs = [words for words in commands if "pretrain.py" in words]
+    trained = [load_config(words[words.index("pretrain.py") + 1 :]) for words in runs]
     assert len(trained) == 4
     assert all(config.evaluators for config in trained)
 
