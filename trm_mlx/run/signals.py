@@ -2,6 +2,8 @@
 
 Python runs a signal's handler between two of its instructions, and a step may compute for minutes
 in one. The handler of the kernel writes the number to a pipe at once, where a thread reads it.
+
+What follows within a second is a copy: launchers pass on a signal that all processes have had.
 """
 
 import os
@@ -18,7 +20,7 @@ from trm_mlx.run.checkpoint import Progress
 
 _ASK_EVERY = 16  # steps between two messages about stopping
 _PATIENCE = 2.0  # seconds within which a step may end by itself
-_TWICE = 0.5  # seconds within which two signals are one
+_TWICE = 1.0  # seconds within which two signals are one
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -43,7 +45,7 @@ class StopSignal:
     def listen(self, pipe: int, signals: tuple[signal.Signals, ...]) -> None:
         """Read the numbers of signals from a pipe until 0, and end the process at a second one.
 
-        A launcher may send a signal twice at once, to the process and to its group.
+        Unless it is a copy.
         """
         while number := os.read(pipe, 1)[0]:
             if number in signals:
@@ -99,17 +101,11 @@ def synced_stop(
 
 @contextmanager
 def stop_signal(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopSignal]:
-    """Record the first signal; let the next one end the process at once, as signals do.
+    """Record the first signal; let the next one, after a second, end the process at once.
 
     Both are heard while a step computes. A signal that the parent process ignores stays ignored.
     """
     stop = StopSignal()
-
-    def receive(number: int, _: object) -> None:
-        stop.receive(number)
-        for other in before:
-            signal.signal(other, signal.SIG_DFL)
-
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     listener = threading.Thread(target=stop.listen, args=(reading, signals), daemon=True)
@@ -118,7 +114,7 @@ def stop_signal(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopS
     before = {}
     for number in signals:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, receive)
+            before[number] = signal.signal(number, lambda number, _: stop.receive(number))
     try:
         yield stop
     finally:
