@@ -1,7 +1,7 @@
 """What the tests run in several processes, and how they start them.
 
 As a program, ``FOLDER NAME [key=value ...]`` writes what `everything` returns as
-``FOLDER/NAME<rank>.npz``, and ``trm ...`` is the command.
+``FOLDER/NAME<rank>.npz``, and ``trm ...`` is the command; in ``slow ...`` it saves for seconds.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 os.environ["MLX_ENABLE_TF32"] = "0"
@@ -23,6 +24,8 @@ from trm_mlx.config_io import train_config
 from trm_mlx.distributed import SINGLE, World, connect
 from trm_mlx.errors import InputError
 from trm_mlx.evaluate.evaluate import SAVABLE, evaluate
+from trm_mlx.run import trainer as run_trainer
+from trm_mlx.run.checkpoint import save_checkpoint
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.train.step import averaged
 
@@ -125,23 +128,21 @@ def free_ports(count: int) -> list[int]:
         return ports
 
 
-def launched(processes: int, *words: object) -> str:
-    """This program in several processes, by ``mlx.launch``; what they and it say on stderr.
-
-    Its exit status is 0 come what may, but it warns of a process that fails.
-    """
+def launching(processes: int, *words: object) -> dict[str, object]:
+    """This program in several processes, by ``mlx.launch``: what `subprocess.Popen` is to start."""
     launcher = Path(sys.executable).with_name("mlx.launch")
     command = [launcher, "-n", str(processes), "--starting-port", str(free_ports(processes)[0])]
     command += ["--backend", BACKEND, "--", sys.executable, __file__, *map(str, words)]
-    done = subprocess.run(
-        command,
-        check=True,
-        env=os.environ | PLACES,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return {"args": command, "env": os.environ | PLACES, "stdin": subprocess.DEVNULL}
+
+
+def launched(processes: int, *words: object) -> str:
+    """This program in several processes, to its end; what they and ``mlx.launch`` say on stderr.
+
+    Its exit status is 0 come what may, but it warns of a process that fails.
+    """
+    program = launching(processes, *words)
+    done = subprocess.run(**program, check=True, capture_output=True, text=True, timeout=600)
     assert "exited with code" not in done.stderr, done.stderr
     return done.stderr
 
@@ -169,10 +170,18 @@ def started(processes: int, folder: Path, *words: object) -> list[subprocess.Pop
     ]
 
 
+def save_slowly(*arguments: object) -> Path:
+    """A checkpoint that the launcher has the time to interrupt."""
+    time.sleep(2.5)
+    return save_checkpoint(*arguments)
+
+
 if __name__ == "__main__":
     if BACKEND == "ring":
         mx.set_default_device(mx.cpu)
-    if sys.argv[1] == "trm":
+    if sys.argv[1] == "slow":
+        run_trainer.save_checkpoint = save_slowly
+    if sys.argv[1] in ("trm", "slow"):
         sys.exit(main(sys.argv[2:]))
     folder, name, world = Path(sys.argv[1]), sys.argv[2], connect()
     changes = dict(word.split("=") for word in sys.argv[3:])

@@ -1,14 +1,17 @@
-"""Two processes make the run of one: training, evaluation, resuming, and when one is killed."""
+"""Two processes make the run of one: training, evaluation, resuming, and how they are stopped."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from processes import BACKEND, alone, launched, started
+from processes import BACKEND, PLACES, alone, launched, launching, started
 from runs import config, make_data
 from tiny import TINY
 
@@ -18,6 +21,7 @@ from trm_mlx.distributed import World, connect
 from trm_mlx.errors import InputError
 from trm_mlx.models.act import draw_least_steps
 from trm_mlx.models.checkpoint_files import find_checkpoint
+from trm_mlx.run import synced_stop
 from trm_mlx.run.checkpoint import read_state
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.train.batches import open_test, open_train, train_stream
@@ -245,3 +249,173 @@ def test_the_others_end_with_one_that_is_killed(folder, tmp_path, number):
     _, progress, _ = read_state(run)
     assert main(["train", f"resume={run}", f"epochs={progress.interval + 1}"]) == 0
     assert read_state(run)[1].interval == progress.interval + 1
+
+
+# Stopping
+
+
+def is_running(process):
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], stdout=subprocess.PIPE)
+    return state.stdout[:1] not in (b"", b"Z")
+
+
+def wait_until(condition):
+    until = time.monotonic() + HANGS_AFTER
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def launcher(folder, tmp_path):
+    """A launcher of two processes that train until they are stopped, and save for seconds."""
+    options = [*TINY, f"data_paths=[{folder / 'random'}]", f"checkpoint_path={tmp_path / 'run'}"]
+    program = launching(2, "slow", "train", *options, "epochs=1000000", "eval_interval=1000000")
+    with (tmp_path / "said").open("w") as said:
+        # Its own group, as of a terminal. In the background of a script SIGINT would be ignored.
+        launcher = subprocess.Popen(
+            **program,
+            stderr=said,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+    try:
+        yield launcher
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+
+
+def processes_of(launcher):
+    found = subprocess.run(["pgrep", "-P", str(launcher.pid)], check=True, stdout=subprocess.PIPE)
+    return [int(number) for number in found.stdout.split()]
+
+
+@pytest.mark.parametrize(
+    ("number", "target"),
+    [
+        (signal.SIGTERM, "each"),
+        (signal.SIGTERM, "each twice"),
+        (signal.SIGTERM, "each, then the terminal is closed"),
+        (signal.SIGTERM, "one"),
+        (signal.SIGINT, "one"),
+        (signal.SIGTERM, "group"),
+        (signal.SIGINT, "group"),  # Ctrl-C at a terminal
+        (signal.SIGHUP, "group"),  # that is closed
+        (signal.SIGTERM, "launcher"),
+    ],
+)
+def test_a_signal_ends_in_one_checkpoint(launcher, tmp_path, number, target):
+    run, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+    wait_until(lambda: log.exists() and log.read_text().count("\n") > 3)
+    processes = processes_of(launcher)
+    assert len(processes) == 2
+    if target == "group":
+        os.killpg(launcher.pid, number)
+    elif target == "launcher":
+        launcher.send_signal(number)
+    else:
+        for process in processes[: 1 if target == "one" else 2]:
+            os.kill(process, number)
+    if target == "each twice":  # as a launcher that passes on what they have had already
+        time.sleep(0.3)
+        for process in processes:
+            os.kill(process, number)
+    if target.endswith("closed"):  # while the first one saves
+        time.sleep(1.5)
+        os.killpg(launcher.pid, signal.SIGHUP)
+    wait_until(lambda: not any(map(is_running, processes)))
+    (saved,) = run.glob("step_*")
+    assert read_state(run)[1].step == int(saved.name.removeprefix("step_")) > 0
+    said = (tmp_path / "said").read_text()
+    assert "Traceback" not in said or number == signal.SIGINT  # the launcher's own
+    if target in ("each", "each twice", "one"):  # the launcher lives on
+        assert launcher.wait(HANGS_AFTER) == 0
+        assert said.count("; to go on: ") == 1
+
+
+def test_processes_ask_each_other_rarely_but_in_time(monkeypatch):
+    now, sent, wish = [0.0], [], []
+    monkeypatch.setattr(synced_stop.time, "monotonic", lambda: now[0])
+
+    def send(message):
+        sent.append(call)
+        return message
+
+    monkeypatch.setattr(mx.distributed, "all_sum", send)
+    with synced_stop.synced_stop(lambda: bool(wish), World(0, 2)) as should_stop:
+        for call in range(200):
+            now[0] += 0.01 if call < 100 else 1.0
+            assert not should_stop()
+        fast, slow = ([each for each in sent if begin <= each < 200] for begin in (40, 140))
+        assert fast[1] - fast[0] == 16
+        assert slow[1] - slow[0] == 2
+        wish.append("now")
+        assert should_stop() or should_stop()
+
+
+LOST = """
+import os, signal, time
+from trm_mlx.distributed import World
+from trm_mlx.run import synced_stop
+from trm_mlx.run.signals import stop_signal
+
+class Silent(World):
+    def sum(self, tree):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+synced_stop._LOST = 0.1
+with (
+    stop_signal() as stop,
+    synced_stop.synced_stop(stop.should_stop, Silent(0, 2)) as should_stop,
+):
+    should_stop()
+"""
+
+
+def test_one_that_waits_for_a_dead_one_ends_by_sigterm():
+    done = subprocess.run(
+        [sys.executable, "-c", LOST],
+        check=False,
+        env=os.environ | PLACES,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: another process of the run does not answer; unsaved\n")
+
+
+UNREAD = """
+import signal, sys
+from trm_mlx.run.signals import stop_signal
+from trm_mlx.run.synced_stop import outlive_launcher
+
+with stop_signal() as stop:
+    outlive_launcher(stop)
+    if sys.stdin.read() == "SIGTERM":
+        signal.raise_signal(signal.SIGTERM)
+    print("nobody reads this", file=sys.stderr)
+    print("nor this", file=sys.stderr)
+sys.exit(100 + stop.signal)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("connect", [os.pipe, os.openpty])
+def test_what_a_launcher_no_longer_reads_is_a_wish_to_stop(connect, number):
+    """The line about the signal, or another one."""
+    reading, writing = connect()
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNREAD],
+        env=os.environ | PLACES,
+        stdin=subprocess.PIPE,
+        stderr=writing,
+        text=True,
+    )
+    os.close(writing)
+    os.close(reading)
+    process.communicate(number.name, timeout=30)
+    assert process.returncode == 100 + number

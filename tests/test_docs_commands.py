@@ -37,10 +37,12 @@ OTHERS = {
     "pip",
     "python3",
     "source",
+    "trap",
+    "wait",
     ".venv/bin/pip",
     ".venv/bin/pytest",
 }
-# Of pip, git, mlx.launch and cargo.
+# Of pip, git, mlx.launch, SLURM and cargo.
 FOREIGN_OPTIONS = {
     "--backend",
     "--check",
@@ -49,6 +51,7 @@ FOREIGN_OPTIONS = {
     "--hosts",
     "--output",
     "--over",
+    "--signal",
 }
 
 

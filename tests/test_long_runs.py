@@ -165,7 +165,7 @@ def test_signals_are_heard_inside_a_step(number):
             process.send_signal(number)
             assert process.stderr.readline() == "\n"
             assert "a second Ctrl-C ends at once" in process.stderr.readline()
-            time.sleep(0.7)
+            time.sleep(1.2)
             process.send_signal(number)
             assert process.wait(20) == 128 + number
         finally:

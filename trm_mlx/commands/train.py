@@ -17,6 +17,7 @@ from trm_mlx.files import expand_path
 from trm_mlx.models.variants import deepenings
 from trm_mlx.run.checkpoint import read_state
 from trm_mlx.run.signals import SIGNALS, stop_signal
+from trm_mlx.run.synced_stop import outlive_launcher
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks import get
 from trm_mlx.train.batches import check_generated
@@ -72,12 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
         trainer.open()
     if world.is_main:
         _announce(trainer)
-    # A launcher ends processes that wait for a dead one by SIGTERM; they could not stop in step.
-    with stop_signal(SIGNALS if world.size == 1 else (signal.SIGINT,)) as stop:
+    # SIGHUP: the ssh through which a launcher has started this process has ended.
+    with stop_signal(SIGNALS if world.size == 1 else (*SIGNALS, signal.SIGHUP)) as stop:
+        if world.size > 1:
+            outlive_launcher(stop)
         trainer.fit(stop.should_stop)
     if not trainer.finished:
-        if world.is_main:
-            print(_resume_hint(trainer), file=sys.stderr)
+        if not world.is_main:
+            return 0  # at another status the launcher would end the main process, which still saves
+        print(_resume_hint(trainer), file=sys.stderr)
         return 128 + (stop.signal or signal.SIGINT)
     if world.is_main:
         print(trainer.run)

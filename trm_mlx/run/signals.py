@@ -2,6 +2,8 @@
 
 Python runs a signal's handler between two of its instructions, and a step may compute for minutes
 in one. The handler of the kernel writes the number to a pipe at once, where a thread reads it.
+
+What follows within a second is a copy: launchers pass on a signal that all processes have had.
 """
 
 import os
@@ -9,16 +11,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-import mlx.core as mx
-
-from trm_mlx.distributed import World
-from trm_mlx.run.checkpoint import Progress
-
-_ASK_EVERY = 16  # steps between two messages about stopping
 _PATIENCE = 2.0  # seconds within which a step may end by itself
-_TWICE = 0.5  # seconds within which two signals are one
+_TWICE = 1.0  # seconds within which two signals are one
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -38,16 +34,18 @@ class StopSignal:
         """Record the first signal and say so; `stop_signal` calls it from two threads."""
         if self._first.acquire(blocking=False):
             self.signal, self._since = signal.Signals(number), time.monotonic()
-            os.write(2, b"\nstopping after this step; a second Ctrl-C ends at once, unsaved\n")
+            with suppress(OSError):  # nobody may read it any more
+                os.write(2, b"\nstopping after this step; a second Ctrl-C ends at once, unsaved\n")
 
     def listen(self, pipe: int, signals: tuple[signal.Signals, ...]) -> None:
         """Read the numbers of signals from a pipe until 0, and end the process at a second one.
 
-        A launcher may send a signal twice at once, to the process and to its group.
+        Unless it is a copy, or a terminal that is closed: nobody is impatient then.
         """
         while number := os.read(pipe, 1)[0]:
             if number in signals:
-                if self.signal is not None and time.monotonic() > self._since + _TWICE:
+                again = self.signal is not None and number != signal.SIGHUP
+                if again and time.monotonic() > self._since + _TWICE:
                     os._exit(128 + number)
                 self.receive(number)
 
@@ -75,41 +73,13 @@ class Patience:
             raise StopTraining
 
 
-def synced_stop(
-    should_stop: Callable[[], bool], world: World, progress: Progress
-) -> Callable[[], bool]:
-    """Return a ``should_stop`` that becomes true at the same step in all processes.
-
-    Every few steps they ask each other whether one is to stop.
-    """
-    if world.size == 1:
-        return should_stop
-    stopping, asked = False, -1
-
-    def all_stop() -> bool:
-        nonlocal stopping, asked
-        stopping = stopping or should_stop()
-        if progress.step % _ASK_EVERY or progress.step == asked:
-            return False
-        asked = progress.step
-        return bool(world.sum(mx.array([float(stopping)])).item())
-
-    return all_stop
-
-
 @contextmanager
 def stop_signal(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopSignal]:
-    """Record the first signal; let the next one end the process at once, as signals do.
+    """Record the first signal; let the next one, after a second, end the process at once.
 
     Both are heard while a step computes. A signal that the parent process ignores stays ignored.
     """
     stop = StopSignal()
-
-    def receive(number: int, _: object) -> None:
-        stop.receive(number)
-        for other in before:
-            signal.signal(other, signal.SIG_DFL)
-
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     listener = threading.Thread(target=stop.listen, args=(reading, signals), daemon=True)
@@ -118,7 +88,7 @@ def stop_signal(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopS
     before = {}
     for number in signals:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, receive)
+            before[number] = signal.signal(number, lambda number, _: stop.receive(number))
     try:
         yield stop
     finally:

@@ -33,7 +33,8 @@ from trm_mlx.run.checkpoint import Progress, prune, read_state, save_checkpoint
 from trm_mlx.run.folder import RunFolder, check_newest, fill_names
 from trm_mlx.run.report import Report, check_numbers, check_wandb
 from trm_mlx.run.resume import check_resumable, restore, restore_evaluators, start_from
-from trm_mlx.run.signals import Patience, StopTraining, synced_stop
+from trm_mlx.run.signals import Patience, StopTraining
+from trm_mlx.run.synced_stop import synced_stop
 from trm_mlx.tasks import task_of
 from trm_mlx.tasks.arc_rows import parts_of
 from trm_mlx.train.batches import open_data, train_stream
@@ -194,13 +195,13 @@ class Trainer:
         device.keep_memory()
         config, progress, results = self.config, self.progress, {}
         stop = Patience(should_stop)
-        should_stop = synced_stop(stop.is_wanted, self.world, progress)
         remedy = f"continue with resume={self.run}, once it holds a step_* folder"
         try:
             with (
                 self.world.reraise_lost_peer(remedy),
                 self._open_report(show) as report,
                 self._asking_inside(stop.leave_long_step),
+                synced_stop(stop.is_wanted, self.world) as should_stop,
             ):
                 try:
                     while not self.finished:
