@@ -1,10 +1,13 @@
 """The convolution over a board beside a plain statement of the formula."""
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
+from trm_mlx.config import ModelConfig
 from trm_mlx.models import kernels_cpu
+from trm_mlx.models.blocks import Level
 from trm_mlx.models.convolution import BoardConvolution
 
 PREFIX, SIDE, DIMS = 3, 5, 8
@@ -57,3 +60,18 @@ def test_a_convolution_is_the_plain_formula(loops):
 
         wanted = moved(0.5) - moved(-0.5)  # linear in either, so exact
         assert float((np.array(found) * step).sum()) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_net_begins_with_its_convolution():
+    config = ModelConfig(
+        hidden_size=DIMS, num_heads=2, puzzle_emb_len=PREFIX, pos_encodings="rope2d",
+        board_convolution=True, vocab_size=6, seq_len=SIDE**2, num_puzzle_identifiers=1,
+    )  # fmt: skip
+    net = Level(config, depth=1)
+    (block,) = net.layers
+    x = mx.random.normal((2, config.length, DIMS), key=mx.random.key(0))
+    mixed = net(x)
+    np.testing.assert_array_equal(mixed, block(net.convolution(x), False, False))
+    assert not np.allclose(mixed, block(x, False, False), atol=1e-3)
+    gradients = nn.value_and_grad(net, lambda x: net(x, in_grad=True)[0, 5, 0])(x)[1]
+    assert mx.abs(gradients["convolution"]["weight"]).max().item() > 0

@@ -259,9 +259,11 @@ def test_kernels_compute_the_plain_functions(monkeypatch, dtype, shape):
 
 @pytest.mark.skipif(not ON_CUDA, reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize(("side", "dims"), [(1, 4), (9, 24), (30, 512)])
-def test_the_convolution_computes_the_plain_function(monkeypatch, dtype, side, dims):
-    shape, prefix = (5, 3 + side**2, dims), 3
+@pytest.mark.parametrize(
+    ("batch", "prefix", "side", "dims"), [(5, 3, 1, 4), (5, 0, 9, 24), (20, 16, 30, 512)]
+)
+def test_the_convolution_computes_the_plain_function(monkeypatch, dtype, batch, prefix, side, dims):
+    shape = (batch, prefix + side**2, dims)
     x, grad = normal(*shape, dtype=dtype), normal(*shape, seed=1, dtype=dtype)
     taps = normal(3, 3, dims, seed=2)
 

@@ -211,14 +211,6 @@ def test_plan_counts_the_optimizer_and_the_puzzle_table():
     assert peaks[1] - peaks[0] == 4 * (10**6 - 1) * model.config.puzzle_dims
 
 
-def test_plan_counts_what_a_convolution_is_of():
-    plain, mixed = (make(pos_encodings="rope2d", board_convolution=c) for c in (False, True))
-    updates, states = len(plain.model.recursion.in_grad_updates), 2
-    carry = memory.row_sizes(plain.model).carry - 4 * (2 * 9 + 3)
-    kept = [memory.row_sizes(state.model).kept for state in (plain, mixed)]
-    assert kept[1] - kept[0] == updates * carry // states
-
-
 def test_plan_counts_random_starts():
     plain, random = make(), make(words=["random_starts=0.5"])
     carry = 7 * memory.row_sizes(plain.model).carry
@@ -351,6 +343,7 @@ VARIANTS = {
     "trm": {},
     "trm, tokens": {"mlp_t": True, "pos_encodings": "none"},
     "trm_singlez": {},
+    "trm, convolution": {"pos_encodings": "rope2d", "board_convolution": True},
     "trm_hier6": {},
     "hrm": {"L_layers": 1},
     "transformers_baseline": {},

@@ -18,7 +18,9 @@ from trm_mlx.models import checkpoint_files
 from trm_mlx.models.checkpoint_files import save_model
 from trm_mlx.models.model import build_model
 from trm_mlx.solve.questions import Source, bundled_model, bundled_solvers
+from trm_mlx.tasks.arc import canvas_of
 from trm_mlx.tasks.holdout import draw_distinct
+from trm_mlx.train.canvases import cut
 
 pytestmark = pytest.mark.slow
 SUDOKU = "4 3 . . 2 1 . 4 3 2 . . . . . 2"
@@ -150,6 +152,38 @@ def test_a_bundled_model_solves_what_it_never_saw(name):
     answers, _ = solver.predict(task.encode(puzzles.questions))
     right = task.check(puzzles.questions, task.decode(answers))
     assert right.mean() >= 0.9
+
+
+def turn_sevens_to_fives(grid):
+    return np.where(grid == 7, 5, grid)
+
+
+@pytest.mark.parametrize(
+    ("known", "rule", "colours", "shape"),
+    [
+        ("68b16354", np.flipud, [1, 2, 3, 4, 7, 8], (5, 5)),
+        ("c8f0f002", turn_sevens_to_fives, [1, 7, 8], (3, 5)),
+    ],
+)
+def test_the_bundled_arc_model_applies_the_rules_of_its_tasks_to_other_grids(
+    known, rule, colours, shape
+):
+    model, _ = trm_mlx.load("arc-agi-1")
+    names = json.loads((CARDS["arc-agi-1"] / "identifiers.json").read_text("utf-8"))
+    rng, count = np.random.default_rng(0), 8
+    grids = [rng.choice(colours, shape) for _ in range(count)]
+    stored = {
+        "inputs": np.stack([canvas_of(grid) for grid in grids]).astype(np.int32),
+        "labels": np.stack([canvas_of(rule(grid)) for grid in grids]).astype(np.int32),
+        "puzzle_identifiers": np.full(count, names.index(known), np.int32),
+    }
+    batch = {name: mx.array(array) for name, array in cut(stored, 10).items()}
+    carry = model.initial_carry(batch)
+    for _ in range(4):
+        carry, outputs = model(carry, batch)
+    tokens, wanted = outputs["logits"].argmax(axis=-1), batch["labels"]
+    right = ((tokens == wanted) | (wanted < 1)).all(axis=1)
+    assert right.sum().item() >= 6
 
 
 def test_the_bundled_arc_model_is_adapted_by_default(tmp_path, capsys):

@@ -15,7 +15,6 @@ from trm_mlx.device import device_kind
 from trm_mlx.models import kernels_cpu, kernels_cuda
 from trm_mlx.models.layers import CustomFunction, truncated_normal
 
-WIDTH = 3  # cells of a tap's square, either way
 STD = 0.1  # of the taps at first, small beside the 1 that a cell says to itself
 
 
@@ -31,7 +30,7 @@ class BoardConvolution(nn.Module):
     def __init__(self, dims: int, prefix: int):
         super().__init__()
         self._prefix = prefix
-        self.weight = truncated_normal((WIDTH, WIDTH, dims), STD)
+        self.weight = truncated_normal((3, 3, dims), STD)
 
     def __call__(self, x: mx.array) -> mx.array:
         return _residual_convolution(self._prefix)(x, self.weight)
@@ -76,7 +75,7 @@ def taps_gradient(x: mx.array, cotangent: mx.array, prefix: int) -> mx.array:
         return kernels_cpu.taps_gradient(x, cotangent, prefix)
     grad = _board(cotangent, prefix)
     sums = [(part * grad).sum(axis=(0, 1, 2)) for part in _around(_board(x, prefix))]
-    return mx.stack(sums).reshape(WIDTH, WIDTH, -1)
+    return mx.stack(sums).reshape(3, 3, -1)
 
 
 def _board(x: mx.array, prefix: int) -> mx.array:
@@ -87,10 +86,10 @@ def _board(x: mx.array, prefix: int) -> mx.array:
 
 def _around(board: mx.array) -> list[mx.array]:
     """The board moved by each tap, row by row."""
-    side, reach = board.shape[1], WIDTH // 2
-    padded = mx.pad(board, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    side = board.shape[1]
+    padded = mx.pad(board, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return [
         padded[:, row : row + side, column : column + side]
-        for row in range(WIDTH)
-        for column in range(WIDTH)
+        for row in range(3)
+        for column in range(3)
     ]

@@ -16,7 +16,7 @@ VECTOR_BYTES = 16  # the widest load there is
 COLUMN_BYTES = 8  # narrower where a thread reads a column, for more threads
 HELD_BYTES = 4  # and again where it holds one in registers
 HELD_ROWS = 128
-PARTS = 512  # in which the gradient of a convolution's taps is summed, then they
+PARTS = 512  # partial sums of the gradient of a convolution's taps
 
 # V elements at a time; `Vector` of them is loaded and stored at once.
 _PREAMBLE = """
@@ -187,7 +187,13 @@ _MOVE_HEADS = """
     *(Vector*)(to + HALF) = high;
 """
 
-# Of a thread that passes the columns of a board's row with those around at hand, `near`: the next.
+# Of threads that have a few channels each.
+_BOARDS = """
+    int length = x_shape[1], columns = x_shape[2], side = int(sqrtf(length - PREFIX) + 0.5f);
+    int column = thread * V % columns;
+"""
+
+# Moves a thread one column on along a board's row: `near` holds the 3x3 cells around it.
 _NEXT_COLUMN = """
         #pragma unroll
         for (int i = 0; i < 3; i++) {
@@ -200,10 +206,9 @@ _NEXT_COLUMN = """
         if (place < 0) continue;
 """
 
-# A thread a few channels of a row of a board, or of a position in front of it.
+# A thread a row of a board, or a position in front of it.
 _CONVOLVE = """
-    int length = x_shape[1], columns = x_shape[2], side = int(sqrtf(length - PREFIX) + 0.5f);
-    int column = thread * V % columns, item = thread * V / columns;
+    int item = thread * V / columns;
     int row = item % (PREFIX + side) - PREFIX, sample = item / (PREFIX + side);
     if (sample >= x_shape[0]) return;
     size_t start = size_t(sample) * length * columns + column;
@@ -233,10 +238,9 @@ _CONVOLVE = """
     }
 """
 
-# A thread a few channels of some rows of boards.
+# A thread some rows of boards.
 _TAPS_GRADIENT = """
-    int length = x_shape[1], columns = x_shape[2], side = int(sqrtf(length - PREFIX) + 0.5f);
-    int column = thread * V % columns, part = thread * V / columns;
+    int part = thread * V / columns;
     if (part >= PARTS) return;
     float sums[9][V] = {};
     for (int item = part; item < x_shape[0] * side; item += PARTS) {
@@ -362,7 +366,8 @@ def taps_gradient(x: mx.array, cotangent: mx.array, prefix: int) -> mx.array:
 
 
 def _of_boards(source: str, prefix: int) -> str:
-    return source.replace("NEXT_COLUMN", _NEXT_COLUMN).replace("PREFIX", f"{prefix}")
+    source = _BOARDS + source.replace("NEXT_COLUMN", _NEXT_COLUMN)
+    return source.replace("PREFIX", f"{prefix}")
 
 
 def _move_heads(

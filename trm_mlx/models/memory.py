@@ -89,7 +89,7 @@ def row_sizes(model: RecursiveReasoner, compiled: bool = False) -> Sizes:
         again = blocks * sum(products)
         block = 4 * state + sum(products) + mixing
         kept = blocks * block + (states + 3) * state + 14 * heads
-    if config.board_convolution:  # what it is of
+    if config.board_convolution:  # its input, for the gradient of its taps
         kept += len(model.recursion.in_grad_updates) * state
     forward = max(max(products) * 3 // 2, forward) + 3 * state
     return Sizes(
