@@ -47,6 +47,15 @@ def test_two_attempts_in_the_form_of_kaggle_and_a_picture(place, adapted):
     assert (place / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_picture_shows_the_answer_that_was_not_found(adapted, monkeypatch, tmp_path):
+    sheet = []
+    monkeypatch.setattr("trm_mlx.view.image.save_sheet", lambda rows, *_: sheet.extend(rows))
+    assert main(["adapt", "--resume", str(adapted), "--save", str(tmp_path / "sheet.png")]) == 0
+    (title, _question), *_attempts, (last, grid) = sheet[-1]
+    assert (title, last) == ("task test 1, not found", "the answer")
+    np.testing.assert_array_equal(grid, TASK["test"][0]["output"])
+
+
 def test_rows_first_then_everything(adapted):
     """A quarter of the steps leaves the weights alone, and the new rows begin at the mean row."""
     start = mx.load(str(adapted / "start/model.safetensors"))

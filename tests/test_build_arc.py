@@ -644,7 +644,7 @@ def test_commands_of_the_documentation_parse():
     shell = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
     commands = [shlex.split(line, comments=True) for line in shell.splitlines()]
     options = [words[2:] for words in commands if "dataset/build_arc_dataset.py" in words]
-    assert len(options) == 4
+    assert len(options) == 3
     for words in options:
         parser = argparse.ArgumentParser()
         builder.add_arguments(parser)

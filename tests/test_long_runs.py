@@ -55,6 +55,12 @@ def test_the_report_prints_it_once(data, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.count("5 steps, ") == 1
 
 
+def test_the_bar_ends_full_where_intervals_drop_puzzles(data, tmp_path, capsys):
+    words = {"global_batch_size": 10, "epochs": 4, "eval_interval": 1}  # two batches of 24 puzzles
+    Trainer(config(data, tmp_path / "r", **words)).fit()
+    assert "| 8/8 [" in capsys.readouterr().err
+
+
 def test_a_bar_goes_on_where_the_clock_is_set_back(monkeypatch):
     now, shown = [2e9], io.StringIO()
     monkeypatch.setattr("tqdm.std.time", lambda: now[0])

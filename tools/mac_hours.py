@@ -3,7 +3,7 @@
     python tools/mac_hours.py
 
 The operations of a training step times the steps; those of runs that were made are from their logs
-(docs/fast_recipe.md). Memory and the time to compile are left out.
+(docs/fast_recipe.md, docs/arc.md). Memory and the time to compile are left out.
 """
 
 from trm_mlx.config import ModelConfig
@@ -12,7 +12,7 @@ from trm_mlx.models.model import build_model
 from trm_mlx.models.operations import flop
 
 RATES = (10, 5)  # TFLOP/s
-# EFLOP, with a curriculum
+# EFLOP
 MEASURED = {"sudoku_fast": 0.21, "maze_fast": 0.72, "maze10x10": 0.011, "arc1_fast": 0.6}
 # Published runs: cells, and puzzles with an identifier of their own, each seen once an epoch.
 PUBLISHED = {

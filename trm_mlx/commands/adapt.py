@@ -30,6 +30,7 @@ from trm_mlx.tasks.arc import FILLS, FIRST_COLOUR, PUZZLES_FILE, pairs_of
 from trm_mlx.view.save import check_picture
 
 BUNDLED = "arc-agi-1"
+VERDICTS = {True: ", right", False: ", not found", None: ""}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,8 +143,7 @@ class _Bar:
 def _print(adapted: Adapted) -> None:
     for task, answers in adapted.answers.items():
         for number, answer in enumerate(answers, start=1):
-            verdict = {True: ", right", False: ", not found", None: ""}[answer.right]
-            print(f"{task} test {number}{verdict}")
+            print(f"{task} test {number}{VERDICTS[answer.right]}")
             shown = []
             for grid, votes in zip(answer.attempts, answer.votes, strict=True):
                 if any(grid.shape == g.shape and (grid == g).all() for g in shown):
@@ -176,15 +176,15 @@ def _write(adapted: Adapted, output: Path | None, picture: Path | None) -> None:
         for number, (before, after) in enumerate(pairs_of(puzzles[task], "train"), start=1):
             pairs += [(f"{task} pair {number}", before), ("", after)]
         rows += [pairs[start : start + 6] for start in range(0, len(pairs), 6)]
+        solutions = [after for _, after in pairs_of(puzzles[task], "test")]
         for number, answer in enumerate(answers, start=1):
-            verdict = {True: "right", False: "not found", None: ""}[answer.right]
-            row = [(f"{task} test {number} {verdict}", answer.question)]
-            rows.append(
-                row
-                + [
-                    (f"{votes} of {answer.count} votes", grid)
-                    for grid, votes in zip(answer.attempts, answer.votes, strict=True)
-                ]
-            )
+            row = [(f"{task} test {number}{VERDICTS[answer.right]}", answer.question)]
+            row += [
+                (f"{votes} of {answer.count} votes", grid)
+                for grid, votes in zip(answer.attempts, answer.votes, strict=True)
+            ]
+            if answer.right is False:
+                row.append(("the answer", solutions[number - 1]))
+            rows.append(row)
     save_sheet(rows, FILLS[FIRST_COLOUR:], picture)
     print(picture)

@@ -73,6 +73,10 @@ class Report:
         if self._wandb:
             self._wandb.finish()
 
+    def finish(self) -> None:
+        """End the bar full: where intervals drop puzzles, steps are fewer than counted."""
+        self.bar.total = self.bar.n
+
     def train(self, step: int, metrics: dict[str, float]) -> None:
         """Report one training step: the means of `mean_metrics`."""
         self._write(step, {f"train/{name}": value for name, value in metrics.items()})

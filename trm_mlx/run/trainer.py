@@ -219,6 +219,7 @@ class Trainer:
                         progress.interval = number
                         if last or (evaluated and config.checkpoint_every_eval):
                             self._checkpoint(report)
+                    report.finish()
                 except StopTraining:
                     if self._moment != self._saved:
                         self._checkpoint(report)
