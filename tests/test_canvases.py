@@ -212,9 +212,11 @@ def test_a_run_resumes_bit_for_bit_with_a_carry_for_every_side(data, tmp_path):
     assert_same(arrays_of(whole), arrays_of(resumed))
 
 
-def test_passes_of_a_smaller_canvas_are_one_batch(data, tmp_path):
-    whole = Trainer(config(data, tmp_path / "whole"))
-    parts = Trainer(config(data, tmp_path / "parts", "batch_size=2"))
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_passes_of_a_smaller_canvas_are_one_batch(data, tmp_path, dropout):
+    word = f"arch.dropout={dropout}"
+    whole = Trainer(config(data, tmp_path / "whole", word))
+    parts = Trainer(config(data, tmp_path / "parts", word, "batch_size=2"))
     for one, other in zip(take_steps(whole, 4), take_steps(parts, 4), strict=True):
         np.testing.assert_allclose(other["lm_loss"], one["lm_loss"], rtol=1e-5)
 

@@ -48,14 +48,14 @@ def test_masks():
     """They keep the mean, and each row's follow from its key alone."""
     model = make(L_layers=2, num_heads=2, **RATE)
     keys = draw_dropout(model.config, 8, mx.random.key(3))
-    masks = draw_masks(model.config, 2, keys, mx.float32)
+    masks = draw_masks(model.config, 2, 11, keys, mx.float32)
     assert [[mask.shape for mask in pair] for pair in masks] == [[(8, 11, 16), (8, 11, 256)]] * 2
     for mask in (mask for pair in masks for mask in pair):
         values, counts = np.unique(np.array(mask), return_counts=True)
         np.testing.assert_allclose(values, [0, 4 / 3], rtol=1e-6)
         assert abs(counts[0] / counts.sum() - 0.25) < 0.05
     assert not mx.array_equal(masks[0][1], masks[1][1])
-    some = draw_masks(model.config, 2, keys[3:5], mx.float32)
+    some = draw_masks(model.config, 2, 11, keys[3:5], mx.float32)
     assert mx.array_equal(some[1][0], masks[1][0][3:5])
     assert mx.array_equal(keys[4:], draw_dropout(model.config, 4, mx.random.key(3), (1, 2)))
 

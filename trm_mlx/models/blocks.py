@@ -127,7 +127,9 @@ def masked(x: mx.array, mask: Sequence[mx.array]) -> mx.array:
 Masks = tuple[mx.array, mx.array]
 
 
-def draw_masks(config: ModelConfig, depth: int, keys: mx.array, dtype: mx.Dtype) -> list[Masks]:
+def draw_masks(
+    config: ModelConfig, depth: int, length: int, keys: mx.array, dtype: mx.Dtype
+) -> list[Masks]:
     """Draw dropout masks for every block of a net, each ``[batch, ...]``, 0 or 1 / (1 - rate).
 
     A row's masks follow from its key alone, so they are the same however a batch is divided; and
@@ -136,6 +138,7 @@ def draw_masks(config: ModelConfig, depth: int, keys: mx.array, dtype: mx.Dtype)
     Args:
         config: of the model.
         depth: blocks of the net.
+        length: positions of the states, which a smaller canvas has fewer of.
         keys: of the rows, ``[batch, 2]``.
         dtype: of the activations.
 
@@ -143,7 +146,7 @@ def draw_masks(config: ModelConfig, depth: int, keys: mx.array, dtype: mx.Dtype)
         For each block the mask of what attention's ``o_proj`` or the first SwiGLU's ``down_proj``
         reads, and that of the second's.
     """
-    length, dims = config.length, config.hidden_size
+    dims = config.hidden_size
     mixed = (inner_width(length, config.expansion), dims) if config.mlp_t else None
     mixed = mixed or (length, config.num_heads * config.head_dims)
     shapes = [mixed, (length, inner_width(dims, config.expansion))] * depth

@@ -138,7 +138,7 @@ class RecursiveReasoner(nn.Module):
             differentiated with respect to the weights and to ``puzzles``.
         """
         batch, puzzles = carry.batch, self.puzzle_rows(carry.batch)
-        masks = {} if dropout_keys is None else self._masks(dropout_keys)
+        masks = {} if dropout_keys is None else self._masks(carry.states, dropout_keys)
         before = self.no_grad_updates(carry.states, batch, puzzles, masks)
         before = {name: mx.stop_gradient(state) for name, state in before.items()}
 
@@ -202,12 +202,12 @@ class RecursiveReasoner(nn.Module):
         # In float32: MLX would round the factor itself to the dtype of x, PyTorch does not.
         return (x.astype(mx.float32) * factor).astype(x.dtype)
 
-    def _masks(self, keys: mx.array) -> dict[str, list]:
+    def _masks(self, states: Batch, keys: mx.array) -> dict[str, list]:
         """Dropout masks by net, for the whole supervision step."""
-        nets = self.recursion.nets
+        nets, length = self.recursion.nets, next(iter(states.values())).shape[1]
         parts = mx.vmap(lambda key: mx.random.split(key, len(nets)))(keys)
         return {
-            net: draw_masks(self.config, len(self[net].layers), parts[:, i], self._dtype)
+            net: draw_masks(self.config, len(self[net].layers), length, parts[:, i], self._dtype)
             for i, net in enumerate(nets)
         }
 
