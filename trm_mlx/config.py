@@ -100,7 +100,7 @@ class ArchConfig:
                     f"arch.num_heads={self.num_heads} gives heads of {self.head_dims} dimensions; "
                     f"{positions} needs {needed}: change arch.num_heads or arch.hidden_size"
                 )
-        if self.board_convolution and (self.mlp_t or self.pos_encodings != "rope2d"):
+        if self.board_convolution and not self.board_positions:
             raise InputError(
                 "arch.board_convolution=true wants positions on a board: set "
                 "arch.pos_encodings=rope2d, and arch.mlp_t=false"
@@ -121,11 +121,16 @@ class ArchConfig:
                 f"{shown}: name different sides up to {ARC_SIDE}, such as "
                 f"[10,14,18,22,26,{ARC_SIDE}]"
             )
-        if len(sides) > 1 and (self.mlp_t or self.pos_encodings != "rope2d"):
+        if len(sides) > 1 and not self.board_positions:
             raise InputError(
                 f"{shown}: to no positions but arch.pos_encodings=rope2d is a smaller canvas the "
                 "same picture; set it, and arch.mlp_t=false"
             )
+
+    @property
+    def board_positions(self) -> bool:
+        """Whether positions are rows and columns of a square board."""
+        return self.pos_encodings == "rope2d" and not self.mlp_t
 
     @property
     def smaller_canvases(self) -> bool:
@@ -168,7 +173,7 @@ class ModelConfig(ArchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self, ModelConfig, "")
-        if self.pos_encodings == "rope2d" and not self.mlp_t and self.side**2 != self.seq_len:
+        if self.board_positions and self.side**2 != self.seq_len:
             raise InputError(
                 f"seq_len={self.seq_len} is no square board, which arch.pos_encodings=rope2d "
                 "needs: use rope"

@@ -61,7 +61,7 @@ def check_adaptable(folder: Path) -> ModelConfig:
             f"{folder} reads {config.seq_len} cells of {config.vocab_size} tokens, ARC's canvases "
             f"have {ARC.seq_len} of {ARC.vocab_size}: name a model trained on ARC"
         )
-    if config.pos_encodings != "rope2d" or config.mlp_t:
+    if not config.board_positions:
         raise InputError(
             f"{folder} has arch.pos_encodings={config.pos_encodings}: adapting needs rope2d, as of "
             "experiment=arc1_fast"

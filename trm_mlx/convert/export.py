@@ -96,7 +96,7 @@ def _check_published(folder: Path, config: ModelConfig) -> None:
     None of them has positions on a board; HRM and the baseline have a prefix of another length, the
     baseline no token mixing.
     """
-    if config.pos_encodings == "rope2d" and not config.mlp_t:
+    if config.board_positions:
         raise InputError(
             f"{folder}: pos_encodings=rope2d, which the published {config.name} does not know; "
             "models with rope, learned or no positions can be exported"
