@@ -16,7 +16,7 @@ VECTOR_BYTES = 16  # the widest load there is
 COLUMN_BYTES = 8  # narrower where a thread reads a column, for more threads
 HELD_BYTES = 4  # and again where it holds one in registers
 HELD_ROWS = 128
-PARTS = 512  # partial sums of the gradient of a convolution's taps
+SUMS = 512  # partial sums of the gradient of a convolution's taps
 
 # V elements at a time; `Vector` of them is loaded and stored at once.
 _PREAMBLE = """
@@ -206,8 +206,14 @@ _NEXT_COLUMN = """
         if (place < 0) continue;
 """
 
+
+def _of_boards(source: str) -> str:
+    return _BOARDS + source.replace("NEXT_COLUMN", _NEXT_COLUMN)
+
+
 # A thread a row of a board, or a position in front of it.
-_CONVOLVE = """
+_CONVOLVE = _of_boards(
+    """
     int item = thread * V / columns;
     int row = item % (PREFIX + side) - PREFIX, sample = item / (PREFIX + side);
     if (sample >= x_shape[0]) return;
@@ -237,13 +243,15 @@ _CONVOLVE = """
         *(Vector*)(mixed + start + size_t(place) * columns) = result;
     }
 """
+)
 
 # A thread some rows of boards.
-_TAPS_GRADIENT = """
+_TAPS_GRADIENT = _of_boards(
+    """
     int part = thread * V / columns;
-    if (part >= PARTS) return;
+    if (part >= SUMS) return;
     float sums[9][V] = {};
-    for (int item = part; item < x_shape[0] * side; item += PARTS) {
+    for (int item = part; item < x_shape[0] * side; item += SUMS) {
         int row = item % side;
         size_t start = (size_t(item / side) * length + PREFIX + row * side) * columns + column;
         const T* from = x + start;
@@ -261,6 +269,7 @@ _TAPS_GRADIENT = """
         for (int k = 0; k < V; k++)
             gradients[(part * 9 + tap) * columns + column + k] = sums[tap][k];
 """
+)
 
 
 def gated_silu(product: mx.array) -> mx.array:
@@ -348,26 +357,24 @@ def merge_heads(
 
 def convolve(x: mx.array, taps: mx.array, prefix: int) -> mx.array:
     """See ``convolution.convolve``."""
-    kernel = _kernel("convolve", ("x", "taps"), ("mixed",), _of_boards(_CONVOLVE, prefix))
+    kernel = _kernel("convolve", ("x", "taps"), ("mixed",), _CONVOLVE)
     batch, length, columns = x.shape
     width = _width(x, columns, COLUMN_BYTES)
     threads = batch * (prefix + math.isqrt(length - prefix)) * columns // width
-    return _launch(kernel, [x, taps], [x.shape], threads, width)[0]
+    return _launch(kernel, [x, taps], [x.shape], threads, width, PREFIX=prefix)[0]
 
 
 def taps_gradient(x: mx.array, cotangent: mx.array, prefix: int) -> mx.array:
     """See ``convolution.taps_gradient``."""
-    source = _of_boards(_TAPS_GRADIENT, prefix).replace("PARTS", f"{PARTS}")
-    kernel = _kernel("taps_gradient", ("x", "cotangent"), ("gradients",), source)
+    kernel = _kernel("taps_gradient", ("x", "cotangent"), ("gradients",), _TAPS_GRADIENT)
     columns = x.shape[2]
     width = _width(x, columns, HELD_BYTES)
-    shapes, threads = [(PARTS, 3, 3, columns)], PARTS * columns // width
-    return _launch(kernel, [x, cotangent], shapes, threads, width, dtype=mx.float32)[0].sum(axis=0)
-
-
-def _of_boards(source: str, prefix: int) -> str:
-    source = _BOARDS + source.replace("NEXT_COLUMN", _NEXT_COLUMN)
-    return source.replace("PREFIX", f"{prefix}")
+    shapes, threads = [(SUMS, 3, 3, columns)], SUMS * columns // width
+    constants = {"PREFIX": prefix, "SUMS": SUMS}
+    (gradients,) = _launch(
+        kernel, [x, cotangent], shapes, threads, width, dtype=mx.float32, **constants
+    )
+    return gradients.sum(axis=0)
 
 
 def _move_heads(
