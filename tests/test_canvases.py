@@ -15,13 +15,14 @@ from trm_mlx.config_io import arch_config, load_config
 from trm_mlx.data.arrays import IGNORE_LABEL
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.errors import InputError
+from trm_mlx.evaluate import evaluate as evaluating
 from trm_mlx.evaluate.evaluate import EvaluationStep, evaluate
 from trm_mlx.models.model import build_model
 from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks.arc import canvas_of, grids_of
 from trm_mlx.tasks.arc_canvas import fit_to, known_extent, restore, smallest_side
 from trm_mlx.train.batches import train_stream
-from trm_mlx.train.canvases import CanvasStream, groups_by_side
+from trm_mlx.train.canvases import CanvasStream, examples_by_side, groups_by_side
 
 SIDES = [10, 14, 18, 30]
 EXTENTS = {"small": 3, "also": 5, "middle": 11, "large": 16}  # of the grids of a puzzle
@@ -247,22 +248,39 @@ def parameters(model):
     return tree_flatten(model.trainable_parameters())
 
 
-def test_evaluation_judges_on_stored_canvases(data):
-    """A model that copies its input is right on pairs of equal grids, on every canvas."""
-    dataset = PuzzleDataset([data], "test")
+@pytest.fixture(scope="module")
+def held_out(data):
+    return PuzzleDataset([data], "test")
+
+
+@pytest.fixture
+def model(held_out):
     arch = arch_config(
         "trm", hidden_size=16, num_heads=2, L_layers=1, H_cycles=1, L_cycles=1, halt_max_steps=1,
         puzzle_emb_len=1, pos_encodings="rope2d", canvases=SIDES,
     )  # fmt: skip
-    sizes = dataset.metadata
-    model = build_model(
-        ModelConfig.of(
-            arch,
-            seq_len=900,
-            vocab_size=12,
-            num_puzzle_identifiers=sizes.num_puzzle_identifiers,
-        )
+    identifiers = held_out.metadata.num_puzzle_identifiers
+    sizes = {"seq_len": 900, "vocab_size": 12, "num_puzzle_identifiers": identifiers}
+    return build_model(ModelConfig.of(arch, **sizes))
+
+
+def test_evaluation_has_rows_by_the_positions_of_a_side(monkeypatch, held_out, model):
+    asked, evaluation_rows = [], evaluating.evaluation_rows
+    monkeypatch.setattr(
+        evaluating,
+        "evaluation_rows",
+        lambda *sizes: asked.append(sizes[1:]) or evaluation_rows(*sizes),
     )
+    evaluate(EvaluationStep(model, "softmax_cross_entropy"), held_out)
+    sides = examples_by_side(held_out, SIDES)
+    lengths = [(len(held_out), 901), *((len(chosen), 1 + side**2) for side, chosen in sides)]
+    assert asked == lengths
+    assert len(lengths) > 2
+
+
+def test_evaluation_judges_on_stored_canvases(held_out, model):
+    """A model that copies its input is right on pairs of equal grids, on every canvas."""
+    dataset = held_out
     seen = []
 
     class Recorder:

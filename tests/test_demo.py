@@ -423,6 +423,18 @@ def test_what_only_the_model_can_refuse_is_an_event(client, tmp_path):
     connection.close()
 
 
+def test_a_job_without_memory_is_an_event_and_the_next_one_runs():
+    def fail(_emit):
+        raise RuntimeError("cudaMalloc(&data, size) failed: out of memory")
+
+    job = Job(fail)
+    job.run()
+    event = job.events.get(timeout=5)
+    assert event["kind"] == "error"
+    assert event["sentence"].startswith("out of memory: work on fewer rows at once")
+    assert job.events.get(timeout=5) is None
+
+
 # Refusals
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 
-from trm_mlx import device
+from trm_mlx import cli, device
 
 
 @pytest.fixture
@@ -106,12 +106,48 @@ def test_memory_is_wired_on_a_mac(monkeypatch):
     assert wired == [("metal", 2**33)]
 
 
+GIB = 2**30
+CUDA_SAYS = "cudaMallocAsync(&data, size, stream) failed: out of memory"
+METAL_SAYS = "[METAL] Command buffer execution failed: Insufficient Memory (0000000e:kIOGPU...)."
+
+
+@pytest.mark.parametrize(
+    ("kind", "says", "others"),
+    [
+        ("cuda", CUDA_SAYS, ", 99 of the GPU's 139 GiB are held by other programs"),
+        ("metal", METAL_SAYS, ""),
+    ],
+)
+def test_a_full_memory_is_one_line_with_the_remedy(monkeypatch, capsys, kind, says, others):
+    """A GPU may be shared, and MLX knows only what its own program holds."""
+
+    def fail(_words):
+        raise RuntimeError(says)
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    monkeypatch.setattr(device, "device_kind", lambda: kind)
+    info = {"total_memory": 139 * GIB, "free_memory": 10 * GIB}
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    monkeypatch.setattr(mx, "get_active_memory", lambda: 20 * GIB)
+    monkeypatch.setattr(mx, "get_cache_memory", lambda: 10 * GIB)
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: out of memory{others}: work on fewer rows at once, by --batch-size N or, in "
+        f"training, batch_size=N, or end what else needs memory ({says})\n"
+    )
+
+
+def test_other_failures_of_mlx_are_not_taken_for_it():
+    with pytest.raises(RuntimeError, match="misaligned"), device.memory_failures_explained():
+        raise RuntimeError("cudaLaunchKernel failed: misaligned address")
+
+
 def test_freed_memory_is_kept_on_a_linux_cpu():
     """Arrays of a step are there again in the next without a page fault for each of their pages."""
     script = """
 import resource, sys
 import numpy as np
-from trm_mlx import device
+from trm_mlx import cli, device
 import mlx.core as mx
 mx.set_default_device(mx.cpu)
 if sys.argv[1] == "kept":

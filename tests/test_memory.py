@@ -318,6 +318,14 @@ def test_plan_follows_the_limit_of_a_container(monkeypatch, tmp_path):
     assert 1 < memory.evaluation_rows(model, 1000) < 128
 
 
+def test_a_gpu_evaluates_as_many_positions_at_once_on_every_canvas():
+    """Rows of 900 cells by the thousand took 60 GiB and no less time."""
+    with device.assumed("cuda", HOST):
+        model = make().model
+        rows = {length: memory.evaluation_rows(model, 5000, length) for length in (81, 341, 916)}
+    assert rows == {81: 1024, 341: 2**18 // 341, 916: 2**18 // 916}
+
+
 def test_passes_are_planned_with_twice_the_work_ahead_but_not_allowed_it(monkeypatch):
     """On an H200 they went beyond the limit by nearly that, and more room made none faster."""
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from trm_mlx import __version__
+from trm_mlx.device import memory_failures_explained
 from trm_mlx.errors import InputError
 
 VERBS = {
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complete()
     _open_closed_output()
     try:
-        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        with memory_failures_explained():
+            status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where what it may raise is caught
         return status

@@ -8,12 +8,15 @@ so the package imports this module first and everything else of ours after it.
 import ctypes
 import functools
 import os
+import re
 import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from trm_mlx.errors import InputError
 
 _TOO_LATE = "mlx.core" in sys.modules  # its calls are bound to the reference BLAS by now
 _SYSTEM_LIBRARIES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.3", "libmkl_rt.so.2")
@@ -24,6 +27,10 @@ _LONG_GPU_WORK = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
 _assumed: tuple[str, int] | None = None  # a device and its memory
 # mallopt(3), in glibc's numbers: M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD at its maximum.
 _KEEP_FREED = {-1: 2**31 - 1, -3: 2**25}
+# What MLX says where memory is short, on CUDA and on Metal.
+_NO_MEMORY = re.compile(
+    "Unable to allocate|out of memory|Insufficient Memory|maximum allowed buffer"
+)
 _SWAP = "mlx was imported before trm_mlx, with a slow BLAS: swap the imports"
 _REMEDY = (
     "pip install 'trm-mlx[cpu]' (x86-64), or install your system's OpenBLAS "
@@ -165,6 +172,33 @@ def keep_memory() -> None:
     elif _is_linux_cpu() and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # not musl's
         for parameter, size in _KEEP_FREED.items():
             libc.mallopt(parameter, size)
+
+
+@contextmanager
+def memory_failures_explained() -> Iterator[None]:
+    """Inside, what MLX raises where memory is short becomes an `InputError` with the remedy."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _NO_MEMORY.search(str(error)):
+            raise
+        raise InputError(
+            f"out of memory{_others_share()}: work on fewer rows at once, by --batch-size N or, in "
+            f"training, batch_size=N, or end what else needs memory ({error})"
+        ) from error
+
+
+def _others_share() -> str:
+    """How much of an NVIDIA GPU other programs hold, in words."""
+    import mlx.core as mx
+
+    if device_kind() != "cuda":
+        return ""
+    info = mx.device_info()
+    own = mx.get_active_memory() + mx.get_cache_memory()
+    sizes = (info["total_memory"] - info["free_memory"] - own, info["total_memory"])
+    others, total = (max(size, 0) / 2**30 for size in sizes)
+    return f", {others:.0f} of the GPU's {total:.0f} GiB are held by other programs"
 
 
 def _is_linux_cpu() -> bool:

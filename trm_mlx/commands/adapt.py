@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=VERSIONS,
         help="of each task, itself and augmented ones (default: %(default)s)",
     )
-    parser.add_argument("--batch-size", type=int, help="rows of a step (default: 32 on the CPU)")
+    parser.add_argument(
+        "--batch-size", type=int, help="rows of a step (default: 32 on the CPU, 256 on a GPU)"
+    )
     parser.add_argument(
         "--lr", type=float, default=LR, help="learning rate of the weights (default: %(default)s)"
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from trm_mlx.demo.registry import ModelEntry, ModelRegistry
 from trm_mlx.demo.schemas import SolveRequest
+from trm_mlx.device import memory_failures_explained
 from trm_mlx.errors import InputError
 from trm_mlx.solve.scheduler import StepEvent
 from trm_mlx.solve.solver import Solver
@@ -50,7 +51,8 @@ class Job:
 
     def run(self) -> None:
         try:
-            self._work(self._emit)
+            with memory_failures_explained():
+                self._work(self._emit)
         except Cancelled:
             pass
         except InputError as error:

@@ -128,27 +128,35 @@ def evaluate(
         ``{set: {metric: mean}}`` with the number of examples as ``count``, and the saved arrays.
     """
     check_savable(save)
-    if batch_size is None:
-        batch_size = evaluation_rows(step.model, -(-len(dataset) // world.size))
+    arch = step.model.config
 
-    def rows_of(chosen: np.ndarray | None) -> int:  # of a batch: no more than there are examples
-        return batch_size if chosen is None else min(batch_size, len(chosen))
+    def rows_of(examples: int, length: int) -> int:
+        own = max(1, -(-examples // world.size))
+        return min(own, batch_size or evaluation_rows(step.model, own, length))
 
+    most = rows_of(len(dataset), arch.length)
+    sides = [(SIZE, None, most)]
+    if arch.smaller_canvases:
+        sides = [
+            (side, chosen, rows_of(len(chosen), arch.prefix + side**2))
+            for side, chosen in examples_by_side(dataset, arch.canvases)
+        ]
+    batches = (
+        (side, *batch)
+        for side, chosen, rows in sides
+        for batch in iterate_test(dataset, rows * world.size, world, chosen)
+    )
     sums: dict[str, dict[str, float]] = {}
     saved: dict[str, list[np.ndarray]] = defaultdict(list)
     wanted = dict.fromkeys([*save, *(JUDGED if evaluators else ())])
     for evaluator in evaluators:
         evaluator.begin()
-    sides, arch = [(SIZE, None)], step.model.config
-    if arch.smaller_canvases:
-        sides = list(examples_by_side(dataset, arch.canvases))
-    batches = (
-        (side, *batch)
-        for side, chosen in sides
-        for batch in iterate_test(dataset, rows_of(chosen) * world.size, world, chosen)
-    )
-    with evaluation_mode(step.model), step.bounded(batch_size):
+    with evaluation_mode(step.model), step.bounded(most):
+        before = None
         for side, set_name, stored, rows in prefetch(batches):
+            if side != before:
+                mx.clear_cache()  # of arrays that have no size of this side's
+                before = side
             if arch.smaller_canvases:
                 stored = cut(stored, side)
             batch = {name: mx.array(array) for name, array in stored.items()}
@@ -179,7 +187,7 @@ def evaluate(
     }
     order = slice(None)
     if arch.smaller_canvases:
-        order = np.argsort(np.concatenate([chosen for _, chosen in sides]))
+        order = np.argsort(np.concatenate([chosen for _, chosen, _ in sides]))
     return means, {name: np.concatenate(parts)[order] for name, parts in saved.items()}
 
 

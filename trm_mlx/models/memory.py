@@ -21,6 +21,7 @@ from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.recursion import Update
 
 SHARE = 0.75  # of the memory there is that a plan may use
+GPU_POSITIONS = 2**18  # of an evaluation at once; more make a GPU no faster
 RUN_AHEAD = 4  # blocks that MLX may launch before the first of them is done
 # Of a head, for which Metal has a fused gradient of attention (MLX 0.32.4).
 METAL_HEAD_DIMS = (64, 72, 80, 96, 128)
@@ -110,10 +111,16 @@ def in_loops(model: RecursiveReasoner, compiled: bool) -> bool:
     return device_kind() == "cpu" and model.dtype == mx.float32 and not compiled
 
 
-def evaluation_rows(model: RecursiveReasoner, examples: int) -> int:
-    """Rows of a batch of an evaluation: as many as memory holds and still make it faster."""
+def evaluation_rows(model: RecursiveReasoner, examples: int, length: int | None = None) -> int:
+    """Rows of a batch of an evaluation: as many as memory holds and still make it faster.
+
+    Args:
+        length: positions of a row; the model's by default, and fewer on a smaller canvas.
+    """
     available = SHARE * memory_size() - 2 * model_bytes(model)
-    most = 128 if device_kind() == "cpu" else 1024
+    most = 128
+    if device_kind() != "cpu":
+        most = min(1024, GPU_POSITIONS // (length or model.config.length))
     return max(1, min(examples, most, int(available // evaluation_bytes(model, 1))))
 
 
