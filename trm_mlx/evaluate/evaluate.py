@@ -154,9 +154,9 @@ def evaluate(
     with evaluation_mode(step.model), step.bounded(most):
         before = None
         for side, set_name, stored, rows in prefetch(batches):
-            if side != before:
+            if before not in (None, side):
                 mx.clear_cache()  # of arrays that have no size of this side's
-                before = side
+            before = side
             if arch.smaller_canvases:
                 stored = cut(stored, side)
             batch = {name: mx.array(array) for name, array in stored.items()}
