@@ -265,7 +265,9 @@ def model(held_out):
 
 
 def test_evaluation_has_rows_by_the_positions_of_a_side(monkeypatch, held_out, model):
-    asked, evaluation_rows = [], evaluating.evaluation_rows
+    """And MLX's cache is cleared between sides: nothing of one has the size of another."""
+    asked, cleared, evaluation_rows = [], [], evaluating.evaluation_rows
+    monkeypatch.setattr("mlx.core.clear_cache", lambda: cleared.append(len(asked)))
     monkeypatch.setattr(
         evaluating,
         "evaluation_rows",
@@ -275,7 +277,7 @@ def test_evaluation_has_rows_by_the_positions_of_a_side(monkeypatch, held_out, m
     sides = examples_by_side(held_out, SIDES)
     lengths = [(len(held_out), 901), *((len(chosen), 1 + side**2) for side, chosen in sides)]
     assert asked == lengths
-    assert len(lengths) > 2
+    assert len(cleared) == len(lengths) - 2 > 0
 
 
 def test_evaluation_judges_on_stored_canvases(held_out, model):
