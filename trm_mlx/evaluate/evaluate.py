@@ -131,8 +131,9 @@ def evaluate(
     arch = step.model.config
 
     def rows_of(examples: int, length: int) -> int:
-        own = max(1, -(-examples // world.size))
-        return min(own, batch_size or evaluation_rows(step.model, own, length))
+        if batch_size is not None:
+            return min(batch_size, max(1, examples))
+        return evaluation_rows(step.model, -(-examples // world.size), length)
 
     most = rows_of(len(dataset), arch.length)
     sides = [(SIZE, None, most)]
