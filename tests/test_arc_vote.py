@@ -397,8 +397,9 @@ def test_runs_at_every_evaluation_and_by_itself(dataset, tmp_path, monkeypatch, 
     }
     for steps in (1, 3):
         words = ["--evaluators", "arc", "--json", "--max-steps", str(steps)]
-        assert main(["eval", str(run), *words]) == 0
+        assert main(["eval", str(run), *words, "--output-dir", f"steps{steps}"]) == 0
         assert json.loads(capsys.readouterr().out)["all"]["steps"] == steps
+        assert (tmp_path / f"steps{steps}" / "submission.json").is_file()
     assert main(["eval", str(run), "--evaluators", "arc", "--max-steps", "0"]) == 2
     assert "--max-steps 0: must be at least 1" in capsys.readouterr().err
 
@@ -571,7 +572,8 @@ def test_several_datasets_have_the_identifiers_of_the_loader(dataset, tmp_path):
     ("options", "match"),
     [
         (["--evaluators", "chess"], "evaluators.name=chess: choose one of arc"),
-        (["--evaluators", "arc", "--output-dir", "none"], "--output-dir none: no such folder"),
+        (["--evaluators", "arc", "--output-dir", "none/a"], "there is no folder none, create it"),
+        (["--evaluators", "arc", "--output-dir", __file__], "is a file: name a folder"),
     ],
 )
 def test_unusable_command_lines(dataset, tmp_path, capsys, options, match):

@@ -89,7 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output-dir",
         type=path_type,
         default=Path("."),
-        help="folder for the evaluators' files, such as submission.json (default: %(default)s)",
+        help="folder to write the evaluators' files into, such as submission.json, and to make if "
+        "there is none (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     add_task_argument(parser)
@@ -164,8 +165,11 @@ def _check_options(arguments: argparse.Namespace, world: World) -> None:
         )
     if arguments.save:
         check_target(arguments.output)
-    if arguments.evaluators and not arguments.output_dir.is_dir():
-        raise InputError(f"--output-dir {arguments.output_dir}: no such folder, create it first")
+    folder = arguments.output_dir
+    if arguments.evaluators and not folder.is_dir():
+        if folder.exists():
+            raise InputError(f"--output-dir {folder} is a file: name a folder")
+        check_target(folder)
 
 
 def _is_published(arguments: argparse.Namespace) -> bool:
