@@ -1,4 +1,7 @@
-"""CUDA's kernels as plain functions, so that the branches of a CUDA device run without one."""
+"""What a GPU or its build of MLX does otherwise, so that the branches for it run without one.
+
+CUDA's kernels are plain functions here.
+"""
 
 from contextlib import contextmanager
 from unittest import mock
@@ -27,6 +30,15 @@ def merge_heads(parts, cosines, sines, rotated, length):
     tokens = mx.stack([part[:, :length] for part in parts], axis=2)
     merged = split_heads(tokens, cosines, -sines, rotated, length, len(parts))
     return mx.stack(merged, axis=2)
+
+
+def copies():
+    """Inside, MLX copies whatever it makes contiguous.
+
+    It does so where the buffer is far larger than the array. Builds for GPUs hand such buffers out
+    again, also for arrays of the CPU.
+    """
+    return mock.patch.object(mx, "contiguous", lambda x: x + 0)
 
 
 def _plain(function):

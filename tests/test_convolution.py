@@ -1,9 +1,12 @@
 """The convolution over a board beside a plain statement of the formula."""
 
+import contextlib
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+import stand_ins
 
 from trm_mlx.config import ModelConfig
 from trm_mlx.models import kernels_cpu
@@ -27,8 +30,12 @@ def plain_convolution(x, taps):
     return mixed
 
 
-@pytest.mark.parametrize("loops", [True, False])
-def test_a_convolution_is_the_plain_formula(loops):
+@pytest.mark.parametrize(
+    "way",
+    [contextlib.nullcontext, stand_ins.copies, kernels_cpu.disabled],
+    ids=["", "copies", "plain"],
+)
+def test_a_convolution_is_the_plain_formula(way):
     layer = BoardConvolution(DIMS, PREFIX)
     x, grad = (
         mx.random.normal((2, PREFIX + SIDE**2, DIMS), key=mx.random.key(i)) for i in range(2)
@@ -42,11 +49,8 @@ def test_a_convolution_is_the_plain_formula(loops):
         (mixed,), gradients = mx.vjp(function, [x, layer.weight], [grad])
         return mixed, *gradients
 
-    if loops:
+    with way():
         mixed, *gradients = results()
-    else:
-        with kernels_cpu.disabled():
-            mixed, *gradients = results()
     taps = np.array(layer.weight)
     np.testing.assert_allclose(mixed, [plain_convolution(row, taps) for row in x], atol=1e-5)
     for which, found in enumerate(gradients):

@@ -1,5 +1,6 @@
 """The fast ways of computing beside the plain ones: loops, CUDA kernels, written-out gradients."""
 
+import contextlib
 import dataclasses
 
 import mlx.core as mx
@@ -36,9 +37,9 @@ def close(ours, plain, tolerance):
 # The CPU's loops
 
 
-@pytest.fixture
-def on_cpu():
-    with mx.stream(mx.cpu):
+@pytest.fixture(params=[contextlib.nullcontext, stand_ins.copies], ids=["", "copies"])
+def on_cpu(request):
+    with mx.stream(mx.cpu), request.param():
         yield
 
 
@@ -135,7 +136,7 @@ def plain_swiglu(x, gate_up, down, axis):
 
 @pytest.mark.parametrize("axis", [CHANNELS, POSITIONS], ids=["channels", "positions"])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_swiglu_and_its_gradients(axis, recompute):
+def test_swiglu_and_its_gradients(on_cpu, axis, recompute):
     x = normal(12, 20, scale=1.0) if axis is CHANNELS else normal(20, 12, scale=1.0)
     weights = normal(2 * 16, 20, seed=1, scale=0.3), normal(20, 16, seed=2, scale=0.3)
     grad = normal(*x.shape, seed=3)
@@ -151,7 +152,7 @@ def test_swiglu_and_its_gradients(axis, recompute):
     [(layers.norm_channels, 1), (layers.norm_positions, 0)],
     ids=["rows", "columns"],
 )
-def test_gradients_of_norms(norm, axis):
+def test_gradients_of_norms(on_cpu, norm, axis):
     x, grad = normal(13, 24), normal(13, 24, seed=1)
 
     def plain(x):

@@ -48,49 +48,47 @@ def disabled() -> Iterator[None]:
 
 def gated_silu(product: mx.array) -> mx.array:
     """See ``blocks.gated_silu``."""
-    gated = mx.zeros((len(product) // 2, product.shape[1]))
+    gated, target = _new(len(product) // 2, product.shape[1])
     gate, up = _values(product).reshape(2, -1)
-    _share(_gated_silu, gate.size, gate.size, gate, up, _values(gated).ravel())
+    _share(_gated_silu, gate.size, gate.size, gate, up, target.ravel())
     return gated
 
 
 def gated_silu_gradients(product: mx.array, cotangent: mx.array) -> tuple[mx.array, mx.array]:
     """See ``blocks.gated_silu_gradients``."""
-    d_product, gated = mx.zeros(product.shape), mx.zeros(cotangent.shape)
+    (d_product, d_target), (gated, target) = _new(*product.shape), _new(*cotangent.shape)
     gate, up = _values(product).reshape(2, -1)
-    d_gate, d_up = _values(d_product).reshape(2, -1)
-    arrays = _values(cotangent).ravel(), d_gate, d_up, _values(gated).ravel()
+    arrays = _values(cotangent).ravel(), *d_target.reshape(2, -1), target.ravel()
     _share(_gated_silu_gradients, gate.size, gate.size, gate, up, *arrays)
     return d_product, gated
 
 
 def norm_channels(x: mx.array, epsilon: float) -> mx.array:
     """See ``layers.norm_channels``; ``x [R, D]``."""
-    normed = mx.zeros(x.shape)
-    _share(_norm_channels, len(x), x.size, _values(x), _values(normed), np.float32(epsilon))
+    normed, target = _new(*x.shape)
+    _share(_norm_channels, len(x), x.size, _values(x), target, np.float32(epsilon))
     return normed
 
 
 def norm_channels_gradient(x: mx.array, cotangent: mx.array, epsilon: float) -> mx.array:
     """The gradient of `norm_channels` at ``x``."""
-    gradient = mx.zeros(x.shape)
-    arrays = _values(x), _values(cotangent), _values(gradient)
+    gradient, target = _new(*x.shape)
+    arrays = _values(x), _values(cotangent), target
     _share(_norm_channels_gradient, len(x), x.size, *arrays, np.float32(epsilon))
     return gradient
 
 
 def norm_positions(x: mx.array, epsilon: float) -> mx.array:
     """See ``layers.norm_positions``; ``x [L, N]``."""
-    normed = mx.zeros(x.shape)
-    arrays = _values(x), _values(normed)
-    _share(_norm_positions, x.shape[1], x.size, *arrays, np.float32(epsilon))
+    normed, target = _new(*x.shape)
+    _share(_norm_positions, x.shape[1], x.size, _values(x), target, np.float32(epsilon))
     return normed
 
 
 def norm_positions_gradient(x: mx.array, cotangent: mx.array, epsilon: float) -> mx.array:
     """The gradient of `norm_positions` at ``x``."""
-    gradient = mx.zeros(x.shape)
-    arrays = _values(x), _values(cotangent), _values(gradient)
+    gradient, target = _new(*x.shape)
+    arrays = _values(x), _values(cotangent), target
     _share(_norm_positions_gradient, x.shape[1], x.size, *arrays, np.float32(epsilon))
     return gradient
 
@@ -102,18 +100,18 @@ def attend(qkv: mx.array, turns: Sequence[Turn]) -> mx.array:
         turns: of queries, keys and values.
     """
     batch, length, _, heads, dims = qkv.shape
-    mixed = mx.zeros((batch, length, 1, heads, dims))
-    count, arrays = batch * heads, (_values(qkv), _values(mixed))
-    _share(_attend, count, count * length**2, *arrays, turns)
+    mixed, target = _new(batch, length, 1, heads, dims)
+    count = batch * heads
+    _share(_attend, count, count * length**2, _values(qkv), target, turns)
     return mixed.squeeze(2)
 
 
 def attend_gradient(qkv: mx.array, cotangent: mx.array, turns: Sequence[Turn]) -> mx.array:
     """The gradient ``[B, L, 3, H, D]`` of `attend` at ``qkv``."""
     batch, length, _, heads, _ = qkv.shape
-    gradient = mx.zeros(qkv.shape)
-    count, arrays = batch * heads, map(_values, (qkv, cotangent[:, :, None], gradient))
-    _share(_attend_gradient, count, count * length**2, *arrays, turns)
+    gradient, target = _new(*qkv.shape)
+    count, arrays = batch * heads, map(_values, (qkv, cotangent[:, :, None]))
+    _share(_attend_gradient, count, count * length**2, *arrays, target, turns)
     return gradient
 
 
@@ -180,8 +178,8 @@ def _attention(query: np.ndarray, key: np.ndarray) -> Iterator[tuple[slice, np.n
 
 def convolve(x: mx.array, taps: mx.array, prefix: int) -> mx.array:
     """See ``convolution.convolve``."""
-    mixed = mx.zeros(x.shape)
-    values, target = _values(x), _values(mixed)
+    mixed, target = _new(*x.shape)
+    values = _values(x)
     target[:] = values
     boards = _boards(values, prefix), _boards(target, prefix)
     _share(_convolve, len(x) * boards[0].shape[1], x.size, *boards, _values(taps))
@@ -190,9 +188,9 @@ def convolve(x: mx.array, taps: mx.array, prefix: int) -> mx.array:
 
 def taps_gradient(x: mx.array, cotangent: mx.array, prefix: int) -> mx.array:
     """See ``convolution.taps_gradient``."""
-    gradient = mx.zeros((3, 3, x.shape[2]))
+    gradient, target = _new(3, 3, x.shape[2])
     boards = (_boards(_values(array), prefix) for array in (x, cotangent))
-    _share(_taps_gradient, x.shape[2], x.size, *boards, _values(gradient))
+    _share(_taps_gradient, x.shape[2], x.size, *boards, target)
     return gradient
 
 
@@ -214,17 +212,25 @@ def adam_atan2(
         factors: 1 - beta of both moments, the bias correction of the deviation, the length of the
             change, and what decay leaves of the parameter.
     """
-    results = [mx.zeros(parameter.shape) for _ in range(3)]
-    arrays = [_values(x).ravel() for x in (gradient, parameter, *moments, *results)]
+    results, targets = zip(*(_new(*parameter.shape) for _ in range(3)), strict=True)
+    arrays = [*map(_values, (gradient, parameter, *moments)), *targets]
+    arrays = [array.ravel() for array in arrays]
     _share(_adam_atan2, parameter.size, parameter.size, *arrays, *map(np.float32, factors))
-    return tuple(results)
+    return results
 
 
 def _values(x: mx.array) -> np.ndarray:
-    """The memory of an array, in rows."""
-    x = mx.contiguous(x)
+    """The values of an array, in rows, to read: its memory or a copy."""
+    x = mx.contiguous(x)  # a copy too of what lies in a buffer that is far larger, as GPUs reuse
     mx.eval(x)
     return np.array(x, copy=False)
+
+
+def _new(*shape: int) -> tuple[mx.array, np.ndarray]:
+    """An array of zeros, and its memory to write its values into."""
+    x = mx.zeros(shape)
+    mx.eval(x)
+    return x, np.array(x, copy=False)
 
 
 @uninterrupted
