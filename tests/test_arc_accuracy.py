@@ -68,10 +68,9 @@ def test_unseen_tasks_by_their_two_attempts(tool, monkeypatch, tmp_path):
 
     monkeypatch.setattr(tool, "adapt", adapt)
     found = tool.unseen("model", tmp_path, 2.0)
-    assert found.pop("pass@2 interval")[0] < 50 < 90
     assert found == {
         "tasks": 3, "minutes": 2.0, "outputs": 4, "outputs found": 2,
-        "pass@1": 16.67, "pass@2": 50.0,
+        "pass@1": 16.67, "pass@2": 50.0, "pass@2 interval": [12.5, 87.5],
     }  # fmt: skip
 
 

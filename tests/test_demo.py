@@ -427,12 +427,14 @@ def test_a_job_without_memory_is_an_event_and_the_next_one_runs():
     def fail(_emit):
         raise RuntimeError("cudaMalloc(&data, size) failed: out of memory")
 
-    job = Job(fail)
+    job, after = Job(fail), Job(lambda emit: emit({"kind": "done"}))
     job.run()
+    after.run()
     event = job.events.get(timeout=5)
     assert event["kind"] == "error"
     assert event["sentence"].startswith("out of memory: work on fewer rows at once")
     assert job.events.get(timeout=5) is None
+    assert after.events.get(timeout=5) == {"kind": "done"}
 
 
 # Refusals

@@ -319,7 +319,7 @@ def test_plan_follows_the_limit_of_a_container(monkeypatch, tmp_path):
 
 
 def test_a_gpu_evaluates_as_many_positions_at_once_on_every_canvas():
-    """Rows of 900 cells by the thousand took 60 GiB and no less time."""
+    """Of 900 cells 1,024 rows of arc-agi-1 were planned 61 GiB."""
     with device.assumed("cuda", HOST):
         model = make().model
         rows = {length: memory.evaluation_rows(model, 5000, length) for length in (81, 341, 916)}

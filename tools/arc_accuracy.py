@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5, help="for all unseen tasks")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     arguments = parser.parse_args()
+    if not (arguments.known or arguments.unseen):
+        parser.error("name --known, --unseen, or both")
     results = {}
     if arguments.known:
         results["known tasks"] = known(arguments.model, arguments.known, arguments.max_steps)

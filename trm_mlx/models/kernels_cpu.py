@@ -213,8 +213,8 @@ def adam_atan2(
             change, and what decay leaves of the parameter.
     """
     results, targets = zip(*(_new(*parameter.shape) for _ in range(3)), strict=True)
-    arrays = [*map(_values, (gradient, parameter, *moments)), *targets]
-    arrays = [array.ravel() for array in arrays]
+    values = map(_values, (gradient, parameter, *moments))
+    arrays = [array.ravel() for array in (*values, *targets)]
     _share(_adam_atan2, parameter.size, parameter.size, *arrays, *map(np.float32, factors))
     return results
 

@@ -21,7 +21,7 @@ from trm_mlx.models.model import RecursiveReasoner
 from trm_mlx.models.recursion import Update
 
 SHARE = 0.75  # of the memory there is that a plan may use
-GPU_POSITIONS = 2**18  # of an evaluation at once; more make a GPU no faster
+GPU_POSITIONS = 2**18  # of an evaluation at once: 286 boards of 900 cells; more were not timed
 RUN_AHEAD = 4  # blocks that MLX may launch before the first of them is done
 # Of a head, for which Metal has a fused gradient of attention (MLX 0.32.4).
 METAL_HEAD_DIMS = (64, 72, 80, 96, 128)
