@@ -119,7 +119,7 @@ class ArchConfig:
         if not sides or min(sides) < 1 or max(sides) != ARC_SIDE or len(set(sides)) < len(sides):
             raise InputError(
                 f"{shown}: name different sides up to {ARC_SIDE}, such as "
-                f"[10,14,18,22,26,{ARC_SIDE}]"
+                f"[11,14,17,21,26,{ARC_SIDE}]"
             )
         if len(sides) > 1 and not self.board_positions:
             raise InputError(
