@@ -37,9 +37,8 @@ def random_puzzles(rng, count, tests=2):
     }
 
 
-def build_random(folder, count, num_aug=2):
-    """A dataset ``folder/data`` of random puzzles, all of them held out."""
-    puzzles = random_puzzles(np.random.default_rng(0), count, tests=1)
+def build_held_out(folder, puzzles, num_aug=2):
+    """A dataset ``folder/data`` of puzzles, all of them held out."""
     (folder / "arc_a_challenges.json").write_text(json.dumps(puzzles))
     build_arc(
         folder / "data",
@@ -49,6 +48,10 @@ def build_random(folder, count, num_aug=2):
         num_aug=num_aug,
     )
     return folder / "data"
+
+
+def build_random(folder, count):
+    return build_held_out(folder, random_puzzles(np.random.default_rng(0), count, tests=1))
 
 
 def save_untrained(folder, **arch):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arcs import build_held_out
 
-from trm_mlx.builders.arc import build_arc
 from trm_mlx.data.dataset import PuzzleDataset
 
 TOOLS = str(Path(__file__).resolve().parents[1] / "tools")
@@ -27,25 +27,16 @@ def data(tmp_path):
 
     The output of the smaller one's test is 12x12, which nothing told before.
     """
-    rng, puzzles, solutions = np.random.default_rng(0), {}, {}
+    rng, puzzles = np.random.default_rng(0), {}
 
-    def grid(side):
-        return rng.integers(10, size=(side, side)).tolist()
+    def pair(side, answer):
+        grids = (rng.integers(10, size=(cells, cells)).tolist() for cells in (side, answer))
+        return dict(zip(("input", "output"), grids, strict=True))
 
     for name, side, pairs, answer in [("small", 3, 2, 12), ("large", 8, 3, 8)]:
-        shown = [{"input": grid(side), "output": grid(side)} for _ in range(pairs)]
-        puzzles[name] = {"train": shown, "test": [{"input": grid(side)}]}
-        solutions[name] = [grid(answer)]
-    (tmp_path / "arc_a_challenges.json").write_text(json.dumps(puzzles))
-    (tmp_path / "arc_a_solutions.json").write_text(json.dumps(solutions))
-    build_arc(
-        tmp_path / "data",
-        input_file_prefix=tmp_path / "arc",
-        subsets=["a"],
-        test_set_name="a",
-        num_aug=4,
-    )
-    return tmp_path / "data"
+        shown = [pair(side, side) for _ in range(pairs)]
+        puzzles[name] = {"train": shown, "test": [pair(side, answer)]}
+    return build_held_out(tmp_path, puzzles, num_aug=4)
 
 
 def test_the_share_of_the_arithmetic(tool, data):
@@ -58,10 +49,10 @@ def test_the_share_of_the_arithmetic(tool, data):
     assert tool.share([30], examples, costs) == 1
 
 
-def test_outputs_that_do_not_fit(tool, data):
-    assert tool.outputs_that_do_not_fit(data, [10, 30]) == (1, 2)
-    assert tool.outputs_that_do_not_fit(data, [13, 30]) == (0, 2)
-    assert tool.outputs_that_do_not_fit(data, [30]) == (0, 2)
+@pytest.mark.parametrize(("side", "missed"), [(10, 1), (11, 1), (12, 0), (13, 0)])
+def test_outputs_that_do_not_fit(tool, data, side, missed):
+    """One that fills the canvas fits: it is read without the marks of its end."""
+    assert tool.outputs_that_do_not_fit(data, [side, 30]) == (missed, 2)
 
 
 def test_the_recipe_is_compared_with_the_best_sides(tool, data, monkeypatch, capsys):
