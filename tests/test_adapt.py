@@ -1,5 +1,6 @@
 """``trm adapt``: an ARC model and tasks it has not seen."""
 
+import io
 import json
 
 import mlx.core as mx
@@ -9,9 +10,11 @@ from arcs import TASK, TEST, save_untrained
 
 import trm_mlx
 from trm_mlx import adaptation as adapting
-from trm_mlx.adaptation.phases import Clock
+from trm_mlx.adaptation.phases import Clock, Moment
 from trm_mlx.cli import main
+from trm_mlx.commands.adapt import _Bar
 from trm_mlx.run.checkpoint import read_state
+from trm_mlx.run.trainer import Trainer
 from trm_mlx.tasks.arc_rows import SHARED
 
 LARGE = [[1] * 31]
@@ -169,6 +172,9 @@ def test_a_folder_goes_on_without_its_broken_tasks(place, tmp_path, capsys):
         (json.dumps({"train": [{"input": [[0]], "output": LARGE}], "test": [{"input": [[1]]}]}),
          (), "larger than 30x30"),
         ("[1", (), "is not JSON"),
+        ("null", (), "it must be one, or a list or object of them"),
+        ('{"train": [{"input": [[1]]}], "test": [{"input": [[1]]}]}', (),
+         "t.json: puzzle t, train[0], output: missing, not a grid"),
         (json.dumps(TASK), ("--minutes", "0"), "must be greater than 0"),
         (json.dumps(TASK), ("--minutes", "nan"), "must be greater than 0"),
         (json.dumps(TASK), ("--steps", "0"), "must be at least 1"),
@@ -210,6 +216,70 @@ def test_a_folder_that_is_taken_or_holds_nothing(place, adapted, tmp_path, capsy
     assert "is not empty: continue what is in it with --resume" in capsys.readouterr().err
     assert main(["adapt", "--resume", str(tmp_path)]) == 2
     assert "name the folder of an earlier trm adapt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["versions", "batch-size", "lr", "seed", "run"])
+def test_a_resumed_adaptation_keeps_its_options(adapted, tmp_path, capsys, option):
+    words = ["adapt", "--resume", str(adapted), f"--{option}", "1"]
+    assert main(words) == 2
+    assert f"leave out --{option}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "output"),
+    [
+        ("task.json", "task.json"),
+        (".", "task.json"),
+        ("arc_a_challenges.json", "arc_a_solutions.json"),
+    ],
+)
+def test_answers_are_not_written_over_what_is_read(place, tmp_path, capsys, task, output):
+    (tmp_path / "task.json").write_text(json.dumps(TASK))
+    if task.endswith("challenges.json"):
+        (tmp_path / task).write_text(json.dumps({"a": TASK}))
+        (tmp_path / output).write_text(json.dumps({"a": [TEST["output"]]}))
+    before = (tmp_path / output).read_text()
+    words = ["adapt", place / "model", tmp_path / task, "-o", tmp_path / output, *QUICK]
+    assert main(list(map(str, words))) == 2
+    assert f"{output} is read, as tasks: name another file" in capsys.readouterr().err
+    assert (tmp_path / output).read_text() == before
+
+
+def test_all_broken_tasks_are_named(place, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text("{")
+    assert main(["adapt", str(place / "model"), str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no puzzle can be used: ")
+    assert "a.json is not JSON" in line
+    assert "b.json is not JSON" in line
+
+
+def test_the_vote_is_announced_before_it_begins(place, tmp_path, monkeypatch):
+    moments = []
+    vote = Trainer.evaluate
+    monkeypatch.setattr(Trainer, "evaluate", lambda *words: moments.append("begun") or vote(*words))
+    adapting.adapt(
+        place / "model", place / "task.json", tmp_path / "run", steps=1, versions=2,
+        on_progress=moments.append,
+    )  # fmt: skip
+    start = moments.index("begun")
+    assert moments[start - 1] == ("voting", 0.0)
+    assert moments[-1] == ("voting", 1.0)
+
+
+def test_the_bar_of_a_terminal_names_the_phase_that_it_shows(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    with _Bar() as bar:
+        bar._bar.mininterval = 0
+        bar.update(Moment("learning", 1.0))
+        shown = len(terminal.getvalue())
+        bar.update(Moment("voting", 0.0))
+    assert "learning" in terminal.getvalue()[:shown]
+    assert "voting   0%" in terminal.getvalue()[shown:]
+    assert "learning" not in terminal.getvalue()[shown:]
 
 
 def test_tasks_of_a_kaggle_pair_and_of_a_list(tmp_path):

@@ -545,7 +545,7 @@ def copy_of(dataset, folder):
         ("identifiers.json", '["<blank>"]', "1 puzzles are named, but the dataset counts 7"),
         ("test_puzzles.json", '{"p": {}}', "test_puzzles.json: puzzle p: has no list of tests"),
         ("test_puzzles.json", '{"p": {"test": 5}}', "puzzle p: has no list of tests"),
-        ("test_puzzles.json", '{"p": {"test": [{"input": [[1]]}]}}', "puzzle p: not a grid"),
+        ("test_puzzles.json", '{"p": {"test": [{"input": [[1]]}]}}', "puzzle p: missing, not"),
     ],
 )
 def test_a_dataset_without_its_puzzles(dataset, tmp_path, name, content, match):

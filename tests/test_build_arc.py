@@ -409,7 +409,7 @@ def edit(folder, name, change):
         (
             "training_challenges",
             lambda c: c["t0"]["train"][0].pop("output"),
-            "puzzle t0, train[0], output: not a grid",
+            "puzzle t0, train[0], output: missing, not a grid",
         ),
         (
             "training_solutions",
@@ -543,7 +543,7 @@ def test_json_lines_have_one_puzzle_a_line(tmp_path):
     assert [puzzle.name for puzzle in read_tasks(path)[0]] == ["x", "y", "z"]
     path.write_text("\n".join([lines[0][:-2], *lines[1:]]))
     with pytest.raises(
-        trm_mlx.InputError, match=r"tasks.jsonl line 1 is not JSON: Expecting .* download"
+        trm_mlx.InputError, match=r"tasks.jsonl line 1 is not JSON: Expecting .* correct it"
     ):
         trm_mlx.build_arc(tmp_path / "e", input_file_prefix=path, num_aug=0)
     built = trm_mlx.build_arc(tmp_path / "e", input_file_prefix=path, num_aug=0, skip_invalid=True)

@@ -11,6 +11,7 @@ cent come with the 95 % interval (Wilson) over tasks.
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from trm_mlx import adapt, device, load  # isort: skip  # before MLX, to choose 
 from accuracy import share
 
 from trm_mlx.adaptation import read_tasks
+from trm_mlx.cli import explained
 from trm_mlx.data.dataset import PuzzleDataset
+from trm_mlx.errors import InputError
 from trm_mlx.evaluate.arc import ArcEvaluator
 from trm_mlx.evaluate.evaluate import EvaluationStep, evaluate
 
@@ -67,7 +70,7 @@ def unseen(folder: str, tasks: Path, minutes: float) -> dict:
     """The figures of a model that is adapted to tasks; their solutions must be known."""
     puzzles, problems = read_tasks(tasks)
     if problems:
-        raise SystemExit(f"error: {problems[0]}")
+        raise InputError(problems[0])
     with tempfile.TemporaryDirectory() as run:
         answers = adapt(folder, puzzles, run, minutes=minutes).answers
     found = {1: [], 2: []}
@@ -98,4 +101,4 @@ def figures(passed: dict[int, float], tasks: int) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(explained(main))

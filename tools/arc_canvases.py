@@ -10,11 +10,13 @@ outputs of held-out tests do not fit on the canvas that was chosen without knowi
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from trm_mlx.cli import explained
 from trm_mlx.config import ModelConfig
 from trm_mlx.config_io import load_config
 from trm_mlx.data.dataset import PuzzleDataset
@@ -31,17 +33,18 @@ def main() -> None:
     parser.add_argument("--experiment", default="arc1_fast", help="default: %(default)s")
     arguments = parser.parse_args()
     arch = load_config([f"experiment={arguments.experiment}"]).arch
+    sides_of_recipe = arch.canvases or (SIZE,)
     data = PuzzleDataset([arguments.dataset], "train")
     examples, costs = examples_of_sides(data), costs_of_sides(ModelConfig.of(arch, **sizes(data)))
     every = tuple(range(1, SIZE + 1))
-    smaller = itertools.combinations(every[:-1], len(arch.canvases) - 1)
+    smaller = itertools.combinations(every[:-1], len(sides_of_recipe) - 1)
     best = min(
         ((*sides, SIZE) for sides in smaller), key=lambda sides: share(sides, examples, costs)
     )
-    for title, sides in (("recipe", arch.canvases), ("best", best), ("every side", every)):
+    for title, sides in (("recipe", sides_of_recipe), ("best", best), ("every side", every)):
         shown = "" if sides == every else f" {list(sides)}"
         print(f"{title}{shown}: {share(sides, examples, costs):.3f} of the arithmetic")
-    missed, tests = outputs_that_do_not_fit(arguments.dataset, arch.canvases)
+    missed, tests = outputs_that_do_not_fit(arguments.dataset, sides_of_recipe)
     print(f"{missed} of {tests} test outputs do not fit")
 
 
@@ -93,4 +96,4 @@ def outputs_that_do_not_fit(dataset: Path, sides: Sequence[int]) -> tuple[int, i
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(explained(main))

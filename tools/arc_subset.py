@@ -8,10 +8,12 @@ time, and have their first versions; the identifiers are those of the dataset.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from trm_mlx.cli import explained
 from trm_mlx.data.arrays import SplitArrays
 from trm_mlx.data.dataset import PuzzleDataset, puzzle_names
 from trm_mlx.data.writer import write_dataset
@@ -58,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(explained(main))

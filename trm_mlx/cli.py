@@ -11,7 +11,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -50,16 +50,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status.
+    """Run one command; returns the exit status, see `explained`."""
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return explained(lambda: _dispatch(words))
+
+
+def explained(work: Callable[[], int | None]) -> int:
+    """Do the work of a program and explain what stops it in one line; returns the exit status.
 
     2 for bad input; as of a shell, 130 for Ctrl-C, and 141 where nobody reads the output any more.
     """
-    if "_ARGCOMPLETE" in os.environ:
-        _complete()
     _open_closed_output()
     try:
         with memory_failures_explained():
-            status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+            status = work() or 0
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where what it may raise is caught
         return status

@@ -52,6 +52,7 @@ def vote(trainer: Trainer, clock: Clock) -> dict[str, list[Answer]]:
     """Let all versions of the tasks vote on their answers; a stop ends the vote early."""
     (evaluator,) = trainer.evaluators
     seen, asked_before = 0, clock.stopped
+    clock.report("voting", 0.0)
 
     def tick(rows: int) -> None:
         nonlocal seen

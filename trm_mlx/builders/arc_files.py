@@ -76,13 +76,13 @@ def find_subsets(prefix: str | Path) -> list[str]:
     kaggle = {file.name.removesuffix(CHALLENGES).rpartition("_")[2] for file in files}
     if kaggle or not path.is_dir():
         if not kaggle:
-            raise InputError(f"{path}: no such file or folder; correct input_file_prefix")
+            raise InputError(f"{path}: no such file or folder; correct the path")
         return sorted(kaggle)
     folders = sorted({file.parent.name for file in _json_files(path, "*/*.json")})
     if folders and not any(_json_files(path)):
         return folders
     if not any(_json_files(path)):
-        raise InputError(f"{path} holds no JSON files; correct input_file_prefix")
+        raise InputError(f"{path} holds no JSON files; name a folder that does")
     return [path.resolve().name]
 
 
@@ -178,7 +178,7 @@ def read_subset(
             "means nothing"
         )
     if not found.puzzles:
-        raise InputError(f"{place} holds no puzzle that can be used: {found.skipped[0]}")
+        raise InputError(f"no puzzle can be used: {'; '.join(found.skipped)}")
     return found
 
 
@@ -210,7 +210,7 @@ def _puzzles(path: Path) -> Iterator[tuple[str, object]]:
             keys = [key for key in _ID_KEYS if isinstance(puzzle, _Object) and key in puzzle]
             yield str(puzzle[keys[0]]) if keys else f"{path.stem}-{number}", puzzle
     else:
-        raise InputError(f"{path} holds no puzzles; it must be a JSON object of them, by name")
+        raise InputError(f"{path} holds no puzzles; it must be one, or a list or object of them")
 
 
 class _Object(dict):
@@ -228,7 +228,7 @@ class _Object(dict):
 
 def _load(path: Path) -> object:
     absent = "correct input_file_prefix or subsets"
-    return read_json(path, absent, "download it again", _Object)
+    return read_json(path, absent, "correct it, or download it again", _Object)
 
 
 def _lines(path: Path) -> list:
@@ -239,7 +239,9 @@ def _lines(path: Path) -> list:
             try:
                 values.append(json.loads(line, object_pairs_hook=_Object))
             except (ValueError, RecursionError) as error:
-                problem = f"{path} line {number} is not JSON: {error}; download it again"
+                problem = (
+                    f"{path} line {number} is not JSON: {error}; correct it, or download it again"
+                )
                 values.append(InputError(problem))
     return values
 

@@ -20,6 +20,7 @@ from trm_mlx.adaptation import (
     resume,
 )
 from trm_mlx.adaptation.prepare import DATA, check_adaptable
+from trm_mlx.builders.arc_files import CHALLENGES, SOLUTIONS
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError
 from trm_mlx.files import check_target, path_text, path_type, write_text
@@ -30,6 +31,7 @@ from trm_mlx.tasks.arc import FILLS, FIRST_COLOUR, PUZZLES_FILE, pairs_of
 from trm_mlx.view.save import check_picture
 
 BUNDLED = "arc-agi-1"
+FIXED = ("versions", "batch_size", "lr", "seed")  # options of an adaptation from its beginning
 VERDICTS = {True: ", right", False: ", not found", None: ""}
 
 
@@ -57,16 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--versions",
         type=int,
-        default=VERSIONS,
-        help="of each task, itself and augmented ones (default: %(default)s)",
+        help=f"of each task, itself and augmented ones (default: {VERSIONS})",
     )
     parser.add_argument(
         "--batch-size", type=int, help="rows of a step (default: 32 on the CPU, 256 on a GPU)"
     )
-    parser.add_argument(
-        "--lr", type=float, default=LR, help="learning rate of the weights (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    parser.add_argument("--lr", type=float, help=f"learning rate of the weights (default: {LR:g})")
+    parser.add_argument("--seed", type=int, help="of every draw (default: 0)")
     parser.add_argument(
         "--run", type=path_text, help="folder to work in (default: adapted/TASK-TIME)"
     )
@@ -87,9 +86,13 @@ def run(arguments: argparse.Namespace) -> int:
     with stop_signal((signal.SIGINT, signal.SIGTERM)) as stop, _Bar() as bar:
         options = {"should_stop": stop.should_stop, "on_progress": bar.update}
         options |= {"minutes": arguments.minutes, "steps": arguments.steps}
+        given = {name: value for name in FIXED if (value := getattr(arguments, name)) is not None}
         if arguments.resume:
             if arguments.model:
                 raise InputError("--resume names its model and tasks itself: leave out the others")
+            if arguments.run or given:
+                name = "run" if arguments.run else next(iter(given)).replace("_", "-")
+                raise InputError(f"--resume goes on as it was begun: leave out --{name}")
             device.announce("auto")
             adapted = resume(arguments.resume, **options)
         else:
@@ -100,20 +103,30 @@ def run(arguments: argparse.Namespace) -> int:
                 model, task = BUNDLED, model
             check_adaptable(find_checkpoint(model))
             puzzles, problems = read_tasks(task)
+            if output is not None:
+                _check_apart(output, Path(task).expanduser())
             for problem in problems:
                 print(f"left out: {problem}", file=sys.stderr)
             name = f"{Path(task).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
             folder = Path(arguments.run or Path("adapted", name))
             device.announce("auto")
-            for option in ("versions", "batch_size", "lr", "seed"):
-                options[option] = getattr(arguments, option)
-            adapted = adapt(model, puzzles, folder, **options)
+            adapted = adapt(model, puzzles, folder, **options, **given)
     _print(adapted)
     _write(adapted, output, picture)
     if adapted.interrupted:
         print(f"to go on: trm adapt --resume {adapted.folder}", file=sys.stderr)
         return 128 + (stop.signal or signal.SIGINT)
     return 1 if problems else 0
+
+
+def _check_apart(output: Path, task: Path) -> None:
+    """Refuse to write the answers over what was read."""
+    if task.is_dir():
+        read = list(task.rglob("*.json"))
+    else:
+        read = [task, task.with_name(task.name.replace(CHALLENGES, SOLUTIONS))]
+    if output.exists() and any(path.exists() and output.samefile(path) for path in read):
+        raise InputError(f"{output} is read, as tasks: name another file for the answers")
 
 
 class _Bar:
@@ -136,9 +149,9 @@ class _Bar:
             self._phase = moment.phase
             if self._bar.disable:
                 print(moment.phase, file=sys.stderr)
-            elif moment.phase == "voting":
-                self._bar.reset(1.0)
             self._bar.set_description_str(moment.phase, refresh=False)
+            if moment.phase == "voting" and not self._bar.disable:
+                self._bar.reset(1.0)
         self._bar.update(moment.done - self._bar.n)
 
 

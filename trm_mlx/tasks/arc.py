@@ -76,6 +76,8 @@ def check_grid(cells: object) -> np.ndarray:
 
 def _odd_cell(cells: object) -> str:
     """The first cell that is no whole number, and its place, to begin a message with."""
+    if cells is None:
+        return "missing, "
     rows = cells if isinstance(cells, list) else []
     for number, row in enumerate(rows, start=1):
         for column, cell in enumerate(row if isinstance(row, list) else [], start=1):

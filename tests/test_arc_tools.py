@@ -1,6 +1,7 @@
-"""tools/arc_canvases.py: what smaller canvases save."""
+"""tools/arc_canvases.py: what smaller canvases save; and what all ARC tools say of bad input."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,3 +65,24 @@ def test_the_recipe_is_compared_with_the_best_sides(tool, data, monkeypatch, cap
     assert {4, 9} <= set(json.loads(sides))
     assert every == f"every side: {cost}"
     assert missed == "1 of 2 test outputs do not fit"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("arc_accuracy", ["arc-agi-1", "--known"]),
+        ("arc_accuracy", ["arc-agi-1", "--unseen"]),
+        ("arc_canvases", []),
+        ("arc_subset", ["target"]),
+        ("arc_unseen", ["target"]),
+    ],
+)
+def test_tools_say_what_is_missing_in_one_line(tmp_path, name, words):
+    missing = str(tmp_path / "nothere")
+    words = [*words, missing] if "arc-agi-1" in words else [missing, *words]
+    command = [sys.executable, f"{TOOLS}/{name}.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {missing}") or line.startswith(f"error: cannot read {missing}")
+    assert not list(tmp_path.iterdir())
