@@ -245,14 +245,15 @@ def test_answers_are_not_written_over_what_is_read(place, tmp_path, capsys, task
     assert (tmp_path / output).read_text() == before
 
 
-def test_all_broken_tasks_are_named(place, tmp_path, capsys):
-    for name in ("a", "b"):
+def test_several_broken_tasks_are_named(place, tmp_path, capsys):
+    for name in "abcdefg":
         (tmp_path / f"{name}.json").write_text("{")
     assert main(["adapt", str(place / "model"), str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: no puzzle can be used: ")
     assert "a.json is not JSON" in line
-    assert "b.json is not JSON" in line
+    assert "e.json is not JSON" in line
+    assert line.endswith("; and 2 more")
 
 
 def test_the_vote_is_announced_before_it_begins(place, tmp_path, monkeypatch):

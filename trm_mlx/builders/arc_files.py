@@ -33,6 +33,7 @@ UNKNOWN = [[0]]  # stands for the solution of a test that has none, as published
 CHALLENGES, SOLUTIONS = "_challenges.json", "_solutions.json"
 _JSON_LINES = (".jsonl", ".ndjson")
 _ID_KEYS = ("id", "task_id", "name")  # of a puzzle in a list of puzzles
+SHOWN = 5  # reasons why puzzles cannot be used, in one message
 
 
 class Puzzle(NamedTuple):
@@ -178,7 +179,9 @@ def read_subset(
             "means nothing"
         )
     if not found.puzzles:
-        raise InputError(f"no puzzle can be used: {'; '.join(found.skipped)}")
+        more = len(found.skipped) - SHOWN
+        shown = [*found.skipped[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        raise InputError(f"no puzzle can be used: {'; '.join(shown)}")
     return found
 
 
