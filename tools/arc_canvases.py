@@ -23,8 +23,8 @@ from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.models.model import build_model
 from trm_mlx.models.operations import flop
 from trm_mlx.tasks.arc import PUZZLES_FILE, SIZE, pairs_of
-from trm_mlx.tasks.arc_canvas import known_extent, smallest_side
-from trm_mlx.train.canvases import groups_by_side
+from trm_mlx.tasks.arc_canvas import smallest_side
+from trm_mlx.train.canvases import groups_by_side, known_extents
 
 
 def main() -> None:
@@ -84,14 +84,12 @@ def share(sides: Sequence[int], examples: np.ndarray, costs: np.ndarray) -> floa
 
 def outputs_that_do_not_fit(dataset: Path, sides: Sequence[int]) -> tuple[int, int]:
     """How many outputs of held-out tests are larger than their canvas, of how many."""
+    extents = known_extents(dataset / PUZZLES_FILE)
     missed = tests = 0
-    for puzzle in json.loads((dataset / PUZZLES_FILE).read_text("utf-8")).values():
-        shapes = [(before.shape, after.shape) for before, after in pairs_of(puzzle, "train")]
-        questions, outputs = zip(*pairs_of(puzzle, "test"), strict=True)
-        extent = known_extent(shapes, [question.shape for question in questions])
-        side = smallest_side(extent, sides)
-        missed += sum(max(output.shape) > side for output in outputs)
-        tests += len(outputs)
+    for name, puzzle in json.loads((dataset / PUZZLES_FILE).read_text("utf-8")).items():
+        side, pairs = smallest_side(extents[name], sides), pairs_of(puzzle, "test")
+        missed += sum(max(output.shape) > side for _, output in pairs)
+        tests += len(pairs)
     return missed, tests
 
 

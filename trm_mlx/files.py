@@ -19,7 +19,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -142,6 +142,11 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path}: there is no folder {folder}, create it first")
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file to write")
+
+
+def is_any_of(path: Path, others: Iterable[str | Path]) -> bool:
+    """Whether a path names the same file as one of ``others``, which need not be there."""
+    return path.exists() and any(os.path.exists(o) and path.samefile(o) for o in others)
 
 
 def _is_special(final: Path) -> bool:

@@ -117,6 +117,13 @@ def _place(prefix: str | Path, subset: str) -> Path:
     return kaggle
 
 
+def solutions_beside(file: Path) -> Path | None:
+    """The file of the solutions, where there are some, to a Kaggle file of challenges."""
+    if not file.name.endswith(CHALLENGES):
+        return None
+    return file.with_name(file.name.removesuffix(CHALLENGES) + SOLUTIONS)
+
+
 def read_subset(
     prefix: str | Path, subset: str, held_out: bool | None, skip_invalid: bool = False
 ) -> Found:
@@ -134,10 +141,8 @@ def read_subset(
             cannot be used; the message names file, puzzle and example.
     """
     place, found = _place(prefix, subset), Found([], [], [])
-    solved, solutions = None, None
-    if place.name.endswith(CHALLENGES):
-        solved = place.with_name(place.name.removesuffix(CHALLENGES) + SOLUTIONS)
-        solutions = _solutions(solved) if solved.exists() else None
+    solved = solutions_beside(place)
+    solutions = _solutions(solved) if solved and solved.exists() else None
     missing = f"{solved} not found" if solved and solutions is None else None
     seen: dict[str, object] = {}
     hidden = 0

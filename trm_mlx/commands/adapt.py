@@ -20,10 +20,10 @@ from trm_mlx.adaptation import (
     resume,
 )
 from trm_mlx.adaptation.prepare import DATA, check_adaptable
-from trm_mlx.builders.arc_files import CHALLENGES, SOLUTIONS
+from trm_mlx.builders.arc_files import solutions_beside
 from trm_mlx.data.format import read_json
 from trm_mlx.errors import InputError
-from trm_mlx.files import check_target, path_text, path_type, write_text
+from trm_mlx.files import check_target, is_any_of, path_text, path_type, write_text
 from trm_mlx.models.checkpoint_files import find_checkpoint
 from trm_mlx.progress import ProgressBar
 from trm_mlx.run.signals import stop_signal
@@ -121,11 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_apart(output: Path, task: Path) -> None:
     """Refuse to write the answers over what was read."""
-    if task.is_dir():
-        read = list(task.rglob("*.json"))
-    else:
-        read = [task, task.with_name(task.name.replace(CHALLENGES, SOLUTIONS))]
-    if output.exists() and any(path.exists() and output.samefile(path) for path in read):
+    read = task.rglob("*.json") if task.is_dir() else [task, solutions_beside(task) or task]
+    if is_any_of(output, read):
         raise InputError(f"{output} is read, as tasks: name another file for the answers")
 
 
@@ -150,7 +147,7 @@ class _Bar:
             if self._bar.disable:
                 print(moment.phase, file=sys.stderr)
             self._bar.set_description_str(moment.phase, refresh=False)
-            if moment.phase == "voting" and not self._bar.disable:
+            if moment.phase == "voting":
                 self._bar.reset(1.0)
         self._bar.update(moment.done - self._bar.n)
 

@@ -5,7 +5,6 @@ With ``-o`` it writes the answers into a CSV file.
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
@@ -23,7 +22,7 @@ from trm_mlx.commands.options import (
 from trm_mlx.data.dataset import PuzzleDataset
 from trm_mlx.data.reader import split_asked
 from trm_mlx.errors import InputError, located
-from trm_mlx.files import check_target, path_text, path_type
+from trm_mlx.files import check_target, is_any_of, path_text, path_type
 from trm_mlx.models.checkpoint_files import load
 from trm_mlx.progress import ProgressBar, StatusLine
 from trm_mlx.solve.csv_files import solve_table
@@ -115,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.data or source.name
     if arguments.output is not None:
         check_target(arguments.output)
-        if os.path.exists(name) and arguments.output.exists() and arguments.output.samefile(name):
+        if is_any_of(arguments.output, [name]):
             raise InputError(f"{arguments.output} is the input itself: name another file to write")
     checkpoint = named_model(arguments)
     if checkpoint is None:

@@ -35,7 +35,7 @@ def groups_by_side(
     names, counts = puzzle_names(data), np.diff(data.puzzle_indices)
     held_out: dict[str, int] = {}
     for folder in dict.fromkeys(part.folder.parent for part in data.parts):
-        held_out |= _known_extents(folder / PUZZLES_FILE)
+        held_out |= known_extents(folder / PUZZLES_FILE)
     chosen, examples = [], []
     for first, end in itertools.pairwise(data.group_indices):
         if first == end:
@@ -144,7 +144,7 @@ def _joined(places: dict[int, Position]) -> Position:
     return {f"{name}_{side}": place[name] for side, place in places.items() for name in place}
 
 
-def _known_extents(path: Path) -> dict[str, int]:
+def known_extents(path: Path) -> dict[str, int]:
     """The extent of every held-out puzzle of a dataset, by its name."""
     puzzles = read_json(path, "arch.canvases is for data of 'trm build arc'", "rebuild the dataset")
     if not isinstance(puzzles, dict):
